@@ -1,0 +1,53 @@
+//! The one place where the core's errors become Python exceptions.
+
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+use uniroute_core::Error;
+
+/// Name of the class in `uniroute_fast.errors` that stands for this error.
+fn class_name(error: &Error) -> &'static str {
+    match error {
+        Error::UnknownModel { .. } => "UnknownModelError",
+        Error::DuplicateModel { .. } => "DuplicateModelError",
+        Error::EmptyPool => "EmptyPoolError",
+        Error::Artifact { .. } => "ArtifactError",
+        Error::Io { .. } => "ArtifactIOError",
+        Error::UnsupportedIsa { .. } => "UnsupportedIsaError",
+        Error::InvalidArgument { .. } => "InvalidArgumentError",
+        _ => "UniRouteError",
+    }
+}
+
+fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let class = MODULE
+        .get_or_try_init(py, || {
+            PyModule::import(py, "uniroute_fast.errors").map(Bound::unbind)
+        })
+        .and_then(|module| module.bind(py).getattr(class))
+        .and_then(|class| class.cast_into::<PyType>().map_err(PyErr::from));
+    match class {
+        Ok(class) => PyErr::from_type(class, message),
+        Err(error) => error,
+    }
+}
+
+/// Converts an error of the core.
+pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
+    if matches!(error, Error::Interrupted) {
+        // The signal handler has raised already; this stands in only if it did not.
+        return PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+    }
+    exception(py, class_name(error), error.to_string())
+}
+
+/// An `ArgumentTypeError`: which argument, what it was, what was expected.
+pub fn wrong_type(py: Python<'_>, argument: &str, problem: &str, expected: &str) -> PyErr {
+    exception(
+        py,
+        "ArgumentTypeError",
+        format!("{argument}: {problem}; expected {expected}"),
+    )
+}

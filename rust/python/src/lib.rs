@@ -1,0 +1,14 @@
+//! `uniroute_fast._native`: parses arguments, releases the GIL, delegates to `uniroute-core`,
+//! converts errors. No logic of its own.
+
+mod arrays;
+mod errors;
+mod run;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}
