@@ -12,8 +12,10 @@
 
 pub mod centroids;
 pub mod error;
+pub mod hull;
 pub mod kernels;
 pub mod lexical;
+pub mod profiles;
 pub mod threads;
 
 pub use error::{Error, Result};
