@@ -10,6 +10,7 @@
 //! [`artifact`] is the file format, [`threads`] how work is spread over cores, [`kernels`] the
 //! instruction sets. The method is UniRoute, <https://arxiv.org/abs/2502.08773>.
 
+pub mod artifact;
 pub mod centroids;
 pub mod error;
 pub mod hull;
