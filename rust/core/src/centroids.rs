@@ -124,7 +124,6 @@ impl Centroids {
         if x.len() != n * self.dim {
             return Err(self.wrong_length(x.len(), n));
         }
-        let mut distances = distances;
         if let Some(distances) = distances.as_deref()
             && distances.len() != n
         {
@@ -135,7 +134,7 @@ impl Centroids {
             ));
         }
         let rows = (TASK_WORK / self.data.len()).max(1);
-        let distances = match distances.as_deref_mut() {
+        let distances = match distances {
             Some(distances) => distances.chunks_mut(rows).map(Some).collect(),
             None => (0..n.div_ceil(rows)).map(|_| None).collect::<Vec<_>>(),
         };

@@ -44,6 +44,11 @@ impl Isa {
     }
 }
 
+/// Signature of [`weighted_rows`].
+pub type WeightedRows = fn(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]);
+/// Signature of [`argmin_cost`].
+pub type ArgminCost = fn(&[f32], &[f64], f64, Option<&[u64]>) -> Option<u32>;
+
 /// The functions of one instruction set.
 pub struct Kernels {
     /// The instruction set.
@@ -52,9 +57,9 @@ pub struct Kernels {
     /// [`portable::squared_distance`].
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
     /// See [`weighted_rows`].
-    pub weighted_rows: fn(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]),
+    pub weighted_rows: WeightedRows,
     /// See [`argmin_cost`].
-    pub argmin_cost: fn(&[f32], &[f64], f64, Option<&[u64]>) -> Option<u32>,
+    pub argmin_cost: ArgminCost,
 }
 
 impl Kernels {
@@ -112,7 +117,10 @@ fn choose(forced: Option<&std::ffi::OsStr>) -> Result<Isa, String> {
         return Ok(available().last().copied().unwrap_or(Isa::Portable));
     };
     match forced.to_str().and_then(Isa::from_name) {
-        None => Err(format!("unknown instruction set {forced:?}")),
+        None => Err(format!(
+            "unknown instruction set {:?}",
+            forced.to_string_lossy()
+        )),
         Some(isa) if !is_available(isa) => {
             Err(format!("{} is not available on this CPU", isa.name()))
         }
