@@ -81,8 +81,8 @@ class Dataset:
         self, prompts: NDArray[np.integer] | None = None, models: NDArray[np.integer] | None = None
     ) -> Dataset:
         """Return the dataset of some prompts and some LLMs, by index and in that order."""
-        rows = np.arange(len(self.ids)) if prompts is None else np.asarray(prompts)
-        columns = np.arange(len(self.models)) if models is None else np.asarray(models)
+        rows = list(range(len(self.ids))) if prompts is None else prompts.tolist()
+        columns = list(range(len(self.models))) if models is None else models.tolist()
         return replace(
             self,
             ids=[self.ids[i] for i in rows],
