@@ -200,6 +200,44 @@ pub fn scan(candidates: impl Iterator<Item = Candidate>, cost_weight: f64) -> Op
     best.map(|(point, _)| point)
 }
 
+/// Hulls of many prompts over one pool, flattened: row `i` has the entries
+/// `offsets[i]..offsets[i + 1]`, from the least loss to the least cost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowHulls {
+    /// [rows + 1]
+    pub offsets: Vec<usize>,
+    /// Winner on each stretch of cost weights.
+    pub models: Vec<u32>,
+    /// Cost weight from which that model wins: 0 for the first of a row, then ascending.
+    pub cost_weights: Vec<f64>,
+}
+
+/// Hull of every row of `losses`, [rows, models] row-major, for models of these costs.
+///
+/// `losses` and `costs` are finite. O(rows x models + models log models).
+pub fn lower_hulls(losses: &[f64], costs: &[f64]) -> RowHulls {
+    let mut order: Vec<usize> = (0..costs.len()).collect();
+    order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
+    let mut points: Vec<Candidate> = Vec::with_capacity(costs.len());
+    let mut all = RowHulls { offsets: vec![0], ..RowHulls::default() };
+    for row in losses.chunks_exact(costs.len().max(1)) {
+        points.clear();
+        points.extend(order.iter().map(|&m| Candidate {
+            cost: costs[m],
+            loss: row[m],
+            model: m as u32,
+        }));
+        // In order of cost already: this only orders those of equal cost.
+        points.sort_by(by_cost);
+        let hull = Hull::build(points.iter().copied());
+        all.models.extend(hull.vertices.iter().map(|v| v.model));
+        all.cost_weights.push(0.0);
+        all.cost_weights.extend_from_slice(&hull.switches);
+        all.offsets.push(all.models.len());
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +318,14 @@ mod tests {
             let hull = Hull::build(candidates(&points).into_iter());
             prop_assert!(hull.gap < 1e-12 || hull.choose(w).is_some());
         }
+    }
+
+    #[test]
+    fn row_hulls_list_each_winner_with_the_weight_it_starts_at() {
+        let hulls = lower_hulls(&[0.0, 0.5, 1.0, 0.3, 0.2, 0.2], &[4.0, 1.0, 0.0]);
+        assert_eq!(hulls.offsets, [0, 3, 4]);
+        assert_eq!(hulls.models, [0, 1, 2, 2]);
+        assert_eq!(hulls.cost_weights, [0.0, 0.5 / 3.0, 0.5, 0.0]);
     }
 
     #[test]
