@@ -35,13 +35,19 @@ impl Phi {
 
     /// The heaviest cluster among the first `clusters`; the lowest index on ties.
     fn heaviest(&self, clusters: usize) -> u32 {
-        let own = self.clusters.iter().zip(&self.weights).take_while(|&(&k, _)| (k as usize) < clusters);
-        own.fold((0, f32::NEG_INFINITY), |best, (&k, &w)| if w > best.1 { (k, w) } else { best }).0
+        let own = self
+            .clusters
+            .iter()
+            .zip(&self.weights)
+            .take_while(|&(&k, _)| (k as usize) < clusters);
+        own.fold((0, f32::NEG_INFINITY), |best, (&k, &w)| {
+            if w > best.1 { (k, w) } else { best }
+        })
+        .0
     }
 }
 
 /// One part of a cluster map.
-#[derive(Clone, Debug)]
 pub enum Head {
     /// One-hot on the nearest centroid.
     Nearest(Centroids),
@@ -67,7 +73,7 @@ impl Head {
 }
 
 /// Softmax of a linear map of the embedding.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Softmax {
     /// [dim, clusters], row-major: transposed, so that one embedding entry meets all clusters.
     weights: Vec<f32>,
@@ -91,16 +97,22 @@ impl Softmax {
             return Err(Error::invalid("keep", "0 entries kept", "1 or more"));
         }
         let finite = |argument, values: &[f32]| match values.iter().position(|v| !v.is_finite()) {
-            Some(at) => {
-                Err(Error::invalid(argument, format!("{} at {at}", values[at]), "finite values"))
-            }
+            Some(at) => Err(Error::invalid(
+                argument,
+                format!("{} at {at}", values[at]),
+                "finite values",
+            )),
             None => Ok(()),
         };
         finite("weights", weights)?;
         finite("bias", bias)?;
         let dim = weights.len() / clusters;
         let transposed = (0..dim).flat_map(|d| (0..clusters).map(move |k| weights[k * dim + d]));
-        Ok(Self { weights: transposed.collect(), bias: bias.to_vec(), keep: keep.min(clusters) })
+        Ok(Self {
+            weights: transposed.collect(),
+            bias: bias.to_vec(),
+            keep: keep.min(clusters),
+        })
     }
 
     /// Dimension of the embedding.
@@ -126,8 +138,18 @@ impl Softmax {
     }
 
     /// Appends this head's entries, numbered from `offset`.
-    fn append(&self, embedding: &[f32], offset: usize, phi: &mut Phi, scratch: &mut Scratch) {
-        let Scratch { every_dim, values, sorted } = scratch;
+    fn append(
+        &self,
+        embedding: &[f32],
+        offset: usize,
+        phi: &mut Phi,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Scratch {
+            every_dim,
+            values,
+            sorted,
+        } = scratch;
         if every_dim.len() != embedding.len() {
             *every_dim = (0..embedding.len() as u32).collect();
         }
@@ -142,7 +164,8 @@ impl Softmax {
         if self.keep < values.len() {
             sorted.clear();
             sorted.extend_from_slice(values);
-            let (above, at, _) = sorted.select_nth_unstable_by(self.keep - 1, |a, b| b.total_cmp(a));
+            let (above, at, _) =
+                sorted.select_nth_unstable_by(self.keep - 1, |a, b| b.total_cmp(a));
             least = *at;
             // Of those that equal the least kept value, the lowest indices stay.
             ties_left -= above.iter().filter(|&&v| v > least).count();
@@ -158,7 +181,16 @@ impl Softmax {
             sum += v;
             phi.push(offset + k, v);
         }
+        if !(sum.is_finite() && sum > 0.0) {
+            let problem = "logits that overflow float32";
+            return Err(Error::invalid(
+                "embeddings",
+                problem,
+                "values of ordinary size",
+            ));
+        }
         phi.weights[start..].iter_mut().for_each(|w| *w /= sum);
+        Ok(())
     }
 }
 
@@ -171,7 +203,6 @@ pub struct Scratch {
 }
 
 /// Phi: embedding [dim] -> weights over all clusters of all heads.
-#[derive(Clone, Debug)]
 pub struct ClusterMap {
     heads: Vec<Head>,
 }
@@ -224,7 +255,7 @@ impl ClusterMap {
                 Head::Nearest(centroids) => {
                     phi.push(offset + centroids.nearest(embedding)?.0 as usize, 1.0);
                 }
-                Head::Softmax(softmax) => softmax.append(embedding, offset, phi, scratch),
+                Head::Softmax(softmax) => softmax.append(embedding, offset, phi, scratch)?,
             }
             offset += head.clusters();
         }
@@ -251,7 +282,16 @@ fn exp(x: f32) -> f32 {
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     // Taylor coefficients: the error at |r| = 0.35 is below 1e-8.
-    let series = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let series = [
+        1.0 / 5040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ];
     let poly = series.iter().fold(0.0, |sum, c| sum * r + c);
     poly * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
@@ -262,7 +302,8 @@ mod tests {
 
     fn phi_of(map: &ClusterMap, embedding: &[f32]) -> Phi {
         let mut phi = Phi::default();
-        map.phi(embedding, &mut phi, &mut Scratch::default()).unwrap();
+        map.phi(embedding, &mut phi, &mut Scratch::default())
+            .unwrap();
         phi
     }
 
@@ -287,7 +328,9 @@ mod tests {
         let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
         let embedding = [0.3f32, -0.2, 0.9];
         let logit = |k: usize| {
-            let dot: f64 = (0..3).map(|d| f64::from(weights[k * 3 + d] * embedding[d])).sum();
+            let dot: f64 = (0..3)
+                .map(|d| f64::from(weights[k * 3 + d] * embedding[d]))
+                .sum();
             dot + [0.1, 0.2, 0.3, -0.4, 0.5][k]
         };
         let sum: f64 = (0..5).map(|k| logit(k).exp()).sum();
@@ -314,9 +357,23 @@ mod tests {
         let softmax = Softmax::new(&[0.0; 4], &[0.0, 50.0], 1).unwrap();
         let map = ClusterMap::new(vec![Head::Nearest(nearest), Head::Softmax(softmax)]).unwrap();
         let phi = phi_of(&map, &[0.9, 0.8]);
-        assert_eq!((phi.clusters.clone(), phi.weights.clone()), (vec![1, 3], vec![1.0, 1.0]));
+        assert_eq!(
+            (phi.clusters.clone(), phi.weights.clone()),
+            (vec![1, 3], vec![1.0, 1.0])
+        );
         assert_eq!(map.cluster(&phi), 1);
         assert_eq!(map.clusters(), 4);
+    }
+
+    #[test]
+    fn logits_that_overflow_are_an_error() {
+        let softmax = Softmax::new(&[f32::MAX, 1.0, f32::MIN, 1.0], &[0.0; 2], 2).unwrap();
+        let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
+        let mut phi = Phi::default();
+        assert!(
+            map.phi(&[10.0, 0.0], &mut phi, &mut Scratch::default())
+                .is_err()
+        );
     }
 
     #[test]
