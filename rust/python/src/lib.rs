@@ -4,6 +4,7 @@
 mod arrays;
 mod centroids;
 mod errors;
+mod evaluate;
 mod run;
 
 use pyo3::prelude::*;
@@ -11,5 +12,6 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    centroids::register(m)
+    centroids::register(m)?;
+    evaluate::register(m)
 }
