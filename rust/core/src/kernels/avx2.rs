@@ -80,31 +80,33 @@ fn to_array(values: __m256) -> [f32; HALF] {
 /// [`portable::squared_distance`], its eight partial sums in two registers.
 #[target_feature(enable = "avx2,fma")]
 fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
-    #[target_feature(enable = "avx2,fma")]
-    fn run(x: &[f32], c: &[f32]) -> f64 {
-        let (x_chunks, x_rest) = x.as_chunks::<8>();
-        let (c_chunks, c_rest) = c.as_chunks::<8>();
-        let mut sums = [_mm256_setzero_pd(); 2];
-        for (x, c) in x_chunks.iter().zip(c_chunks) {
-            for (h, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: 8 values each, of which this is one half.
-                let (x, c) = unsafe {
-                    (_mm_loadu_ps(x.as_ptr().add(4 * h)), _mm_loadu_ps(c.as_ptr().add(4 * h)))
-                };
-                let difference = _mm256_sub_pd(_mm256_cvtps_pd(x), _mm256_cvtps_pd(c));
-                *sum = _mm256_add_pd(*sum, _mm256_mul_pd(difference, difference));
-            }
-        }
-        let mut r = [0.0; 8];
-        // SAFETY: 8 values.
-        unsafe {
-            _mm256_storeu_pd(r.as_mut_ptr(), sums[0]);
-            _mm256_storeu_pd(r.as_mut_ptr().add(4), sums[1]);
-        }
-        portable::tail(portable::fold(r), x_rest, c_rest)
+    if let Some(half) = portable::half(x.len()) {
+        let ((x, x_rest), (c, c_rest)) = (x.split_at(half), c.split_at(half));
+        return squared_distance(x, c) + squared_distance(x_rest, c_rest);
     }
-    // SAFETY: this function is compiled for the same features.
-    portable::pairwise(x, c, |x, c| unsafe { run(x, c) })
+    let (x_chunks, x_rest) = x.as_chunks::<8>();
+    let (c_chunks, c_rest) = c.as_chunks::<8>();
+    let mut sums = [_mm256_setzero_pd(); 2];
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        for (h, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: 8 values each, of which this is one half.
+            let (x, c) = unsafe {
+                (
+                    _mm_loadu_ps(x.as_ptr().add(4 * h)),
+                    _mm_loadu_ps(c.as_ptr().add(4 * h)),
+                )
+            };
+            let difference = _mm256_sub_pd(_mm256_cvtps_pd(x), _mm256_cvtps_pd(c));
+            *sum = _mm256_add_pd(*sum, _mm256_mul_pd(difference, difference));
+        }
+    }
+    let mut r = [0.0; 8];
+    // SAFETY: 8 values.
+    unsafe {
+        _mm256_storeu_pd(r.as_mut_ptr(), sums[0]);
+        _mm256_storeu_pd(r.as_mut_ptr().add(4), sums[1]);
+    }
+    portable::tail(portable::fold(r), x_rest, c_rest)
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -121,22 +123,26 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     // Bits of magnitudes, so that NaN counts as the greatest.
     let magnitude = _mm256_set1_epi32(i32::MAX);
     let mut greatest = _mm256_setzero_si256();
-    let mut squares = _mm256_setzero_ps();
     for (x, centre) in chunks.clone() {
         let y = shifted(x, centre);
-        greatest = _mm256_max_epi32(greatest, _mm256_and_si256(_mm256_castps_si256(y), magnitude));
-        squares = _mm256_fmadd_ps(y, y, squares);
+        greatest = _mm256_max_epi32(
+            greatest,
+            _mm256_and_si256(_mm256_castps_si256(y), magnitude),
+        );
     }
     let greatest = to_array(_mm256_castsi256_ps(greatest));
     let greatest = greatest.iter().map(|v| v.to_bits()).max().unwrap_or(0);
     let (unit, inverse) = packed.unit(f32::from_bits(greatest))?;
 
     let (unit_v, inverse) = (_mm256_set1_ps(unit), _mm256_set1_ps(inverse));
+    let mut squares = _mm256_setzero_ps();
     let mut residuals = _mm256_setzero_ps();
     for ((x, centre), words) in chunks.zip(words.as_chunks_mut::<4>().0) {
         let y = shifted(x, centre);
         let q = _mm256_cvtps_epi32(_mm256_mul_ps(y, inverse));
-        let residual = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(q), unit_v, y);
+        let rounded = _mm256_cvtepi32_ps(q);
+        let residual = _mm256_fnmadd_ps(rounded, unit_v, y);
+        squares = _mm256_fmadd_ps(rounded, rounded, squares);
         residuals = _mm256_fmadd_ps(residual, residual, residuals);
         let (low, high) = (_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q));
         // SAFETY: 16 bytes.
@@ -237,7 +243,10 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
         }
         while passing != 0 {
             let lane = passing.trailing_zeros() as usize;
-            out.push((pick.first + (g * GROUP * LANES + lane) as u32, scores[lane] + bound));
+            out.push((
+                pick.first + (g * GROUP * LANES + lane) as u32,
+                scores[lane] + bound,
+            ));
             passing &= passing - 1;
         }
     }

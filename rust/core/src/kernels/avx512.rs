@@ -37,7 +37,11 @@ const ROWS: usize = 6;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn load(x: &[f32]) -> __m512 {
-    let mask = if x.len() >= LANES { !0 } else { !(!0u16 << x.len()) };
+    let mask = if x.len() >= LANES {
+        !0
+    } else {
+        !(!0u16 << x.len())
+    };
     // SAFETY: the mask covers no more than what `x` holds.
     unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
 }
@@ -66,63 +70,131 @@ fn load_line(line: &Line) -> __m512i {
 /// [`portable::squared_distance`], its eight partial sums in one register.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn run(x: &[f32], c: &[f32]) -> f64 {
-        let (x_chunks, x_rest) = x.as_chunks::<8>();
-        let (c_chunks, c_rest) = c.as_chunks::<8>();
-        let mut sums = _mm512_setzero_pd();
-        for (x, c) in x_chunks.iter().zip(c_chunks) {
-            // SAFETY: 8 values each.
-            let (x, c) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(c.as_ptr())) };
-            let difference = _mm512_sub_pd(_mm512_cvtps_pd(x), _mm512_cvtps_pd(c));
-            sums = _mm512_add_pd(sums, _mm512_mul_pd(difference, difference));
-        }
-        let mut r = [0.0; 8];
-        // SAFETY: 8 values.
-        unsafe { _mm512_storeu_pd(r.as_mut_ptr(), sums) };
-        portable::tail(portable::fold(r), x_rest, c_rest)
+    if let Some(half) = portable::half(x.len()) {
+        let ((x, x_rest), (c, c_rest)) = (x.split_at(half), c.split_at(half));
+        return squared_distance(x, c) + squared_distance(x_rest, c_rest);
     }
-    // SAFETY: this function is compiled for the same features.
-    portable::pairwise(x, c, |x, c| unsafe { run(x, c) })
+    let (x_chunks, x_rest) = x.as_chunks::<8>();
+    let (c_chunks, c_rest) = c.as_chunks::<8>();
+    let mut sums = _mm512_setzero_pd();
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        // SAFETY: 8 values each.
+        let (x, c) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(c.as_ptr())) };
+        let difference = _mm512_sub_pd(_mm512_cvtps_pd(x), _mm512_cvtps_pd(c));
+        sums = _mm512_add_pd(sums, _mm512_mul_pd(difference, difference));
+    }
+    let mut r = [0.0; 8];
+    // SAFETY: 8 values.
+    unsafe { _mm512_storeu_pd(r.as_mut_ptr(), sums) };
+    portable::tail(portable::fold(r), x_rest, c_rest)
 }
+
+/// Values that become one register of bytes.
+const WIDE: usize = 4 * LANES;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
+    let (full, rest) = x.as_chunks::<WIDE>();
+    let (centres, last_centre) = packed.centre.as_chunks::<WIDE>().0.split_at(full.len());
+    let (words, last_words) = words.as_chunks_mut::<LANES>().0.split_at_mut(full.len());
+    let last = last_centre.first().map(|centre| (load64(rest), centre));
     let scale = _mm512_set1_ps(packed.shift_scale);
-    let chunks = x.chunks(LANES).zip(packed.centre.as_chunks::<LANES>().0);
-    let shifted = |x, centre| _mm512_fmsub_ps(load(x), scale, load16(centre));
 
-    // Bits of magnitudes, so that NaN counts as the greatest.
-    let magnitude = _mm512_set1_epi32(i32::MAX);
     let mut greatest = _mm512_setzero_si512();
-    let mut squares = _mm512_setzero_ps();
-    for (x, centre) in chunks.clone() {
-        let y = shifted(x, centre);
-        greatest = _mm512_max_epi32(greatest, _mm512_and_si512(_mm512_castps_si512(y), magnitude));
-        squares = _mm512_fmadd_ps(y, y, squares);
+    for (x, centre) in full.iter().zip(centres) {
+        greatest = greatest_magnitude(greatest, &shifted(&load64(x), scale, centre));
+    }
+    if let Some((x, centre)) = last {
+        greatest = greatest_magnitude(greatest, &shifted(&x, scale, centre));
     }
     let greatest = f32::from_bits(_mm512_reduce_max_epi32(greatest) as u32);
     let (unit, inverse) = packed.unit(greatest)?;
 
-    let (unit_v, inverse) = (_mm512_set1_ps(unit), _mm512_set1_ps(inverse));
-    let mut residuals = _mm512_setzero_ps();
-    let mut sum = _mm512_setzero_si512();
-    for ((x, centre), words) in chunks.zip(words.as_chunks_mut::<4>().0) {
-        let y = shifted(x, centre);
-        let q = _mm512_cvtps_epi32(_mm512_mul_ps(y, inverse));
-        let residual = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(q), unit_v, y);
-        residuals = _mm512_fmadd_ps(residual, residual, residuals);
-        sum = _mm512_add_epi32(sum, q);
-        // SAFETY: 16 bytes.
-        unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q)) };
+    let mut quantise = Quantise::new(unit, inverse);
+    for ((x, centre), words) in full.iter().zip(centres).zip(words) {
+        quantise.put(&shifted(&load64(x), scale, centre), words);
     }
-    Some(Row::new(
-        packed,
-        unit,
-        _mm512_reduce_add_epi32(sum),
-        _mm512_reduce_add_ps(squares),
-        _mm512_reduce_add_ps(residuals),
-    ))
+    if let Some(((x, centre), words)) = last.zip(last_words.first_mut()) {
+        quantise.put(&shifted(&x, scale, centre), words);
+    }
+    let sum = _mm512_reduce_add_epi32(quantise.sum);
+    let squares = _mm512_reduce_add_epi32(quantise.squares) as f32;
+    let residuals = _mm512_reduce_add_ps(quantise.residuals);
+    Some(Row::new(packed, unit, sum, squares, residuals))
+}
+
+/// Up to 64 values from the start of `x`, zeros after them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn load64(x: &[f32]) -> [__m512; 4] {
+    array::from_fn(|i| load(x.get(i * LANES..).unwrap_or_default()))
+}
+
+/// `S x - S mu`, with one rounding.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn shifted(x: &[__m512; 4], scale: __m512, centre: &[f32; WIDE]) -> [__m512; 4] {
+    let centre = centre.as_chunks::<LANES>().0;
+    array::from_fn(|i| _mm512_fmsub_ps(x[i], scale, load16(&centre[i])))
+}
+
+/// The greatest so far, as bits of magnitudes, so that NaN counts as greater than infinity.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn greatest_magnitude(mut greatest: __m512i, y: &[__m512; 4]) -> __m512i {
+    for y in y {
+        let bits = _mm512_and_si512(_mm512_castps_si512(*y), _mm512_set1_epi32(i32::MAX));
+        greatest = _mm512_max_epi32(greatest, bits);
+    }
+    greatest
+}
+
+/// A row as it becomes integers.
+struct Quantise {
+    unit: __m512,
+    inverse: __m512,
+    /// Sums of the integers and of their squares.
+    sum: __m512i,
+    squares: __m512i,
+    /// Sums of the squares of what is lost.
+    residuals: __m512,
+}
+
+impl Quantise {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn new(unit: f32, inverse: f32) -> Self {
+        Self {
+            unit: _mm512_set1_ps(unit),
+            inverse: _mm512_set1_ps(inverse),
+            sum: _mm512_setzero_si512(),
+            squares: _mm512_setzero_si512(),
+            residuals: _mm512_setzero_ps(),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn put(&mut self, y: &[__m512; 4], words: &mut [i32; LANES]) {
+        let mut q = [_mm512_setzero_si512(); 4];
+        for i in 0..4 {
+            q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(y[i], self.inverse));
+            let residual = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(q[i]), self.unit, y[i]);
+            self.residuals = _mm512_fmadd_ps(residual, residual, self.residuals);
+        }
+        // Packing works within quarters of the registers, four values of each at a time.
+        let in_quarters = _mm512_packs_epi16(
+            _mm512_packs_epi32(q[0], q[1]),
+            _mm512_packs_epi32(q[2], q[3]),
+        );
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let bytes = _mm512_permutexvar_epi32(order, in_quarters);
+        let magnitudes = _mm512_abs_epi8(bytes);
+        self.sum = _mm512_dpbusd_epi32(self.sum, _mm512_set1_epi8(1), bytes);
+        self.squares = _mm512_dpbusd_epi32(self.squares, magnitudes, magnitudes);
+        // SAFETY: 64 bytes.
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), bytes) };
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -227,7 +299,10 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
         }
         while passing != 0 {
             let lane = passing.trailing_zeros() as usize;
-            out.push((pick.first + (g * GROUP * LANES + lane) as u32, scores[lane] + bound));
+            out.push((
+                pick.first + (g * GROUP * LANES + lane) as u32,
+                scores[lane] + bound,
+            ));
             passing &= passing - 1;
         }
     }

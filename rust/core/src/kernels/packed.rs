@@ -102,13 +102,13 @@ impl Precision {
 #[derive(Clone, Copy, Default)]
 pub struct Bound {
     /// Times `|y'|`: residual norms and float32 rounding.
-    pub per_norm: f32,
+    pub norm: f32,
     /// Times `|r|`: norms of the vectors.
-    pub per_residual: f32,
+    pub residual: f32,
     /// Times the weight of the biases: their rounding.
-    pub per_bias: f32,
+    pub bias: f32,
     /// Times the weight of the prices: their rounding.
-    pub per_price: f32,
+    pub price: f32,
 }
 
 /// Vectors quantised and packed.
@@ -119,8 +119,7 @@ pub struct Packed {
     pub count: usize,
     /// Words in a vector, lines in a panel.
     pub steps: usize,
-    /// Words from one quantised row to the next: the steps, and room for whole chunks of 16
-    /// coordinates.
+    /// Words from one quantised row to the next: the steps, and room for whole registers.
     pub row_stride: usize,
     /// Greatest quantised magnitude.
     pub limit: f32,
@@ -136,7 +135,7 @@ pub struct Packed {
     pub bounds: Vec<Bound>,
     /// `S`.
     pub shift_scale: f32,
-    /// `mu S`, zero-padded to a multiple of 16.
+    /// `mu S`, zero-padded to a multiple of 64.
     pub centre: Vec<f32>,
     /// Part of every row's slack: `2^-45 max_k |e_k|^2`, and more than what underflows.
     pub slack: f32,
@@ -149,7 +148,7 @@ pub struct Row {
     pub scale: f32,
     /// At what the int32 sums start.
     pub start: i32,
-    /// At least `|y'|` and `|y|`.
+    /// At least `|y'|`.
     pub norm: f32,
     /// At least `|r|`.
     pub residual: f32,
@@ -162,22 +161,23 @@ pub struct Row {
 }
 
 impl Row {
-    /// From what a kernel measures: the sum of the quantised row, and the sums of squares of `y`
-    /// and of `y - y'`.
+    /// From what a kernel measures: the sum of the quantised coordinates and that of their squares,
+    /// and the sum of the squares of `y - y'`.
     pub fn new(packed: &Packed, scale: f32, sum: i32, squares: f32, residuals: f32) -> Self {
         const MEASURED: f32 = 1.0 + 1.0 / 1024.0;
         let underflow = 2f32.powi(-54);
-        let norm = squares.sqrt() * MEASURED + underflow;
-        let residual = residuals.sqrt() * MEASURED + underflow + norm * 2f32.powi(-22);
+        let norm = scale * squares.sqrt() * MEASURED + underflow;
+        let residual = residuals.sqrt() * MEASURED + underflow + norm * 2f32.powi(-21);
+        let length = norm + residual;
         Self {
             scale,
             start: match packed.precision {
                 Precision::Int8 => -128 * sum,
                 Precision::Int16 => 0,
             },
-            norm: norm + residual,
+            norm,
             residual,
-            slack: norm * norm * 2f32.powi(-45) + packed.slack,
+            slack: length * length * 2f32.powi(-45) + packed.slack,
             bias_weight: 1.0,
             price_weight: 0.0,
         }
@@ -186,17 +186,21 @@ impl Row {
     /// How far the scores of a group may be from the truth.
     #[inline]
     pub fn bound(&self, group: &Bound) -> f32 {
-        self.norm * group.per_norm
-            + self.residual * group.per_residual
-            + self.bias_weight * group.per_bias
-            + self.price_weight * group.per_price
+        self.norm * group.norm
+            + self.residual * group.residual
+            + self.bias_weight * group.bias
+            + self.price_weight * group.price
             + self.slack
     }
 }
 
 /// The power of two that brings `length` to between 1 and 2, or as near as float32 allows.
 pub fn power_for(length: f64) -> f32 {
-    let exponent = if length > 0.0 { length.log2().floor() as i32 } else { 0 };
+    let exponent = if length > 0.0 {
+        length.log2().floor() as i32
+    } else {
+        0
+    };
     2f32.powi((-exponent).clamp(-126, 126))
 }
 
@@ -237,7 +241,7 @@ impl Packed {
         }
         let panels = count.div_ceil(LANES);
         let steps = dim.div_ceil(precision.per_word());
-        let padded = dim.next_multiple_of(LANES);
+        let padded = dim.next_multiple_of(4 * LANES);
         Some(Self {
             precision,
             count,
@@ -279,7 +283,11 @@ impl Packed {
         if unit < f32::MIN_POSITIVE {
             unit = 0.0; // All residual: one unit would underflow.
         }
-        let inverse = if unit > 0.0 { 1.0 / f64::from(unit) } else { 0.0 };
+        let inverse = if unit > 0.0 {
+            1.0 / f64::from(unit)
+        } else {
+            0.0
+        };
         let limit = f64::from(self.limit);
         let per_word = self.precision.per_word();
         let (panel, lane) = (k / LANES, k % LANES);
@@ -306,9 +314,12 @@ impl Packed {
         let norm = squares.sqrt() * (1.0 + 2f64.powi(-40));
         let residual = residuals.sqrt() * (1.0 + 2f64.powi(-40)) + norm * 2f64.powi(-50);
         let bound = &mut self.bounds[panel / GROUP];
-        widen(&mut bound.per_norm, residual + (norm + residual) * ARITHMETIC + extra);
-        widen(&mut bound.per_residual, norm);
-        widen(&mut bound.per_bias, bias.abs() * ARITHMETIC);
+        widen(
+            &mut bound.norm,
+            residual + (norm + residual) * ARITHMETIC + extra,
+        );
+        widen(&mut bound.residual, norm);
+        widen(&mut bound.bias, bias.abs() * ARITHMETIC);
     }
 
     /// Sets the prices, one per vector.
@@ -316,12 +327,12 @@ impl Packed {
         self.prices.clear();
         self.prices.resize(self.scales.len(), 0.0);
         for bound in &mut self.bounds {
-            bound.per_price = 0.0;
+            bound.price = 0.0;
         }
         for (k, price) in prices.enumerate() {
             self.prices[k] = price as f32;
             let bound = &mut self.bounds[k / LANES / GROUP];
-            widen(&mut bound.per_price, price.abs() * ARITHMETIC);
+            widen(&mut bound.price, price.abs() * ARITHMETIC);
         }
     }
 }

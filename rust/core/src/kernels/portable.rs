@@ -26,20 +26,10 @@ const SUMS: usize = 8;
 /// order; more by halves, split at a multiple of 8. Following it makes "equal to float64 brute
 /// force" a statement about bits, in which permuted coordinates do not tie by chance.
 pub fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
-    pairwise(x, c, run)
-}
-
-/// Splits as NumPy does and sums each run of at most 128 terms with `run`.
-pub fn pairwise(x: &[f32], c: &[f32], run: fn(&[f32], &[f32]) -> f64) -> f64 {
-    let n = x.len();
-    if n <= BLOCK {
-        return run(x, c);
+    if let Some(half) = half(x.len()) {
+        let ((x, x_rest), (c, c_rest)) = (x.split_at(half), c.split_at(half));
+        return squared_distance(x, c) + squared_distance(x_rest, c_rest);
     }
-    let half = n / 2 - n / 2 % SUMS;
-    pairwise(&x[..half], &c[..half], run) + pairwise(&x[half..], &c[half..], run)
-}
-
-fn run(x: &[f32], c: &[f32]) -> f64 {
     let (x_chunks, x_rest) = x.as_chunks::<SUMS>();
     let (c_chunks, c_rest) = c.as_chunks::<SUMS>();
     let mut r = [0.0f64; SUMS];
@@ -49,6 +39,12 @@ fn run(x: &[f32], c: &[f32]) -> f64 {
         }
     }
     tail(fold(r), x_rest, c_rest)
+}
+
+/// Where NumPy splits a sum of `n` terms in two, if it does.
+#[inline]
+pub fn half(n: usize) -> Option<usize> {
+    (n > BLOCK).then_some(n / 2 - n / 2 % SUMS)
 }
 
 /// The sum of the partial sums of a run, in NumPy's order.
@@ -114,7 +110,7 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     for (i, y) in shifted().enumerate() {
         let q = (y * inverse).round_ties_even();
         let residual = y - q * unit;
-        squares[i % LANES] += y * y;
+        squares[i % LANES] += q * q;
         residuals[i % LANES] += residual * residual;
         words[i / 2] |= i32::from(q as i16 as u16) << (i % 2 * 16);
     }

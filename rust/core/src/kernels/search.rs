@@ -46,7 +46,9 @@ impl Task<'_> {
         panel: usize,
     ) -> &'s mut [[f32; LANES]; P] {
         let at = row * self.panels + panel;
-        scores.as_chunks_mut::<LANES>().0[at..].first_chunk_mut().expect("P panels")
+        scores.as_chunks_mut::<LANES>().0[at..]
+            .first_chunk_mut()
+            .expect("P panels")
     }
 }
 
