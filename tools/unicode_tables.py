@@ -134,6 +134,8 @@ def main() -> None:
 //! Written by `tools/unicode_tables.py`, which holds the rules; do not edit. Frozen with the
 //! version of the definition: another table means other features.
 
+#![allow(clippy::unreadable_literal)]
+
 /// Code points in one block of [`BLOCK_OF`].
 pub const BLOCK: usize = {BLOCK};
 

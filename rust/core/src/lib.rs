@@ -10,10 +10,13 @@
 //! [`artifact`] is the file format, [`threads`] how work is spread over cores, [`kernels`] the
 //! instruction sets. The method is UniRoute, <https://arxiv.org/abs/2502.08773>.
 
+pub mod artifact;
 pub mod centroids;
 pub mod error;
+pub mod hull;
 pub mod kernels;
 pub mod lexical;
+pub mod profiles;
 pub mod threads;
 
 pub use error::{Error, Result};

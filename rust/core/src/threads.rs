@@ -78,7 +78,10 @@ impl Run<'_> {
         init: impl Fn() -> S + Sync,
         work: impl Fn(&mut S, T) -> Result<()> + Sync,
     ) -> Result<()> {
-        let helpers = Helpers::reserve(self.threads.min(tasks.len()).saturating_sub(1), self.threads);
+        let helpers = Helpers::reserve(
+            self.threads.min(tasks.len()).saturating_sub(1),
+            self.threads,
+        );
         let queue = Mutex::new(tasks);
         let failed = AtomicBool::new(false);
         let drain = |check: &dyn Fn() -> Result<()>| -> Result<()> {
@@ -145,7 +148,11 @@ impl Helpers {
         let pid = u64::from(std::process::id()) << 32;
         let mut granted = 0;
         let _ = HELPERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-            let busy = if now & !0xffff_ffff == pid { now & 0xffff_ffff } else { 0 };
+            let busy = if now & !0xffff_ffff == pid {
+                now & 0xffff_ffff
+            } else {
+                0
+            };
             granted = wanted.min((threads - 1).saturating_sub(busy as usize));
             Some(pid | (busy + granted as u64))
         });
@@ -168,7 +175,10 @@ mod tests {
     #[test]
     fn every_task_runs_once() {
         let mut out = vec![0u32; 1000];
-        let run = Run { threads: 4, interrupted: &|| false };
+        let run = Run {
+            threads: 4,
+            interrupted: &|| false,
+        };
         run.for_each(
             out.chunks_mut(7).enumerate(),
             || (),
@@ -178,25 +188,47 @@ mod tests {
             },
         )
         .unwrap();
-        assert!(out.iter().enumerate().all(|(j, &v)| v == 1 + (j / 7) as u32));
+        assert!(
+            out.iter()
+                .enumerate()
+                .all(|(j, &v)| v == 1 + (j / 7) as u32)
+        );
     }
 
     #[test]
     fn the_first_error_ends_the_call() {
-        let run = Run { threads: 3, interrupted: &|| false };
-        let result = run.for_each(0..100, || (), |(), i| {
-            if i == 5 { Err(Error::EmptyPool) } else { Ok(()) }
-        });
+        let run = Run {
+            threads: 3,
+            interrupted: &|| false,
+        };
+        let result = run.for_each(
+            0..100,
+            || (),
+            |(), i| {
+                if i == 5 {
+                    Err(Error::EmptyPool)
+                } else {
+                    Ok(())
+                }
+            },
+        );
         assert!(matches!(result, Err(Error::EmptyPool)));
     }
 
     #[test]
     fn an_interrupt_ends_the_call() {
-        let run = Run { threads: 2, interrupted: &|| true };
-        let result = run.for_each(0..1000, || (), |(), _| {
-            std::thread::sleep(Duration::from_millis(1));
-            Ok(())
-        });
+        let run = Run {
+            threads: 2,
+            interrupted: &|| true,
+        };
+        let result = run.for_each(
+            0..1000,
+            || (),
+            |(), _| {
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            },
+        );
         assert!(matches!(result, Err(Error::Interrupted)));
     }
 

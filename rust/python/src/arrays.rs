@@ -31,13 +31,22 @@ pub fn array<'py, T: Element>(
     let kind: String = converted.getattr("dtype")?.getattr("kind")?.extract()?;
     if !matches!(kind.as_str(), "b" | "i" | "u" | "f") {
         let found = converted.getattr("dtype")?;
-        return Err(wrong_type(py, argument, &format!("dtype {found}"), &expected));
+        return Err(wrong_type(
+            py,
+            argument,
+            &format!("dtype {found}"),
+            &expected,
+        ));
     }
     let found: Vec<usize> = converted.getattr("shape")?.extract()?;
     if found.len() != ndim {
         return Err(to_py(
             py,
-            &Error::invalid(argument, format!("{} dimensions, shape {found:?}", found.len()), expected),
+            &Error::invalid(
+                argument,
+                format!("{} dimensions, shape {found:?}", found.len()),
+                expected,
+            ),
         ));
     }
     let options = PyDict::new(py);

@@ -2,6 +2,7 @@
 //! converts errors. No logic of its own.
 
 mod arrays;
+mod centroids;
 mod errors;
 mod run;
 
@@ -10,5 +11,5 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+    centroids::register(m)
 }

@@ -23,7 +23,11 @@ pub struct Classes {
 /// Classifies the first [`BLOCK`] bytes of `window` and writes them to `lower` with ASCII letters
 /// in lower case.
 pub fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
-    let mut classes = Classes { letters: 0, spaces: 0, wide: 0 };
+    let mut classes = Classes {
+        letters: 0,
+        spaces: 0,
+        wide: 0,
+    };
     for (i, (&byte, lower)) in window[..BLOCK].iter().zip(lower.iter_mut()).enumerate() {
         *lower = byte.to_ascii_lowercase();
         classes.letters |= u64::from(byte.is_ascii_alphabetic()) << i;

@@ -1,1 +1,226 @@
 //! Instruction sets: the only place for `unsafe`.
+//!
+//! One file an instruction set, each filling the same table of function pointers, [`Kernels`]. The
+//! table is chosen once per process by [`isa`]: the best that the CPU offers, or what `UNIROUTE_ISA`
+//! names. Every function gives the same answer, bit for bit, in every table; [`portable`] is the
+//! definition, and the tests hold the others against it.
+
+pub mod lexical;
+mod portable;
+
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// An instruction set that a table of kernels is written for, in ascending order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust, which the compiler vectorises for its baseline target.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+    /// AVX-512 as above, with int8 products on AMX tiles.
+    Amx,
+}
+
+impl Isa {
+    /// All of them, in ascending order of preference.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Amx];
+
+    /// The name that `UNIROUTE_ISA` knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Amx => "amx",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+}
+
+/// Signature of [`weighted_rows`].
+pub type WeightedRows = fn(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]);
+/// Signature of [`argmin_cost`].
+pub type ArgminCost = fn(&[f32], &[f64], f64, Option<&[u64]>) -> Option<u32>;
+
+/// The functions of one instruction set.
+pub struct Kernels {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Squared Euclidean distance in float64, summed in NumPy's order; see
+    /// [`portable::squared_distance`].
+    pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
+    /// See [`weighted_rows`].
+    pub weighted_rows: WeightedRows,
+    /// See [`argmin_cost`].
+    pub argmin_cost: ArgminCost,
+}
+
+impl Kernels {
+    /// The table of one instruction set; an error if this CPU lacks it.
+    pub fn of(isa: Isa) -> Result<&'static Self> {
+        if !is_available(isa) {
+            return Err(unsupported(format!(
+                "{} is not available on this CPU",
+                isa.name()
+            )));
+        }
+        Ok(match isa {
+            Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Amx => &portable::KERNELS,
+        })
+    }
+
+    /// The table of [`isa`]; the portable one if `UNIROUTE_ISA` cannot be honoured (which is
+    /// reported by [`isa`] itself, before any work is done).
+    pub fn active() -> &'static Self {
+        static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
+        ACTIVE.get_or_init(|| isa().and_then(Self::of).unwrap_or(&portable::KERNELS))
+    }
+}
+
+fn is_available(isa: Isa) -> bool {
+    match isa {
+        Isa::Portable => true,
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
+    }
+}
+
+/// The instruction sets that this CPU offers, in ascending order of preference.
+pub fn available() -> Vec<Isa> {
+    Isa::ALL
+        .into_iter()
+        .filter(|&isa| is_available(isa))
+        .collect()
+}
+
+/// The instruction set in use: what `UNIROUTE_ISA` names, else the best available.
+///
+/// Decided once per process. [`Error::UnsupportedIsa`] if the variable holds an unknown name, or
+/// one that this CPU lacks.
+pub fn isa() -> Result<Isa> {
+    static CHOSEN: OnceLock<Result<Isa, String>> = OnceLock::new();
+    CHOSEN
+        .get_or_init(|| choose(std::env::var_os("UNIROUTE_ISA").as_deref()))
+        .clone()
+        .map_err(unsupported)
+}
+
+/// The choice itself: `forced` is the value of `UNIROUTE_ISA`, where empty counts as unset.
+fn choose(forced: Option<&std::ffi::OsStr>) -> Result<Isa, String> {
+    let Some(forced) = forced.filter(|name| !name.is_empty()) else {
+        return Ok(available().last().copied().unwrap_or(Isa::Portable));
+    };
+    match forced.to_str().and_then(Isa::from_name) {
+        None => Err(format!(
+            "unknown instruction set {:?}",
+            forced.to_string_lossy()
+        )),
+        Some(isa) if !is_available(isa) => {
+            Err(format!("{} is not available on this CPU", isa.name()))
+        }
+        Some(isa) => Ok(isa),
+    }
+}
+
+fn unsupported(problem: String) -> Error {
+    let names: Vec<_> = available().into_iter().map(Isa::name).collect();
+    Error::UnsupportedIsa {
+        problem,
+        available: names.join(", "),
+    }
+}
+
+/// The predicted losses of one prompt: `out[m] = sum_i phi_val[i] * psi[phi_idx[i], m]`.
+///
+/// `psi` is row-major, `psi.len() / out.len()` clusters by `out.len()` LLMs. Each sum starts at
+/// 0.0 and takes its terms in the order given, a float32 multiplication and then a float32
+/// addition, never fused, so that every instruction set and every batching gives the same bits.
+/// `O(phi_idx.len() * out.len())`.
+///
+/// # Panics
+/// If an index reaches outside `psi`, or the two parts of `phi` differ in length.
+pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+    assert_eq!(
+        phi_idx.len(),
+        phi_val.len(),
+        "phi: as many values as indices"
+    );
+    let rows = psi.len().checked_div(out.len()).unwrap_or(usize::MAX);
+    assert!(
+        phi_idx.iter().all(|&k| (k as usize) < rows),
+        "phi: an index outside psi"
+    );
+    (Kernels::active().weighted_rows)(phi_idx, phi_val, psi, out);
+}
+
+/// The LLM with the least `f64(gamma[m]) + cost_weight * costs[m]`: a float64 multiplication and
+/// then an addition. Ties go to the lower cost, then to the lower index.
+///
+/// `mask`, if given, holds one bit per LLM, least significant bit first: only LLMs whose bit is set
+/// take part. LLMs whose sum is NaN never win. `None` if no LLM takes part. `O(M)`.
+///
+/// # Panics
+/// If `costs` or `mask` are shorter than `gamma` asks for.
+pub fn argmin_cost(
+    gamma: &[f32],
+    costs: &[f64],
+    cost_weight: f64,
+    mask: Option<&[u64]>,
+) -> Option<u32> {
+    assert_eq!(gamma.len(), costs.len(), "costs: one per LLM");
+    assert!(
+        mask.is_none_or(|mask| mask.len() >= gamma.len().div_ceil(64)),
+        "mask: one bit per LLM"
+    );
+    (Kernels::active().argmin_cost)(gamma, costs, cost_weight, mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_forces_an_instruction_set() {
+        assert_eq!(choose(None).ok(), available().last().copied());
+        assert_eq!(choose(Some("".as_ref())).ok(), available().last().copied());
+        assert_eq!(choose(Some("portable".as_ref())).ok(), Some(Isa::Portable));
+        assert!(choose(Some("sse9".as_ref())).unwrap_err().contains("sse9"));
+        for isa in Isa::ALL {
+            let chosen = choose(Some(isa.name().as_ref()));
+            assert_eq!(chosen.is_ok(), available().contains(&isa));
+            assert_eq!(Kernels::of(isa).is_ok(), available().contains(&isa));
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_cost_then_the_lower_index() {
+        let gamma = [0.5, 0.25, 0.25, 0.25, 0.75];
+        let costs = [1.0, 3.0, 2.0, 2.0, 0.0];
+        assert_eq!(argmin_cost(&gamma, &costs, 0.0, None), Some(2));
+        assert_eq!(argmin_cost(&gamma, &costs, 1.0, None), Some(4));
+        assert_eq!(argmin_cost(&gamma, &costs, 0.0, Some(&[0b11010])), Some(3));
+        assert_eq!(argmin_cost(&gamma, &costs, 0.0, Some(&[0])), None);
+        assert_eq!(
+            argmin_cost(&[f32::NAN, 1.0], &[0.0, 0.0], 0.0, None),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn weighted_rows_add_in_the_order_given() {
+        let psi = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 1e8, 1e8, 1e8];
+        let mut out = [0.0; 3];
+        weighted_rows(&[0, 1], &[0.5, 0.25], &psi, &mut out);
+        assert_eq!(out, [3.0, 6.0, 9.0]);
+        // 1e8 absorbs a single 1.0 of float32: the order shows.
+        weighted_rows(&[2, 0], &[1.0, 1.0], &psi, &mut out);
+        assert_eq!(out[0], 1e8);
+    }
+}

@@ -106,7 +106,12 @@ pub struct Tokens<'a> {
 impl<'a> Tokens<'a> {
     /// Starts at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0, word: Word::default(), by_code_point: false }
+        Self {
+            text,
+            at: 0,
+            word: Word::default(),
+            by_code_point: false,
+        }
     }
 
     /// Writes the hashes of the next tokens and returns how many; zero at the end of the text.
@@ -137,7 +142,11 @@ impl<'a> Tokens<'a> {
         let classes = classify(window, &mut lower);
         let ascii = classes.wide.trailing_zeros();
         // A run of letters that touches the end of what can be read here may go on after it.
-        let cut = if ascii == 0 { 0 } else { (classes.letters << (64 - ascii)).leading_ones() };
+        let cut = if ascii == 0 {
+            0
+        } else {
+            (classes.letters << (64 - ascii)).leading_ones()
+        };
         let end = ascii - cut;
         if end == 0 {
             self.by_code_point = true;
@@ -164,7 +173,10 @@ impl<'a> Tokens<'a> {
         self.at = self.text.len() - rest.as_str().len();
         self.take(c, sink);
         // An ASCII character that is no letter ends every token, so blocks can take over.
-        if first.is_ascii() && self.word.is_empty() && rest.as_str().as_bytes().iter().take(16).all(u8::is_ascii) {
+        if first.is_ascii()
+            && self.word.is_empty()
+            && rest.as_str().as_bytes().iter().take(16).all(u8::is_ascii)
+        {
             self.by_code_point = false;
         }
     }
@@ -183,7 +195,9 @@ impl<'a> Tokens<'a> {
                 self.word.push(mapped());
                 self.end_word(sink);
             }
-            _ => EXPANSIONS[value as usize].chars().for_each(|c| self.take(c, sink)),
+            _ => EXPANSIONS[value as usize]
+                .chars()
+                .for_each(|c| self.take(c, sink)),
         }
     }
 
@@ -217,7 +231,11 @@ fn compose_hangul(first: char, rest: &mut std::str::Chars<'_>) -> char {
     const VOWELS: u32 = 21;
     const FINALS: u32 = 28;
     let take = |rest: &mut std::str::Chars<'_>, from: u32, to: u32| {
-        let next = rest.clone().next().map(u32::from).filter(|c| (from..=to).contains(c))?;
+        let next = rest
+            .clone()
+            .next()
+            .map(u32::from)
+            .filter(|c| (from..=to).contains(c))?;
         rest.next();
         Some(next - from)
     };
@@ -245,7 +263,9 @@ pub struct Context {
 
 impl Default for Context {
     fn default() -> Self {
-        Self { ngrams: [START; MAX_ORDER] }
+        Self {
+            ngrams: [START; MAX_ORDER],
+        }
     }
 }
 
@@ -254,8 +274,8 @@ impl Context {
     #[inline]
     pub fn next<const ORDER: usize>(&mut self, hash: u64) -> [u32; ORDER] {
         let mut ngrams = [hash; MAX_ORDER];
-        for n in 1..ORDER {
-            ngrams[n] = mix(self.ngrams[n - 1] ^ THIRD, hash ^ FOURTH);
+        for (ngram, shorter) in ngrams[1..].iter_mut().zip(self.ngrams).take(ORDER - 1) {
+            *ngram = mix(shorter ^ THIRD, hash ^ FOURTH);
         }
         self.ngrams = ngrams;
         std::array::from_fn(|n| (ngrams[n] >> 32) as u32)
@@ -318,7 +338,10 @@ mod tests {
 
     #[test]
     fn hangul_jamo_make_syllables() {
-        assert_eq!(ids("한국어"), ids("\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8}\u{110b}\u{1165}"));
+        assert_eq!(
+            ids("한국어"),
+            ids("\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8}\u{110b}\u{1165}")
+        );
         assert_eq!(ids("한국어").len(), 6);
     }
 

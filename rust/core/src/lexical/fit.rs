@@ -27,7 +27,11 @@ impl FeatureCounter {
     /// Counts n-grams of up to `order` tokens.
     pub fn new(order: usize) -> Result<Self> {
         if !(1..=MAX_ORDER).contains(&order) {
-            return Err(Error::invalid("ngrams", order.to_string(), format!("1 to {MAX_ORDER}")));
+            return Err(Error::invalid(
+                "ngrams",
+                order.to_string(),
+                format!("1 to {MAX_ORDER}"),
+            ));
         }
         Ok(Self {
             order,
@@ -89,7 +93,10 @@ pub fn weighted_rows(
     let mut rows: Vec<(u32, f32)> = counter
         .drain()
         .map(|(row, count)| {
-            (row, f32::from(count_weight(count)) * f32::from(idf[row as usize]))
+            (
+                row,
+                f32::from(count_weight(count)) * f32::from(idf[row as usize]),
+            )
         })
         .collect();
     rows.sort_unstable_by_key(|&(row, _)| row);

@@ -3,6 +3,8 @@
 //! Written by `tools/unicode_tables.py`, which holds the rules; do not edit. Frozen with the
 //! version of the definition: another table means other features.
 
+#![allow(clippy::unreadable_literal)]
+
 /// Code points in one block of [`BLOCK_OF`].
 pub const BLOCK: usize = 128;
 

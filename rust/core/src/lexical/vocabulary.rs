@@ -61,7 +61,7 @@ fn tag(id: u32) -> u64 {
 impl Vocabulary {
     /// Gives rows to the most frequent of `features`, pairs of a feature id and the number of
     /// texts that have it out of `n_texts`. Uses up to `max_rows` rows, rounded down to a power of
-    /// two; fewer where a smaller table is at most three quarters full.
+    /// two; fewer where a smaller table is at most half full.
     ///
     /// The outcome does not depend on the order of `features`.
     pub fn build(mut features: Vec<(u32, u32)>, n_texts: u64, max_rows: usize) -> Result<Self> {
@@ -72,7 +72,7 @@ impl Vocabulary {
                 format!("{MIN_ROWS} to {MAX_ROWS}"),
             ));
         }
-        let roomy = (features.len() * 4 / 3).max(MIN_ROWS).next_power_of_two();
+        let roomy = (features.len() * 2).max(MIN_ROWS).next_power_of_two();
         let rows = roomy.min(1 << max_rows.ilog2());
         let mut vocabulary = Self::with_buckets(
             vec![Bucket::default(); rows / SLOTS],
@@ -101,7 +101,11 @@ impl Vocabulary {
             ));
         }
         if idf.len() != rows {
-            return Err(Error::invalid("idf", format!("{} rows", idf.len()), format!("{rows}")));
+            return Err(Error::invalid(
+                "idf",
+                format!("{} rows", idf.len()),
+                format!("{rows}"),
+            ));
         }
         if let Some(row) = (0..rows).find(|&row| (tags[row] == 0) != (idf[row] == 0)) {
             return Err(Error::invalid(
@@ -114,7 +118,10 @@ impl Vocabulary {
             return Err(Error::invalid("unknown_idf", "0", "1 to 255"));
         }
         let pack = |values: [u64; SLOTS], bits: usize| {
-            values.iter().enumerate().fold(0, |all, (slot, v)| all | v << (bits * slot))
+            values
+                .iter()
+                .enumerate()
+                .fold(0, |all, (slot, v)| all | v << (bits * slot))
         };
         let buckets = tags
             .chunks_exact(SLOTS)
@@ -129,7 +136,11 @@ impl Vocabulary {
 
     fn with_buckets(buckets: Vec<Bucket>, unknown_idf: u8) -> Self {
         let shift = 32 - buckets.len().ilog2();
-        Self { buckets, shift, unknown_idf }
+        Self {
+            buckets,
+            shift,
+            unknown_idf,
+        }
     }
 
     fn bucket_of(&self, id: u32) -> usize {
@@ -146,8 +157,15 @@ impl Vocabulary {
         // The lowest high bit left marks the first 16-bit lane that is zero: Hacker's Delight 6-1.
         let zero = difference.wrapping_sub(LOW_BITS) & !difference & (LOW_BITS << 15);
         let slot = zero.trailing_zeros() / 16;
-        let row = if zero == 0 { self.rows() } else { at * SLOTS + slot as usize };
-        Found { row: row as u32, idf: (bucket.idf >> (8 * slot)) as u8 }
+        let row = if zero == 0 {
+            self.rows()
+        } else {
+            at * SLOTS + slot as usize
+        };
+        Found {
+            row: row as u32,
+            idf: (bucket.idf >> (8 * slot)) as u8,
+        }
     }
 
     /// Rows of the table, free ones included.
@@ -167,12 +185,16 @@ impl Vocabulary {
 
     /// The tag of every row; zero where it is free.
     pub fn tags(&self) -> impl Iterator<Item = u16> + '_ {
-        self.buckets.iter().flat_map(|b| (0..SLOTS).map(|slot| (b.tags >> (16 * slot)) as u16))
+        self.buckets
+            .iter()
+            .flat_map(|b| (0..SLOTS).map(|slot| (b.tags >> (16 * slot)) as u16))
     }
 
     /// The inverse document frequency of every row in sixteenths; zero where it is free.
     pub fn idf(&self) -> impl Iterator<Item = u8> + '_ {
-        self.buckets.iter().flat_map(|b| (0..SLOTS).map(|slot| (b.idf >> (8 * slot)) as u8))
+        self.buckets
+            .iter()
+            .flat_map(|b| (0..SLOTS).map(|slot| (b.idf >> (8 * slot)) as u8))
     }
 
     /// Inverse document frequency of a feature that has no row, in sixteenths.
@@ -202,9 +224,9 @@ mod tests {
     fn every_feature_finds_its_own_row() {
         let features = ids(3000).map(|id| (id, 2)).collect();
         let vocabulary = Vocabulary::build(features, 10, 1 << 16).unwrap();
-        assert_eq!(vocabulary.rows(), 4096);
+        assert_eq!(vocabulary.rows(), 8192);
         let mut rows: Vec<u32> = ids(3000).map(|id| vocabulary.find(id).row).collect();
-        rows.retain(|&row| row < 4096);
+        rows.retain(|&row| row < 8192);
         let found = rows.len();
         rows.sort_unstable();
         rows.dedup();
@@ -231,7 +253,8 @@ mod tests {
 
     #[test]
     fn parts_make_the_same_vocabulary() {
-        let vocabulary = Vocabulary::build(ids(500).map(|id| (id, id % 9)).collect(), 9, 512).unwrap();
+        let vocabulary =
+            Vocabulary::build(ids(500).map(|id| (id, id % 9)).collect(), 9, 512).unwrap();
         let tags: Vec<u16> = vocabulary.tags().collect();
         let idf: Vec<u8> = vocabulary.idf().collect();
         let copy = Vocabulary::from_parts(&tags, &idf, vocabulary.unknown_idf()).unwrap();

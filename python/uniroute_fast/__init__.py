@@ -1,0 +1,20 @@
+"""Which LLM should answer this prompt: UniRoute at the speed of the hardware."""
+
+from __future__ import annotations
+
+from uniroute_fast import errors
+from uniroute_fast._native import __version__, get_num_threads, set_num_threads
+from uniroute_fast._versions import show_versions, warn_if_debug_build
+from uniroute_fast.centroids import Centroids, nearest_centroid
+
+__all__ = [
+    "Centroids",
+    "__version__",
+    "errors",
+    "get_num_threads",
+    "nearest_centroid",
+    "set_num_threads",
+    "show_versions",
+]
+
+warn_if_debug_build()

@@ -1,0 +1,23 @@
+"""How good a router is: deferral curves, the figures read off them, and repeated trials."""
+
+from uniroute_fast.evaluate.curve import DeferralCurve, area, deferral_curve, qnc, reaches_best
+from uniroute_fast.evaluate.methods import METHODS, Method
+from uniroute_fast.evaluate.table import Row, Table
+from uniroute_fast.evaluate.trial import Split, Trial, random_split
+from uniroute_fast.evaluate.trials import run_trials
+
+__all__ = [
+    "METHODS",
+    "DeferralCurve",
+    "Method",
+    "Row",
+    "Split",
+    "Table",
+    "Trial",
+    "area",
+    "deferral_curve",
+    "qnc",
+    "random_split",
+    "reaches_best",
+    "run_trials",
+]

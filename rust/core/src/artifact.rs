@@ -1,0 +1,380 @@
+//! The file format: named tensors and a JSON manifest in one safetensors file.
+//!
+//! The safetensors header holds one metadata entry, `uniroute`, whose value is JSON:
+//!
+//! ```json
+//! {"format": 1, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
+//! ```
+//!
+//! Nothing in a file is ever executed. A file is written beside its final place, synced and
+//! renamed, so that a reader sees the old one or the new one, whole. On reading, the header, the
+//! extent of every tensor, the format number and the checksum are verified before any value is
+//! used; whoever takes a tensor states the dtype and shape it must have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::error::{Error, Result};
+
+/// Format that this version writes, and the newest that it reads.
+pub const FORMAT: u64 = 1;
+
+/// The one key of the safetensors metadata: with a single key the bytes of a file depend on its
+/// content alone.
+const KEY: &str = "uniroute";
+
+/// A tensor: dtype, shape and little-endian bytes, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// A type that tensors can hold.
+pub trait Element: Copy {
+    /// Its safetensors dtype.
+    const DTYPE: Dtype;
+    /// Appends the little-endian bytes.
+    fn write(self, bytes: &mut Vec<u8>);
+    /// From exactly as many little-endian bytes as the type has.
+    fn read(bytes: &[u8]) -> Self;
+}
+
+macro_rules! elements {
+    ($($type:ty => $dtype:ident),*) => {$(
+        impl Element for $type {
+            const DTYPE: Dtype = Dtype::$dtype;
+            fn write(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&self.to_le_bytes());
+            }
+            fn read(bytes: &[u8]) -> Self {
+                let mut own = [0; size_of::<Self>()];
+                own.copy_from_slice(bytes);
+                Self::from_le_bytes(own)
+            }
+        }
+    )*};
+}
+elements!(f32 => F32, f64 => F64, i8 => I8, u8 => U8, u16 => U16, i32 => I32, u32 => U32, i64 => I64);
+
+impl Tensor {
+    /// A tensor of these values.
+    ///
+    /// # Panics
+    /// If `shape` does not multiply to the number of values: a bug in the caller.
+    pub fn new<T: Element>(shape: &[usize], values: impl IntoIterator<Item = T>) -> Self {
+        let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * size_of::<T>());
+        values.into_iter().for_each(|value| value.write(&mut bytes));
+        assert_eq!(
+            bytes.len(),
+            shape.iter().product::<usize>() * size_of::<T>(),
+            "shape"
+        );
+        Self {
+            dtype: T::DTYPE,
+            shape: shape.to_vec(),
+            bytes,
+        }
+    }
+
+    /// Dtype of the values.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Extent along each dimension.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The values as little-endian bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The values, or `None` if they are of another type.
+    pub fn values<T: Element>(&self) -> Option<Vec<T>> {
+        (self.dtype == T::DTYPE).then(|| {
+            self.bytes
+                .chunks_exact(size_of::<T>())
+                .map(T::read)
+                .collect()
+        })
+    }
+}
+
+/// The content of a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Artifact {
+    /// Everything that is not a tensor.
+    pub manifest: Value,
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl Artifact {
+    /// Takes out a tensor that must be there, with this type and number of dimensions.
+    pub fn take<T: Element, const N: usize>(&mut self, name: &str) -> Result<([usize; N], Vec<T>)> {
+        let expected = || format!("a {:?} tensor of {N} dimensions", T::DTYPE);
+        let tensor = self
+            .tensors
+            .remove(name)
+            .ok_or_else(|| damaged(format!("tensor {name:?} is missing"), expected()))?;
+        let found = || {
+            damaged(
+                format!("tensor {name:?} is {:?} {:?}", tensor.dtype, tensor.shape),
+                expected(),
+            )
+        };
+        let shape = tensor.shape.as_slice().try_into().map_err(|_| found())?;
+        Ok((shape, tensor.values().ok_or_else(found)?))
+    }
+
+    /// The bytes of a file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let views: Vec<_> = self
+            .tensors
+            .iter()
+            .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)))
+            .collect::<Result<_, safetensors::SafeTensorError>>()
+            .map_err(|e| damaged(e.to_string(), "tensors whose shape fits their bytes"))?;
+        let header = json!({
+            "format": FORMAT,
+            "checksum": self.checksum(),
+            "manifest": self.manifest,
+        });
+        let metadata = HashMap::from([(KEY.to_owned(), header.to_string())]);
+        safetensors::serialize(views, Some(metadata))
+            .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
+    }
+
+    /// The content of a file's bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        const WHOLE: &str = "a whole file written by uniroute_fast";
+        let (_, header) = SafeTensors::read_metadata(bytes)
+            .map_err(|e| damaged(format!("not a safetensors file, or cut short ({e})"), WHOLE))?;
+        let header = header
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(KEY))
+            .ok_or_else(|| damaged("a safetensors file of another program", WHOLE))?;
+        let mut header: Value = serde_json::from_str(header)
+            .map_err(|e| damaged(format!("its manifest is not JSON ({e})"), WHOLE))?;
+        let format = header["format"].as_u64();
+        if !format.is_some_and(|f| (1..=FORMAT).contains(&f)) {
+            let found = &header["format"];
+            let expected = format!("format 1 to {FORMAT}; a newer uniroute_fast may read it");
+            return Err(damaged(format!("its format is {found}"), expected));
+        }
+        let checksum = header["checksum"].take();
+        let content = SafeTensors::deserialize(bytes)
+            .map_err(|e| damaged(format!("its tensors are damaged ({e})"), WHOLE))?;
+        let tensors = content.iter().map(|(name, view)| {
+            let (dtype, shape) = (view.dtype(), view.shape().to_vec());
+            (
+                name.to_owned(),
+                Tensor {
+                    dtype,
+                    shape,
+                    bytes: view.data().to_vec(),
+                },
+            )
+        });
+        let artifact = Self {
+            tensors: tensors.collect(),
+            manifest: header["manifest"].take(),
+        };
+        if checksum != Value::String(artifact.checksum()) {
+            return Err(damaged("its checksum does not fit its content", WHOLE));
+        }
+        Ok(artifact)
+    }
+
+    /// Writes a file: beside `path` first, synced, then renamed over it.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = self.to_bytes()?;
+        write_atomically(path, &bytes).map_err(|source| Error::Io {
+            path: path.display().to_string(),
+            source,
+        })
+    }
+
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let shown = || path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|source| Error::Io {
+            path: shown(),
+            source,
+        })?;
+        Self::from_bytes(&bytes).map_err(|error| at(&shown(), error))
+    }
+
+    fn checksum(&self) -> String {
+        let mut hash = Xxh3Default::new();
+        hash.update(self.manifest.to_string().as_bytes());
+        for (name, tensor) in &self.tensors {
+            hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
+            hash.update(&tensor.bytes);
+        }
+        format!("{:016x}", hash.digest())
+    }
+}
+
+/// An [`Error::Artifact`] whose path is filled in by [`at`].
+pub fn damaged(problem: impl Into<String>, expected: impl Into<String>) -> Error {
+    Error::Artifact {
+        path: "artifact".into(),
+        problem: problem.into(),
+        expected: expected.into(),
+    }
+}
+
+/// The same error, naming the file in which it was found.
+pub fn at(file: &str, error: Error) -> Error {
+    match error {
+        Error::Artifact {
+            problem, expected, ..
+        } => Error::Artifact {
+            path: file.into(),
+            problem,
+            expected,
+        },
+        // A value that a constructor refuses came out of the file.
+        Error::InvalidArgument {
+            argument,
+            problem,
+            expected,
+        } => Error::Artifact {
+            path: file.into(),
+            problem: format!("{argument}: {problem}"),
+            expected,
+        },
+        Error::DuplicateModel {
+            argument,
+            name,
+            problem,
+        } => Error::Artifact {
+            path: file.into(),
+            problem: format!("{argument}: model {name:?} {problem}"),
+            expected: "distinct names".into(),
+        },
+        other => other,
+    }
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // What a plain `open` would ask for; the umask applies.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.prefix(".uniroute-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    // The rename itself reaches the disk with its folder.
+    #[cfg(unix)]
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Artifact {
+        let mut tensors = BTreeMap::new();
+        tensors.insert(
+            "a".to_owned(),
+            Tensor::new(&[2, 2], [1.0f32, -0.0, f32::MIN, 3.5]),
+        );
+        tensors.insert("b".to_owned(), Tensor::new(&[3], [1i8, -2, 3]));
+        tensors.insert("empty".to_owned(), Tensor::new::<f64>(&[0, 4], []));
+        Artifact {
+            manifest: json!({"names": ["x", "é"], "n": 3}),
+            tensors,
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_the_bytes_depend_on_content_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool.uniroute");
+        sample().save(&path).unwrap();
+        assert_eq!(Artifact::load(&path).unwrap(), sample());
+        assert_eq!(std::fs::read(&path).unwrap(), sample().to_bytes().unwrap());
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no file left beside it"
+        );
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_bit_is_refused() {
+        let bytes = sample().to_bytes().unwrap();
+        for end in 0..bytes.len() {
+            assert!(Artifact::from_bytes(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << bit;
+                // A flip that leaves the content as it was (a space of padding) may pass.
+                if let Ok(artifact) = Artifact::from_bytes(&bytes) {
+                    assert_eq!(artifact, sample(), "bit {bit} of byte {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_format_or_another_program_says_so() {
+        let views: [(&str, TensorView<'_>); 0] = [];
+        let foreign = safetensors::serialize(views, None).unwrap();
+        let message = Artifact::from_bytes(&foreign).unwrap_err().to_string();
+        assert!(message.contains("another program"), "{message}");
+        let views: [(&str, TensorView<'_>); 0] = [];
+        let newer = HashMap::from([(KEY.to_owned(), r#"{"format": 99}"#.to_owned())]);
+        let newer = safetensors::serialize(views, Some(newer)).unwrap();
+        let message = Artifact::from_bytes(&newer).unwrap_err().to_string();
+        assert!(message.contains("format is 99"), "{message}");
+    }
+
+    #[test]
+    fn a_tensor_of_another_type_or_shape_is_refused() {
+        assert!(sample().take::<f32, 2>("a").is_ok());
+        for error in [
+            sample().take::<f64, 2>("a").unwrap_err(),
+            sample().take::<f32, 1>("a").unwrap_err(),
+            sample().take::<f32, 1>("missing").unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Artifact { .. }));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_does_not_exist_is_an_io_error_naming_the_path() {
+        let error = sample()
+            .save(Path::new("/nonexistent/pool.uniroute"))
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("/nonexistent/pool.uniroute: ")
+        );
+    }
+}

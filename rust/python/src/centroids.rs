@@ -1,0 +1,153 @@
+//! Nearest centroid, threads, versions.
+
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use uniroute_core::centroids::Centroids;
+use uniroute_core::{Error, kernels, threads};
+
+use crate::arrays::array;
+use crate::errors::to_py;
+use crate::run::detached;
+
+type Assignment<'py> = (Bound<'py, PyArray1<u32>>, Option<Bound<'py, PyArray1<f32>>>);
+
+/// Centroids packed once; see the Python class of the same name.
+#[pyclass(name = "Centroids", module = "uniroute_fast", frozen)]
+pub struct PyCentroids(Centroids);
+
+#[pymethods]
+impl PyCentroids {
+    #[new]
+    #[pyo3(signature = (centroids, *, isa=None))]
+    fn new(py: Python<'_>, centroids: &Bound<'_, PyAny>, isa: Option<&str>) -> PyResult<Self> {
+        let data = array::<f32>(centroids, "centroids", 2, "[K, D]")?;
+        let dim = data.shape()[1];
+        let data = data.as_slice()?;
+        let isa = match isa {
+            None => kernels::isa(),
+            Some(name) => kernels::Isa::from_name(name).ok_or_else(|| {
+                let names: Vec<_> = kernels::available()
+                    .into_iter()
+                    .map(kernels::Isa::name)
+                    .collect();
+                Error::invalid("isa", format!("{name:?}"), names.join(", "))
+            }),
+        };
+        py.detach(|| isa.and_then(|isa| Centroids::with_isa(data, dim, isa)))
+            .map(Self)
+            .map_err(|error| to_py(py, &error))
+    }
+
+    fn nearest(&self, py: Python<'_>, x: &Bound<'_, PyAny>) -> PyResult<(u32, f32)> {
+        let x = array::<f32>(x, "x", 1, "[D]")?;
+        self.0
+            .nearest(x.as_slice()?)
+            .map_err(|error| to_py(py, &error))
+    }
+
+    #[pyo3(signature = (x, *, return_distance=true, on_invalid="raise"))]
+    fn assign<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        return_distance: bool,
+        on_invalid: &str,
+    ) -> PyResult<Assignment<'py>> {
+        let py = x.py();
+        let mark = match on_invalid {
+            "raise" => false,
+            "mark" => true,
+            other => {
+                let error =
+                    Error::invalid("on_invalid", format!("{other:?}"), "\"raise\" or \"mark\"");
+                return Err(to_py(py, &error));
+            }
+        };
+        let x = array::<f32>(x, "x", 2, "[N, D]")?;
+        let (n, dim) = (x.shape()[0], x.shape()[1]);
+        if dim != self.0.dim() {
+            let expected = format!("{}, as the centroids have", self.0.dim());
+            return Err(to_py(
+                py,
+                &Error::invalid("x", format!("dimension {dim}"), expected),
+            ));
+        }
+        let labels = PyArray1::<u32>::zeros(py, n, false);
+        let distances = return_distance.then(|| PyArray1::<f32>::zeros(py, n, false));
+        {
+            let mut labels = labels.try_readwrite()?;
+            let mut distances = distances
+                .as_ref()
+                .map(PyArrayMethods::try_readwrite)
+                .transpose()?;
+            let x = x.as_slice()?;
+            let labels = labels.as_slice_mut()?;
+            let distances = distances.as_mut().map(|d| d.as_slice_mut()).transpose()?;
+            detached(py, |run| {
+                if mark {
+                    self.0.assign_marked(x, labels, distances, run)
+                } else {
+                    self.0.assign(x, labels, distances, run)
+                }
+            })?;
+        }
+        Ok((labels, distances))
+    }
+
+    #[getter]
+    fn isa(&self) -> &'static str {
+        self.0.isa().name()
+    }
+
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.0.len(), self.0.dim())
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[pyfunction]
+fn set_num_threads(py: Python<'_>, n: i64) -> PyResult<()> {
+    let wanted = usize::try_from(n).unwrap_or(0);
+    threads::set_num_threads(wanted).map_err(|error| to_py(py, &error))
+}
+
+#[pyfunction]
+fn get_num_threads() -> usize {
+    threads::num_threads()
+}
+
+#[pyfunction]
+fn isa(py: Python<'_>) -> PyResult<&'static str> {
+    kernels::isa()
+        .map(kernels::Isa::name)
+        .map_err(|error| to_py(py, &error))
+}
+
+#[pyfunction]
+fn available_isas() -> Vec<&'static str> {
+    kernels::available()
+        .into_iter()
+        .map(kernels::Isa::name)
+        .collect()
+}
+
+/// Adds this file's part of the module; refuses to, if `UNIROUTE_ISA` cannot be honoured.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    kernels::isa().map_err(|error| to_py(m.py(), &error))?;
+    m.add(
+        "build_profile",
+        if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        },
+    )?;
+    m.add_class::<PyCentroids>()?;
+    m.add_function(wrap_pyfunction!(set_num_threads, m)?)?;
+    m.add_function(wrap_pyfunction!(get_num_threads, m)?)?;
+    m.add_function(wrap_pyfunction!(isa, m)?)?;
+    m.add_function(wrap_pyfunction!(available_isas, m)?)
+}
