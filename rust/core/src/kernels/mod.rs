@@ -5,6 +5,7 @@
 //! names. Every function gives the same answer, bit for bit, in every table; [`portable`] is the
 //! definition, and the tests hold the others against it.
 
+pub mod lexical;
 mod portable;
 
 use std::sync::OnceLock;
