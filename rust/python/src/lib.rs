@@ -4,12 +4,15 @@
 mod arrays;
 mod centroids;
 mod errors;
+mod lexical;
 mod run;
+mod text;
 
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    centroids::register(m)
+    centroids::register(m)?;
+    lexical::register(m)
 }
