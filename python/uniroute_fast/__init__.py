@@ -6,9 +6,12 @@ from uniroute_fast import errors
 from uniroute_fast._native import __version__, get_num_threads, set_num_threads
 from uniroute_fast._versions import show_versions, warn_if_debug_build
 from uniroute_fast.centroids import Centroids, nearest_centroid
+from uniroute_fast.embedders import LexicalEmbedder, SentenceTransformerEmbedder
 
 __all__ = [
     "Centroids",
+    "LexicalEmbedder",
+    "SentenceTransformerEmbedder",
     "__version__",
     "errors",
     "get_num_threads",

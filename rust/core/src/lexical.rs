@@ -180,6 +180,8 @@ pub struct LexicalEmbedder {
     table: Vec<i8>,
     /// [dim]: what one step of a column is worth.
     scales: Vec<f32>,
+    /// What the fit has to say of itself; kept, never read.
+    info: Value,
 }
 
 /// What an artifact's manifest says of an embedder.
@@ -189,13 +191,21 @@ struct Params {
     feature_version: u32,
     ngrams: usize,
     unknown_idf: u8,
+    info: Value,
 }
 
 impl LexicalEmbedder {
     /// An embedder from `table`, [rows, dim] row-major: what each feature adds to the embedding
     /// when it occurs once, inverse document frequency included. Values are rounded to int8, in
     /// steps of a 127th of the largest in their column.
-    pub fn new(vocabulary: Vocabulary, order: usize, table: &[f32], dim: usize) -> Result<Self> {
+    /// `info` is kept beside the table: whatever the fit has to say of itself.
+    pub fn new(
+        vocabulary: Vocabulary,
+        order: usize,
+        table: &[f32],
+        dim: usize,
+        info: Value,
+    ) -> Result<Self> {
         check_order(order)?;
         check_dim(dim)?;
         if table.len() != vocabulary.rows() * dim {
@@ -236,6 +246,7 @@ impl LexicalEmbedder {
             vocabulary,
             table: table.collect(),
             scales,
+            info,
         })
     }
 
@@ -247,6 +258,11 @@ impl LexicalEmbedder {
     /// Highest order of the n-grams in use.
     pub fn order(&self) -> usize {
         self.order
+    }
+
+    /// What the fit had to say of itself.
+    pub fn info(&self) -> &Value {
+        &self.info
     }
 
     /// Which features have which rows.
@@ -359,6 +375,7 @@ impl LexicalEmbedder {
             "feature_version": features::VERSION,
             "ngrams": self.order,
             "unknown_idf": self.vocabulary.unknown_idf(),
+            "info": self.info,
         })
     }
 
@@ -420,6 +437,7 @@ impl LexicalEmbedder {
             vocabulary,
             table,
             scales,
+            info: params.info,
         })
     }
 }
@@ -483,7 +501,7 @@ mod tests {
         let table: Vec<f32> = (0..vocabulary.rows() * dim)
             .map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0)
             .collect();
-        LexicalEmbedder::new(vocabulary, 2, &table, dim).unwrap()
+        LexicalEmbedder::new(vocabulary, 2, &table, dim, json!({"n": 4})).unwrap()
     }
 
     fn embed(embedder: &LexicalEmbedder, text: &str) -> (Vec<f32>, Embedded) {

@@ -713,3 +713,12 @@ impl Decisions {
         format!("Decisions({} prompts, {ok} routed)", self.rows.len())
     }
 }
+
+/// Adds this file's part to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Router>()?;
+    m.add_class::<Loaded>()?;
+    m.add_class::<Decision>()?;
+    m.add_class::<Alternative>()?;
+    m.add_class::<Decisions>()
+}

@@ -246,7 +246,7 @@ fn compose_hangul(first: char, rest: &mut std::str::Chars<'_>) -> char {
         code = SYLLABLES + ((code - 0x1100) * VOWELS + vowel) * FINALS;
     }
     if (SYLLABLES..=0xd7a3).contains(&code)
-        && (code - SYLLABLES) % FINALS == 0
+        && (code - SYLLABLES).is_multiple_of(FINALS)
         && let Some(last) = take(rest, 0x11a8, 0x11c2)
     {
         code += last + 1;

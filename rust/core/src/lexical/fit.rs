@@ -2,10 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::features::{MAX_ORDER, for_each_feature};
+use super::features::for_each_feature;
 use super::vocabulary::Vocabulary;
-use super::{Counter, count_weight};
-use crate::error::{Error, Result};
+use super::{Counter, Status, TEXTS_PER_TASK, check_order, count_weight};
+use crate::error::Result;
+use crate::threads::Run;
 
 /// Features counted at once before rare ones are forgotten: some 256 MB.
 const MAX_COUNTED: usize = 1 << 23;
@@ -26,13 +27,7 @@ pub struct FeatureCounter {
 impl FeatureCounter {
     /// Counts n-grams of up to `order` tokens.
     pub fn new(order: usize) -> Result<Self> {
-        if !(1..=MAX_ORDER).contains(&order) {
-            return Err(Error::invalid(
-                "ngrams",
-                order.to_string(),
-                format!("1 to {MAX_ORDER}"),
-            ));
-        }
+        check_order(order)?;
         Ok(Self {
             order,
             n_texts: 0,
@@ -80,31 +75,67 @@ impl FeatureCounter {
     }
 }
 
-/// The rows of `text`'s known features with their weights, `(1 + ln count) x idf`, scaled to a
-/// Euclidean norm of one; in ascending order of rows.
-pub fn weighted_rows(
-    text: &str,
+/// A sparse matrix of texts by table rows, in compressed rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Csr {
+    /// Where each text's entries start; one more than there are texts.
+    pub starts: Vec<i64>,
+    /// Table row of each entry, ascending within a text.
+    pub columns: Vec<i32>,
+    /// Weight of each entry.
+    pub weights: Vec<f32>,
+}
+
+/// The known features of each text with their weights, `(1 + ln count) x idf`, scaled to a
+/// Euclidean norm of one. A text without known features has no entries.
+pub fn weighted_features(
+    texts: &[Result<&str, Status>],
     order: usize,
     vocabulary: &Vocabulary,
-    idf: &[u8],
-    counter: &mut Counter,
-) -> Vec<(u32, f32)> {
-    counter.count(text, order, vocabulary);
-    let mut rows: Vec<(u32, f32)> = counter
-        .drain()
-        .map(|(row, count)| {
-            (
-                row,
-                f32::from(count_weight(count)) * f32::from(idf[row as usize]),
-            )
-        })
-        .collect();
-    rows.sort_unstable_by_key(|&(row, _)| row);
-    let norm = rows.iter().map(|&(_, w)| w * w).sum::<f32>().sqrt();
-    for (_, weight) in &mut rows {
-        *weight /= norm;
+    run: &Run<'_>,
+) -> Result<Csr> {
+    let idf: Vec<u8> = vocabulary.idf().collect();
+    let mut parts = vec![(Vec::new(), Vec::new()); texts.len().div_ceil(TEXTS_PER_TASK)];
+    let tasks = texts.chunks(TEXTS_PER_TASK).zip(&mut parts);
+    run.for_each(
+        tasks,
+        Counter::default,
+        |counter, (texts, (lengths, entries))| {
+            for text in texts {
+                let before = entries.len();
+                if let Ok(text) = text {
+                    counter.count(text, order, vocabulary);
+                    entries.extend(counter.drain().map(|(row, count)| {
+                        let weight = f32::from(count_weight(count)) * f32::from(idf[row as usize]);
+                        (row as i32, weight)
+                    }));
+                }
+                let own = &mut entries[before..];
+                own.sort_unstable_by_key(|&(row, _)| row);
+                let norm = own.iter().map(|&(_, w)| w * w).sum::<f32>().sqrt();
+                for (_, weight) in own {
+                    *weight /= norm;
+                }
+                lengths.push(entries.len() - before);
+            }
+            Ok(())
+        },
+    )?;
+    let mut csr = Csr {
+        starts: vec![0],
+        ..Csr::default()
+    };
+    let mut end = 0;
+    for (lengths, entries) in parts {
+        for length in lengths {
+            end += length as i64;
+            csr.starts.push(end);
+        }
+        csr.columns.extend(entries.iter().map(|&(row, _)| row));
+        csr.weights
+            .extend(entries.iter().map(|&(_, weight)| weight));
     }
-    rows
+    Ok(csr)
 }
 
 #[cfg(test)]
@@ -133,5 +164,25 @@ mod tests {
         }
         assert!(counter.counts.len() <= 50);
         assert_eq!(counter.counts.values().copied().max(), Some(500));
+    }
+
+    #[test]
+    fn weights_have_norm_one_and_repeats_count_for_less() {
+        let texts = [Ok("a a a b"), Err(Status::Null), Ok("zzz"), Ok("b")];
+        let mut counter = FeatureCounter::new(1).unwrap();
+        counter.add("a b");
+        let vocabulary = counter.vocabulary(1, 64).unwrap();
+        let csr = weighted_features(&texts, 1, &vocabulary, &Run::default()).unwrap();
+        assert_eq!(csr.starts, [0, 2, 2, 2, 3]);
+        let (low, high) = (
+            csr.weights[0].min(csr.weights[1]),
+            csr.weights[0].max(csr.weights[1]),
+        );
+        assert!((low * low + high * high - 1.0).abs() < 1e-6);
+        assert!(
+            (high / low - 34.0 / 16.0).abs() < 1e-6,
+            "1 + ln 3, in sixteenths"
+        );
+        assert!((csr.weights[2] - 1.0).abs() < 1e-6);
     }
 }
