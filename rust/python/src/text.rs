@@ -135,10 +135,7 @@ impl<'py> Texts<'py> {
         match self {
             Self::Strings(strings) => strings
                 .iter()
-                .map(|string| {
-                    let string = string.as_ref().ok_or(Status::Null)?;
-                    string.to_str().map_err(|_| Status::Invalid)
-                })
+                .map(|string| row(string.as_ref().ok_or(Status::Null)?))
                 .collect(),
             Self::Arrow(chunks) => {
                 let mut rows = Vec::with_capacity(self.len());
@@ -155,6 +152,11 @@ impl<'py> Texts<'py> {
             }
         }
     }
+}
+
+/// One string: read through the UTF-8 form that CPython keeps with it.
+pub fn row<'a>(string: &'a Bound<'_, PyString>) -> Result<&'a str, Status> {
+    string.to_str().map_err(|_| Status::Invalid)
 }
 
 /// Arrow promises valid UTF-8 but the column comes from outside: check it before relying on it.
