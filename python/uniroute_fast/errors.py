@@ -35,6 +35,10 @@ class EmptyPoolError(UniRouteError, RuntimeError):
     """Routing was asked of a pool without models."""
 
 
+class UnroutableError(UniRouteError, ValueError):
+    """A single prompt that cannot be routed: empty, or without anything the embedder knows."""
+
+
 class ArtifactError(UniRouteError, ValueError):
     """A file that is not an artifact of this package, is damaged, or is of a newer version."""
 

@@ -1,26 +1,41 @@
 //! Embedding to cluster.
 
+use std::cell::RefCell;
+
 use crate::error::{Error, Result};
+use crate::kernels::packed::Packed;
+use crate::kernels::search::{BLOCK, Candidate, Search};
 use crate::kernels::{Isa, Kernels, isa};
 use crate::threads::Run;
 
 /// Label of a row that holds NaN or infinity; see [`Centroids::assign_marked`].
 pub const UNASSIGNED: u32 = u32::MAX;
 
-/// Least float operations worth a task of its own: some tenths of a millisecond.
-const TASK_WORK: usize = 1 << 22;
+/// Multiplications worth a task of its own: some tenths of a millisecond.
+const TASK_WORK: usize = 1 << 24;
+
+thread_local! {
+    /// Scratch memory of single queries.
+    static SEARCH: RefCell<Search> = RefCell::default();
+}
 
 /// A set of centroids, ready to find the nearest one to an embedding.
+///
+/// The answer is always that of float64 brute force: the least sum of squared differences, each in
+/// float64 and summed in NumPy's order (pairwise), lowest index on ties. It is found from low-precision
+/// products: see [`crate::kernels`] for how the bound on their error is proved.
 ///
 /// Immutable, so that any number of threads may share it.
 pub struct Centroids {
     data: Vec<f32>,
     dim: usize,
     kernels: &'static Kernels,
+    /// Absent where no bound would hold: such centroids are searched by brute force.
+    packed: Option<Packed>,
 }
 
 impl Centroids {
-    /// Takes `data`, row-major `K x D`, for the instruction set in use.
+    /// Packs `data`, row-major `K x D`, for the instruction set in use.
     ///
     /// [`Error::InvalidArgument`] if there is no centroid, `dim` is zero or does not divide
     /// `data.len()`, or a value is not finite; [`Error::UnsupportedIsa`] if `UNIROUTE_ISA` cannot be
@@ -53,6 +68,7 @@ impl Centroids {
             data: data.to_vec(),
             dim,
             kernels,
+            packed: Packed::new(data, dim, kernels.precision),
         })
     }
 
@@ -77,23 +93,26 @@ impl Centroids {
         self.kernels.isa
     }
 
-    /// Index of the centroid nearest to `x` and the squared distance to it.
+    /// Index of the centroid nearest to `x`, and the squared distance to it.
     ///
-    /// The answer of float64 brute force: the least sum of squared differences, each in float64 and
-    /// summed in NumPy's order, lowest index on ties.
+    /// [`Error::InvalidArgument`] if `x` has another dimension, or holds NaN or infinity. Allocates
+    /// nothing once the calling thread has been here. `O(K D)`.
     pub fn nearest(&self, x: &[f32]) -> Result<(u32, f32)> {
         if x.len() != self.dim {
             return Err(self.wrong_length(x.len(), 1));
         }
-        if !is_finite(x) {
+        let (label, distance) = SEARCH.with_borrow_mut(|search| {
+            self.find(search, x);
+            self.resolve(search.candidates(0), x, true)
+        });
+        if label == UNASSIGNED {
             return Err(not_finite("x", 0));
         }
-        let (label, distance) = self.brute_force(x);
         Ok((label, distance as f32))
     }
 
-    /// Labels every row of `x` (row-major `N x D`) with the index of its nearest centroid, as
-    /// [`Self::nearest`] does, and stores the squared distances if `distances` is given.
+    /// Labels every row of `x` (row-major `N x D`) with the index of its nearest centroid, and
+    /// stores the squared distances if `distances` is given.
     ///
     /// [`Error::InvalidArgument`] if shapes differ, or naming the first row that holds NaN or
     /// infinity; what `labels` and `distances` then hold is not specified. `O(N K D)`.
@@ -124,39 +143,40 @@ impl Centroids {
         if x.len() != n * self.dim {
             return Err(self.wrong_length(x.len(), n));
         }
-        if let Some(distances) = distances.as_deref()
-            && distances.len() != n
-        {
-            return Err(Error::invalid(
-                "distances",
-                format!("{} values", distances.len()),
-                format!("one per row, {n}"),
-            ));
-        }
-        let rows = (TASK_WORK / self.data.len()).max(1);
-        let distances = match distances {
-            Some(distances) => distances.chunks_mut(rows).map(Some).collect(),
-            None => (0..n.div_ceil(rows)).map(|_| None).collect::<Vec<_>>(),
+        let step = self.rows_per_task();
+        let distances: Vec<_> = match distances {
+            None => (0..n.div_ceil(step)).map(|_| None).collect(),
+            Some(distances) if distances.len() == n => {
+                distances.chunks_mut(step).map(Some).collect()
+            }
+            Some(distances) => {
+                let found = format!("{} values", distances.len());
+                return Err(Error::invalid(
+                    "distances",
+                    found,
+                    format!("one per row, {n}"),
+                ));
+            }
         };
+        let labels = labels.chunks_mut(step);
         let tasks: Vec<_> = x
-            .chunks(rows * self.dim)
-            .zip(labels.chunks_mut(rows))
+            .chunks(step * self.dim)
+            .zip(labels)
             .zip(distances)
             .collect();
         run.for_each(
             tasks.into_iter(),
-            || (),
-            |(), ((x, labels), distances)| {
-                let mut distances = distances;
-                for (i, x) in x.chunks_exact(self.dim).enumerate() {
-                    let (label, distance) = if is_finite(x) {
-                        self.brute_force(x)
-                    } else {
-                        (UNASSIGNED, f64::NAN)
-                    };
-                    labels[i] = label;
-                    if let Some(distances) = distances.as_deref_mut() {
-                        distances[i] = distance as f32;
+            Search::default,
+            |search, ((x, labels), mut distances)| {
+                for (block, x) in x.chunks(BLOCK * self.dim).enumerate() {
+                    self.find(search, x);
+                    for (i, x) in x.chunks_exact(self.dim).enumerate() {
+                        let row = block * BLOCK + i;
+                        let found = self.resolve(search.candidates(i), x, distances.is_some());
+                        labels[row] = found.0;
+                        if let Some(distances) = &mut distances {
+                            distances[row] = found.1 as f32;
+                        }
                     }
                 }
                 Ok(())
@@ -164,16 +184,61 @@ impl Centroids {
         )
     }
 
-    /// Every distance in float64.
-    fn brute_force(&self, x: &[f32]) -> (u32, f64) {
-        let mut best = (0, f64::INFINITY);
-        for (k, c) in self.data.chunks_exact(self.dim).enumerate() {
+    /// How many centroids the bound leaves to compare in float64, for each row of `x`: 1 at best,
+    /// [`Self::len`] for rows that no bound holds for. What tests and tuning look at.
+    pub fn count_candidates(&self, x: &[f32]) -> Vec<u32> {
+        let mut search = Search::default();
+        let mut counts = Vec::with_capacity(x.len() / self.dim);
+        for x in x.chunks(BLOCK * self.dim) {
+            self.find(&mut search, x);
+            counts.extend(
+                (0..x.len() / self.dim)
+                    .map(|i| search.candidates(i).map_or(self.len(), <[Candidate]>::len) as u32),
+            );
+        }
+        counts
+    }
+
+    /// Looks for the candidates of up to [`BLOCK`] rows.
+    fn find(&self, search: &mut Search, x: &[f32]) {
+        match &self.packed {
+            Some(packed) => search.find(self.kernels, packed, x, self.dim),
+            None => search.give_up(x.len() / self.dim),
+        }
+    }
+
+    /// The best of a row's candidates, in float64; of all centroids where there is no bound. The
+    /// distance is NaN where it is not wanted and not needed.
+    fn resolve(
+        &self,
+        candidates: Option<&[Candidate]>,
+        x: &[f32],
+        want_distance: bool,
+    ) -> (u32, f64) {
+        match candidates {
+            Some(&[(only, _)]) if !want_distance => (only, f64::NAN),
+            Some(candidates) => self.least(x, candidates.iter().map(|&(k, _)| k)),
+            None if is_finite(x) => self.least(x, 0..self.len() as u32),
+            None => (UNASSIGNED, f64::NAN),
+        }
+    }
+
+    /// The nearest of `indices`, which ascend, by distances in float64.
+    fn least(&self, x: &[f32], indices: impl Iterator<Item = u32>) -> (u32, f64) {
+        let mut best = (UNASSIGNED, f64::INFINITY);
+        for k in indices {
+            let c = &self.data[k as usize * self.dim..][..self.dim];
             let distance = (self.kernels.squared_distance)(x, c);
             if distance < best.1 {
-                best = (k as u32, distance);
+                best = (k, distance);
             }
         }
         best
+    }
+
+    /// Rows of a task: some tenths of a millisecond of work, in whole blocks.
+    fn rows_per_task(&self) -> usize {
+        (TASK_WORK / self.data.len()).max(1).next_multiple_of(BLOCK)
     }
 
     fn wrong_length(&self, found: usize, n: usize) -> Error {

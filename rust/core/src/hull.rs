@@ -9,6 +9,8 @@
 //! one (an enormous cost weight, mostly) is told to scan all models. Either way the answer is that
 //! of a scan, bit for bit.
 
+use crate::error::{Error, Result};
+
 /// One model as a cluster sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
@@ -200,6 +202,68 @@ pub fn scan(candidates: impl Iterator<Item = Candidate>, cost_weight: f64) -> Op
     best.map(|(point, _)| point)
 }
 
+/// Hulls of many prompts over one pool, flattened: row `i` has the entries
+/// `offsets[i]..offsets[i + 1]`, from the least loss to the least cost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowHulls {
+    /// [rows + 1]
+    pub offsets: Vec<usize>,
+    /// Winner on each stretch of cost weights.
+    pub models: Vec<u32>,
+    /// Cost weight from which that model wins: 0 for the first of a row, then ascending.
+    pub cost_weights: Vec<f64>,
+}
+
+/// Hull of every row of `losses`, `shape` = [rows, models] row-major, for models of these costs.
+///
+/// Fails unless the shapes fit and every value is finite. O(rows x models + models log models).
+pub fn lower_hulls(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<RowHulls> {
+    let [rows, models] = shape;
+    if models == 0 || costs.len() != models || losses.len() != rows * models {
+        return Err(Error::invalid(
+            "predicted_loss",
+            format!("shape {shape:?} with {} costs", costs.len()),
+            "[prompts, models] with one cost for each model, at least one model",
+        ));
+    }
+    if let Some(at) = losses.iter().position(|v| !v.is_finite()) {
+        let problem = format!(
+            "{} in row {}, column {}",
+            losses[at],
+            at / models,
+            at % models
+        );
+        return Err(Error::invalid("predicted_loss", problem, "finite values"));
+    }
+    if let Some(at) = costs.iter().position(|v| !v.is_finite()) {
+        let problem = format!("{} at index {at}", costs[at]);
+        return Err(Error::invalid("costs", problem, "finite values"));
+    }
+    let mut order: Vec<usize> = (0..models).collect();
+    order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
+    let mut points: Vec<Candidate> = Vec::with_capacity(models);
+    let mut all = RowHulls {
+        offsets: vec![0],
+        ..RowHulls::default()
+    };
+    for row in losses.chunks_exact(models) {
+        points.clear();
+        points.extend(order.iter().map(|&m| Candidate {
+            cost: costs[m] + 0.0,
+            loss: row[m],
+            model: m as u32,
+        }));
+        // In order of cost already: this only orders those of equal cost.
+        points.sort_by(by_cost);
+        let hull = Hull::build(points.iter().copied());
+        all.models.extend(hull.vertices.iter().map(|v| v.model));
+        all.cost_weights.push(0.0);
+        all.cost_weights.extend_from_slice(&hull.switches);
+        all.offsets.push(all.models.len());
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +344,14 @@ mod tests {
             let hull = Hull::build(candidates(&points).into_iter());
             prop_assert!(hull.gap < 1e-12 || hull.choose(w).is_some());
         }
+    }
+
+    #[test]
+    fn row_hulls_list_each_winner_with_the_weight_it_starts_at() {
+        let hulls = lower_hulls(&[0.0, 0.5, 1.0, 0.3, 0.2, 0.2], [2, 3], &[4.0, 1.0, 0.0]).unwrap();
+        assert_eq!(hulls.offsets, [0, 3, 4]);
+        assert_eq!(hulls.models, [0, 1, 2, 2]);
+        assert_eq!(hulls.cost_weights, [0.0, 0.5 / 3.0, 0.5, 0.0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 pub mod artifact;
 pub mod centroids;
+pub mod cluster_map;
 pub mod error;
 pub mod hull;
 pub mod kernels;

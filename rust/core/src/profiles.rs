@@ -242,7 +242,8 @@ impl Pool {
             };
             pool.names.push(name);
         }
-        pool.costs.extend_from_slice(costs);
+        // Adding zero turns -0.0 into 0.0: costs that are equal must also sort as equal.
+        pool.costs.extend(costs.iter().map(|c| c + 0.0));
         pool.profiles.push(columns, added);
         pool.sort_by_cost();
         if added == 1 {
@@ -282,7 +283,7 @@ impl Pool {
         let model = self.find("name", name)?;
         check_costs("cost", &[cost])?;
         let mut pool = self.clone();
-        pool.costs[model as usize] = cost;
+        pool.costs[model as usize] = cost + 0.0;
         pool.sort_by_cost();
         for cluster in 0..self.hulls.len() {
             if self.hulls[cluster].has_vertex(model) {

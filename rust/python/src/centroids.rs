@@ -64,13 +64,7 @@ impl PyCentroids {
         };
         let x = array::<f32>(x, "x", 2, "[N, D]")?;
         let (n, dim) = (x.shape()[0], x.shape()[1]);
-        if dim != self.0.dim() {
-            let expected = format!("{}, as the centroids have", self.0.dim());
-            return Err(to_py(
-                py,
-                &Error::invalid("x", format!("dimension {dim}"), expected),
-            ));
-        }
+        self.check_dim(py, dim)?;
         let labels = PyArray1::<u32>::zeros(py, n, false);
         let distances = return_distance.then(|| PyArray1::<f32>::zeros(py, n, false));
         {
@@ -93,6 +87,17 @@ impl PyCentroids {
         Ok((labels, distances))
     }
 
+    fn count_candidates<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let py = x.py();
+        let x = array::<f32>(x, "x", 2, "[N, D]")?;
+        self.check_dim(py, x.shape()[1])?;
+        let x = x.as_slice()?;
+        Ok(PyArray1::from_vec(
+            py,
+            py.detach(|| self.0.count_candidates(x)),
+        ))
+    }
+
     #[getter]
     fn isa(&self) -> &'static str {
         self.0.isa().name()
@@ -105,6 +110,19 @@ impl PyCentroids {
 
     fn __len__(&self) -> usize {
         self.0.len()
+    }
+}
+
+impl PyCentroids {
+    fn check_dim(&self, py: Python<'_>, dim: usize) -> PyResult<()> {
+        if dim == self.0.dim() {
+            return Ok(());
+        }
+        let expected = format!("{}, as the centroids have", self.0.dim());
+        Err(to_py(
+            py,
+            &Error::invalid("x", format!("dimension {dim}"), expected),
+        ))
     }
 }
 

@@ -51,3 +51,8 @@ pub fn wrong_type(py: Python<'_>, argument: &str, problem: &str, expected: &str)
         format!("{argument}: {problem}; expected {expected}"),
     )
 }
+
+/// An `UnroutableError`: a prompt that cannot be routed, and why.
+pub fn unroutable(py: Python<'_>, message: &str) -> PyErr {
+    exception(py, "UnroutableError", message.to_owned())
+}

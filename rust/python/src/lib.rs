@@ -4,6 +4,7 @@
 mod arrays;
 mod centroids;
 mod errors;
+mod evaluate;
 mod lexical;
 mod run;
 mod text;
@@ -14,5 +15,6 @@ use pyo3::prelude::*;
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
+    evaluate::register(m)?;
     lexical::register(m)
 }

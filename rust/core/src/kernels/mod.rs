@@ -5,11 +5,18 @@
 //! names. Every function gives the same answer, bit for bit, in every table; [`portable`] is the
 //! definition, and the tests hold the others against it.
 
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx512;
 pub mod lexical;
+pub(crate) mod packed;
 mod portable;
+pub(crate) mod search;
 
 use std::sync::OnceLock;
 
+use self::packed::{Lanes, Packed, Precision, Row};
+use self::search::{Candidate, Pick, Task};
 use crate::error::{Error, Result};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.
@@ -47,6 +54,12 @@ impl Isa {
 
 /// Signature of [`weighted_rows`].
 pub type WeightedRows = fn(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]);
+/// Signature of [`Kernels::quantise`].
+pub(crate) type Quantise = fn(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row>;
+/// Signature of [`Kernels::scores`].
+pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]);
+/// Signature of [`Kernels::pick`].
+pub(crate) type PickCandidates = fn(pick: &Pick<'_>, out: &mut Vec<Candidate>);
 /// Signature of [`argmin_cost`].
 pub type ArgminCost = fn(&[f32], &[f64], f64, Option<&[u64]>) -> Option<u32>;
 
@@ -57,6 +70,14 @@ pub struct Kernels {
     /// Squared Euclidean distance in float64, summed in NumPy's order; see
     /// [`portable::squared_distance`].
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
+    /// How vectors are packed for this instruction set.
+    pub(crate) precision: Precision,
+    /// Quantises a row of `packed`'s dimension into words; `None` if no bound holds for it.
+    pub(crate) quantise: Quantise,
+    /// Scores of a task, `[rows, panels * LANES]`, and the greatest lower bounds they give.
+    pub(crate) scores: ScoresOf,
+    /// Appends the vectors whose upper bound reaches the lower bound.
+    pub(crate) pick: PickCandidates,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
     /// See [`argmin_cost`].
@@ -73,7 +94,9 @@ impl Kernels {
             )));
         }
         Ok(match isa {
-            Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Amx => &portable::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512::KERNELS,
+            _ => &portable::KERNELS,
         })
     }
 
@@ -88,7 +111,15 @@ impl Kernels {
 fn is_available(isa: Isa) -> bool {
     match isa {
         Isa::Portable => true,
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        }
+        _ => false,
     }
 }
 

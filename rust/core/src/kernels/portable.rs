@@ -1,10 +1,16 @@
 //! Plain Rust: the definition that the other instruction sets are held to.
 
+use super::packed::{GROUP, LANES, Lanes, Packed, Precision, ROW_FLOOR, ROW_LIMIT, Row};
+use super::search::{Candidate, Pick, Task};
 use super::{Isa, Kernels};
 
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
+    precision: Precision::Int16,
     squared_distance,
+    quantise,
+    scores,
+    pick,
     weighted_rows,
     argmin_cost,
 };
@@ -12,7 +18,7 @@ pub static KERNELS: Kernels = Kernels {
 /// Longest run that is summed without being split, as in NumPy.
 const BLOCK: usize = 128;
 /// Partial sums of a run, as in NumPy.
-const LANES: usize = 8;
+const SUMS: usize = 8;
 
 /// `((x.astype(float64) - c.astype(float64)) ** 2).sum()`, to the last bit.
 ///
@@ -29,14 +35,14 @@ pub fn pairwise(x: &[f32], c: &[f32], run: fn(&[f32], &[f32]) -> f64) -> f64 {
     if n <= BLOCK {
         return run(x, c);
     }
-    let half = n / 2 - n / 2 % LANES;
+    let half = n / 2 - n / 2 % SUMS;
     pairwise(&x[..half], &c[..half], run) + pairwise(&x[half..], &c[half..], run)
 }
 
 fn run(x: &[f32], c: &[f32]) -> f64 {
-    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-    let (c_chunks, c_rest) = c.as_chunks::<LANES>();
-    let mut r = [0.0f64; LANES];
+    let (x_chunks, x_rest) = x.as_chunks::<SUMS>();
+    let (c_chunks, c_rest) = c.as_chunks::<SUMS>();
+    let mut r = [0.0f64; SUMS];
     for (x, c) in x_chunks.iter().zip(c_chunks) {
         for ((r, &x), &c) in r.iter_mut().zip(x).zip(c) {
             *r += square(x, c);
@@ -58,7 +64,7 @@ fn square(x: f32, c: f32) -> f64 {
     difference * difference
 }
 
-fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
     let m = out.len();
     out.fill(0.0);
     for (&k, &phi) in phi_idx.iter().zip(phi_val) {
@@ -69,7 +75,7 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-fn argmin_cost(
+pub fn argmin_cost(
     gamma: &[f32],
     costs: &[f64],
     cost_weight: f64,
@@ -85,4 +91,84 @@ fn argmin_cost(
         }
     }
     best.map(|(_, _, m)| m as u32)
+}
+
+/// Quantises `S (x - mu)`; `None` if it is too long for the bound to hold, or not finite.
+fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
+    let shifted = || {
+        let centre = packed.centre.iter();
+        x.iter()
+            .zip(centre)
+            .map(|(&x, &mu)| x * packed.shift_scale - mu)
+    };
+    // Bits of magnitudes, so that NaN counts as the greatest.
+    let greatest = shifted().fold(0, |greatest, y| greatest.max(y.to_bits() & 0x7fff_ffff));
+    let greatest = f32::from_bits(greatest);
+    if greatest.is_nan() || greatest > ROW_LIMIT {
+        return None;
+    }
+    let (unit, inverse) = if greatest < ROW_FLOOR {
+        (0.0, 0.0)
+    } else {
+        (greatest / packed.limit, packed.limit / greatest)
+    };
+    let (mut squares, mut residuals) = ([0.0f32; LANES], [0.0f32; LANES]);
+    words.fill(0);
+    for (i, y) in shifted().enumerate() {
+        let q = (y * inverse).round_ties_even();
+        let residual = y - q * unit;
+        squares[i % LANES] += y * y;
+        residuals[i % LANES] += residual * residual;
+        words[i / 2] |= i32::from(q as i16 as u16) << (i % 2 * 16);
+    }
+    Some(Row::new(
+        packed,
+        unit,
+        0,
+        squares.iter().sum(),
+        residuals.iter().sum(),
+    ))
+}
+
+fn scores(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+    let packed = task.packed;
+    let width = task.panels * LANES;
+    for panel in 0..task.panels {
+        let first = task.first + panel;
+        let lines = &packed.lines[first * packed.steps..][..packed.steps];
+        for (i, row) in task.rows.iter().enumerate() {
+            let words = &task.words[i * packed.row_stride..][..packed.steps];
+            let mut sums = [0i32; LANES];
+            for (line, word) in lines.iter().zip(words) {
+                let (a, b) = (*word as i16, (*word >> 16) as i16);
+                for (sum, v) in sums.iter_mut().zip(&line.0) {
+                    let (c, d) = (
+                        i16::from_ne_bytes([v[0], v[1]]),
+                        i16::from_ne_bytes([v[2], v[3]]),
+                    );
+                    *sum += i32::from(a) * i32::from(c) + i32::from(b) * i32::from(d);
+                }
+            }
+            let bound = row.bound(&packed.bounds[first / GROUP]);
+            let out = &mut scores[i * width + panel * LANES..][..LANES];
+            let lower = &mut lower[i].0;
+            for lane in 0..LANES {
+                let at = first * LANES + lane;
+                let score = sums[lane] as f32 * packed.scales[at] * row.scale + packed.biases[at];
+                out[lane] = score;
+                lower[lane] = lower[lane].max(score - bound);
+            }
+        }
+    }
+}
+
+fn pick(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
+    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
+        let bound = pick.row.bound(&pick.bounds[g]);
+        for (i, &score) in scores.iter().enumerate() {
+            if score >= pick.lower - bound {
+                out.push((pick.first + (g * GROUP * LANES + i) as u32, score + bound));
+            }
+        }
+    }
 }

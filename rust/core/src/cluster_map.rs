@@ -1,0 +1,390 @@
+//! Embedding to Phi: how much each cluster counts for a prompt.
+//!
+//! A [`ClusterMap`] is one or more *heads* side by side; Phi is the concatenation of what they
+//! say. A *nearest* head is K-means as the paper has it: one-hot on the nearest centroid, found
+//! exactly. A *softmax* head is the paper's learned map in its linear form: softmax of `W e + b`,
+//! cut to its largest entries where asked. Several heads make an ensemble, whose mixing weights
+//! are folded into the profiles.
+//!
+//! Every sum here runs in one fixed order with multiply then add, so all instruction sets, single
+//! prompts and batches give the same bits.
+
+use crate::centroids::Centroids;
+use crate::error::{Error, Result};
+use crate::kernels;
+
+/// Phi of one prompt: its non-zero entries, clusters ascending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phi {
+    /// Cluster of each entry.
+    pub clusters: Vec<u32>,
+    /// How much that cluster counts; each head's entries sum to 1.
+    pub weights: Vec<f32>,
+}
+
+impl Phi {
+    fn clear(&mut self) {
+        self.clusters.clear();
+        self.weights.clear();
+    }
+
+    fn push(&mut self, cluster: usize, weight: f32) {
+        self.clusters.push(cluster as u32);
+        self.weights.push(weight);
+    }
+
+    /// The heaviest cluster among the first `clusters`; the lowest index on ties.
+    fn heaviest(&self, clusters: usize) -> u32 {
+        let own = self
+            .clusters
+            .iter()
+            .zip(&self.weights)
+            .take_while(|&(&k, _)| (k as usize) < clusters);
+        own.fold((0, f32::NEG_INFINITY), |best, (&k, &w)| {
+            if w > best.1 { (k, w) } else { best }
+        })
+        .0
+    }
+}
+
+/// One part of a cluster map.
+pub enum Head {
+    /// One-hot on the nearest centroid.
+    Nearest(Centroids),
+    /// Softmax of a linear map.
+    Softmax(Softmax),
+}
+
+impl Head {
+    /// Number of clusters of this head.
+    pub fn clusters(&self) -> usize {
+        match self {
+            Self::Nearest(centroids) => centroids.len(),
+            Self::Softmax(softmax) => softmax.bias.len(),
+        }
+    }
+
+    fn dim(&self) -> usize {
+        match self {
+            Self::Nearest(centroids) => centroids.dim(),
+            Self::Softmax(softmax) => softmax.dim(),
+        }
+    }
+}
+
+/// Softmax of a linear map of the embedding.
+#[derive(Debug)]
+pub struct Softmax {
+    /// [dim, clusters], row-major: transposed, so that one embedding entry meets all clusters.
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    keep: usize,
+}
+
+impl Softmax {
+    /// From `weights` [clusters, dim] row-major, `bias` [clusters], and how many of the largest
+    /// entries to keep (the others become 0, the kept ones are scaled to sum to 1).
+    pub fn new(weights: &[f32], bias: &[f32], keep: usize) -> Result<Self> {
+        let clusters = bias.len();
+        if clusters == 0 || weights.is_empty() || !weights.len().is_multiple_of(clusters) {
+            return Err(Error::invalid(
+                "weights",
+                format!("{} weights for {clusters} clusters", weights.len()),
+                "clusters x dim weights, at least one of each",
+            ));
+        }
+        if keep == 0 {
+            return Err(Error::invalid("keep", "0 entries kept", "1 or more"));
+        }
+        let finite = |argument, values: &[f32]| match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => Err(Error::invalid(
+                argument,
+                format!("{} at {at}", values[at]),
+                "finite values",
+            )),
+            None => Ok(()),
+        };
+        finite("weights", weights)?;
+        finite("bias", bias)?;
+        let dim = weights.len() / clusters;
+        let transposed = (0..dim).flat_map(|d| (0..clusters).map(move |k| weights[k * dim + d]));
+        Ok(Self {
+            weights: transposed.collect(),
+            bias: bias.to_vec(),
+            keep: keep.min(clusters),
+        })
+    }
+
+    /// Dimension of the embedding.
+    pub fn dim(&self) -> usize {
+        self.weights.len() / self.bias.len()
+    }
+
+    /// Weights as given, [clusters, dim] row-major.
+    pub fn weights(&self) -> Vec<f32> {
+        let clusters = self.bias.len();
+        let at = |k: usize| (0..self.dim()).map(move |d| self.weights[d * clusters + k]);
+        (0..clusters).flat_map(at).collect()
+    }
+
+    /// Bias of each cluster.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// How many of the largest entries are kept.
+    pub fn keep(&self) -> usize {
+        self.keep
+    }
+
+    /// Appends this head's entries, numbered from `offset`.
+    fn append(
+        &self,
+        embedding: &[f32],
+        offset: usize,
+        phi: &mut Phi,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Scratch {
+            every_dim,
+            values,
+            sorted,
+        } = scratch;
+        if every_dim.len() != embedding.len() {
+            *every_dim = (0..embedding.len() as u32).collect();
+        }
+        values.clear();
+        values.resize(self.bias.len(), 0.0);
+        kernels::weighted_rows(every_dim, embedding, &self.weights, values);
+        values.iter_mut().zip(&self.bias).for_each(|(v, b)| *v += b);
+        let largest = values.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+        values.iter_mut().for_each(|v| *v = exp(*v - largest));
+        let mut least = 0.0;
+        let mut ties_left = self.keep;
+        if self.keep < values.len() {
+            sorted.clear();
+            sorted.extend_from_slice(values);
+            let (above, at, _) =
+                sorted.select_nth_unstable_by(self.keep - 1, |a, b| b.total_cmp(a));
+            least = *at;
+            // Of those that equal the least kept value, the lowest indices stay.
+            ties_left -= above.iter().filter(|&&v| v > least).count();
+        }
+        let start = phi.weights.len();
+        let mut sum = 0.0;
+        for (k, &v) in values.iter().enumerate() {
+            let tie = v == least;
+            if v < least || (tie && ties_left == 0) {
+                continue;
+            }
+            ties_left -= usize::from(tie);
+            sum += v;
+            phi.push(offset + k, v);
+        }
+        if !(sum.is_finite() && sum > 0.0) {
+            let problem = "logits that overflow float32";
+            return Err(Error::invalid(
+                "embeddings",
+                problem,
+                "values of ordinary size",
+            ));
+        }
+        phi.weights[start..].iter_mut().for_each(|w| *w /= sum);
+        Ok(())
+    }
+}
+
+/// Room for the sums of one prompt; grows once, then is reused.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    every_dim: Vec<u32>,
+    values: Vec<f32>,
+    sorted: Vec<f32>,
+}
+
+/// Phi: embedding [dim] -> weights over all clusters of all heads.
+pub struct ClusterMap {
+    heads: Vec<Head>,
+}
+
+impl ClusterMap {
+    /// From its heads, all of the same embedding dimension.
+    pub fn new(heads: Vec<Head>) -> Result<Self> {
+        let Some(first) = heads.first() else {
+            return Err(Error::invalid("heads", "no head", "at least one"));
+        };
+        if let Some(other) = heads.iter().find(|h| h.dim() != first.dim()) {
+            return Err(Error::invalid(
+                "heads",
+                format!("embedding dimensions {} and {}", first.dim(), other.dim()),
+                "heads of one embedding dimension",
+            ));
+        }
+        Ok(Self { heads })
+    }
+
+    /// Its heads.
+    pub fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// Dimension of the embedding.
+    pub fn dim(&self) -> usize {
+        self.heads[0].dim()
+    }
+
+    /// Number of clusters over all heads: length of Phi.
+    pub fn clusters(&self) -> usize {
+        self.heads.iter().map(Head::clusters).sum()
+    }
+
+    /// The centroids, where the map is nothing but a nearest head: then one cluster decides alone.
+    pub fn single_nearest(&self) -> Option<&Centroids> {
+        match &self.heads[..] {
+            [Head::Nearest(centroids)] => Some(centroids),
+            _ => None,
+        }
+    }
+
+    /// Writes Phi of one embedding, [`Self::dim`] finite values. No allocation once warm.
+    pub fn phi(&self, embedding: &[f32], phi: &mut Phi, scratch: &mut Scratch) -> Result<()> {
+        phi.clear();
+        let mut offset = 0;
+        for head in &self.heads {
+            match head {
+                Head::Nearest(centroids) => {
+                    phi.push(offset + centroids.nearest(embedding)?.0 as usize, 1.0);
+                }
+                Head::Softmax(softmax) => softmax.append(embedding, offset, phi, scratch)?,
+            }
+            offset += head.clusters();
+        }
+        Ok(())
+    }
+
+    /// The cluster that a prompt is said to belong to: the heaviest of the first head.
+    pub fn cluster(&self, phi: &Phi) -> u32 {
+        phi.heaviest(self.heads[0].clusters())
+    }
+}
+
+/// e^x for x <= 0, to about 1e-7 relative; 0 below the least normal result.
+///
+/// Plain arithmetic in a fixed order, because the system's `expf` differs between systems, and a
+/// decision must not.
+fn exp(x: f32) -> f32 {
+    // 2^n * e^r with |r| <= ln(2)/2; ln(2) split in two so that r keeps its digits.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    if x < -87.0 {
+        return 0.0;
+    }
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = x - n * LN2_HIGH - n * LN2_LOW;
+    // Taylor coefficients: the error at |r| = 0.35 is below 1e-8.
+    let series = [
+        1.0 / 5040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ];
+    let poly = series.iter().fold(0.0, |sum, c| sum * r + c);
+    poly * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phi_of(map: &ClusterMap, embedding: &[f32]) -> Phi {
+        let mut phi = Phi::default();
+        map.phi(embedding, &mut phi, &mut Scratch::default())
+            .unwrap();
+        phi
+    }
+
+    #[test]
+    fn exp_agrees_with_float64() {
+        for i in 0..=8700 {
+            let x = -(i as f32) / 100.0;
+            let exact = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - exact).abs() / exact;
+            assert!(error < 3e-7, "exp({x}) is off by {error:e}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-1e9), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    #[test]
+    fn softmax_is_that_of_the_definition_and_sums_to_one() {
+        let weights: Vec<f32> = (0..15).map(|i| ((i * 7) % 5) as f32 - 2.0).collect();
+        let softmax = Softmax::new(&weights, &[0.1, 0.2, 0.3, -0.4, 0.5], 99).unwrap();
+        assert_eq!(softmax.weights(), weights);
+        let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
+        let embedding = [0.3f32, -0.2, 0.9];
+        let logit = |k: usize| {
+            let dot: f64 = (0..3)
+                .map(|d| f64::from(weights[k * 3 + d] * embedding[d]))
+                .sum();
+            dot + [0.1, 0.2, 0.3, -0.4, 0.5][k]
+        };
+        let sum: f64 = (0..5).map(|k| logit(k).exp()).sum();
+        let phi = phi_of(&map, &embedding);
+        assert_eq!(phi.clusters, [0, 1, 2, 3, 4]);
+        for k in 0..5 {
+            assert!((f64::from(phi.weights[k]) - logit(k).exp() / sum).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn truncation_keeps_the_largest_and_the_lowest_of_equals() {
+        let softmax = Softmax::new(&[0.0; 4], &[1.0, 3.0, 1.0, 1.0], 2).unwrap();
+        let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
+        let phi = phi_of(&map, &[1.0]);
+        assert_eq!(phi.clusters, [0, 1]);
+        assert!((phi.weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert_eq!(map.cluster(&phi), 1);
+    }
+
+    #[test]
+    fn heads_stand_side_by_side() {
+        let nearest = Centroids::new(&[0.0, 0.0, 1.0, 1.0], 2).unwrap();
+        let softmax = Softmax::new(&[0.0; 4], &[0.0, 50.0], 1).unwrap();
+        let map = ClusterMap::new(vec![Head::Nearest(nearest), Head::Softmax(softmax)]).unwrap();
+        let phi = phi_of(&map, &[0.9, 0.8]);
+        assert_eq!(
+            (phi.clusters.clone(), phi.weights.clone()),
+            (vec![1, 3], vec![1.0, 1.0])
+        );
+        assert_eq!(map.cluster(&phi), 1);
+        assert_eq!(map.clusters(), 4);
+    }
+
+    #[test]
+    fn logits_that_overflow_are_an_error() {
+        let softmax = Softmax::new(&[f32::MAX, 1.0, f32::MIN, 1.0], &[0.0; 2], 2).unwrap();
+        let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
+        let mut phi = Phi::default();
+        assert!(
+            map.phi(&[10.0, 0.0], &mut phi, &mut Scratch::default())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn bad_heads_are_refused() {
+        assert!(ClusterMap::new(vec![]).is_err());
+        assert!(Softmax::new(&[], &[], 1).is_err());
+        assert!(Softmax::new(&[1.0; 3], &[0.0; 2], 1).is_err());
+        assert!(Softmax::new(&[f32::NAN; 2], &[0.0; 2], 1).is_err());
+        assert!(Softmax::new(&[0.0; 2], &[0.0; 2], 0).is_err());
+        let one = Softmax::new(&[0.0; 2], &[0.0; 2], 1).unwrap();
+        let two = Softmax::new(&[0.0; 4], &[0.0; 2], 1).unwrap();
+        assert!(ClusterMap::new(vec![Head::Softmax(one), Head::Softmax(two)]).is_err());
+    }
+}

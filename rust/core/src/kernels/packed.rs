@@ -1,0 +1,312 @@
+//! Vectors quantised once, in the layout that every instruction set multiplies from, with a
+//! certified bound on what quantisation loses.
+//!
+//! # Layout
+//!
+//! A *panel* holds [`LANES`] vectors. It is a sequence of *lines* of 64 bytes; line `s` has one
+//! 32-bit *word* per vector, the quantised coordinates `4s..4s+4` (int8) or `2s..2s+2` (int16).
+//! A quantised row is a sequence of such words, so one step of a product is: broadcast a word of
+//! the row, multiply it with a line, add to 16 int32 sums. In int8 lines the bytes hold `q + 128`,
+//! because VNNI multiplies unsigned by signed bytes; the sums start at `-128 * sum(row)`.
+//!
+//! # Scores and their bound
+//!
+//! All of it happens in coordinates that are shifted by the mean `mu` of the centroids (float32)
+//! and scaled by a power of two `S` that brings the longest shifted centroid near length 1:
+//! `y = S (x - mu)`, `e_k = S (c_k - mu)`. Distances keep their order, data far from the origin
+//! lose nothing, and neither 1e-18 nor 1e18 leaves float32's range. The nearest centroid has the
+//! greatest score `s_k = y.e_k - |e_k|^2 / 2`, as `|y - e_k|^2 = |y|^2 - 2 s_k`.
+//!
+//! With `y = y' + r`, `e_k = e'_k + r_k` (primes: what the integers stand for),
+//! `y.e_k - y'.e'_k = y'.r_k + r.e_k`, so by Cauchy-Schwarz the score computed from integers,
+//! `t_k = sx sc_k I_k - h_k`, errs by no more than
+//!
+//! ```text
+//! |y'| |r_k| + |r| |e_k|                  quantisation
+//! + 2^-21 (|y'| |e'_k| + h_k)             float32 arithmetic, see below
+//! + 2^-45 (|y|^2 + max_j |e_j|^2)         rounding of the float64 answer itself
+//! + 2^-80                                 underflow
+//! ```
+//!
+//! * *Arithmetic.* `I_k` is exact in int32 (dimension and range are limited so that it fits); its
+//!   conversion to float32, the products with `sc_k` and `sx`, the subtraction of `h_k` (itself
+//!   rounded), and the later subtraction and addition of the bound round once each, by at most
+//!   `2^-24` of a magnitude that is at most `|y'||e'_k| + h_k` plus the bound: under
+//!   `2^-24 (6 |y'||e'_k| + 4 h_k + 2 bound)`. The last part is covered by inflating the bound by
+//!   `2^-20`.
+//! * *Residuals.* `r` is measured, not estimated: the norm of `y - y'` summed in float32, relative
+//!   error under `2^-12` for the dimensions allowed, covered by a factor `1 + 2^-10`; the rounding
+//!   of `y` itself (`x S` is exact, one rounding in subtracting `mu S`) and of `sx q` adds at most
+//!   `2^-22 |y|`. `r_k` is measured in float64.
+//! * *The answer's own rounding.* Float64 brute force returns distances within a factor
+//!   `1 +- 2^-47` of the true ones (at most 40 roundings of `2^-53` on the way of a term). So its
+//!   winner `w` may have a true score below that of the true winner `j` by up to
+//!   `2^-47 |y - e_j|^2 <= 2^-46 (|y|^2 + |e_j|^2)`; the term above, on both sides, covers it.
+//! * *Underflow.* In these coordinates what underflows is below `2^-126` a term, even where the
+//!   process flushes subnormals to zero: below `2^-54` in the norm of a row, which is added there,
+//!   and below `2^-80` in a score.
+//!
+//! Rows with a coordinate beyond `2^40` in these coordinates (so that `sx` stays harmless), and
+//! dimensions above [`MAX_DIM`], are answered by brute force.
+//!
+//! A centroid whose upper bound `t_k + b_k` is below the greatest lower bound `t_j - b_j` cannot be
+//! brute force's answer; the others, the *candidates*, are compared in float64. One bound serves a
+//! *group* of [`GROUP`] panels, from the greatest norms in it.
+
+/// Vectors in a panel.
+pub const LANES: usize = 16;
+/// Panels that are scored together and share a bound.
+pub const GROUP: usize = 4;
+/// Largest dimension for which int32 sums cannot overflow and float32 norms are accurate enough.
+pub const MAX_DIM: usize = 1 << 16;
+
+/// One step of a panel: a word of each vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Line(pub [[u8; 4]; LANES]);
+
+/// A float32 per lane.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Lanes(pub [f32; LANES]);
+
+/// How coordinates are quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// -127 to 127, four to a word; stored as `q + 128` in lines.
+    Int8,
+    /// At most 32,767 and few enough that sums fit in int32; two to a word.
+    Int16,
+}
+
+impl Precision {
+    /// Coordinates in a word.
+    pub fn per_word(self) -> usize {
+        match self {
+            Self::Int8 => 4,
+            Self::Int16 => 2,
+        }
+    }
+
+    /// Greatest quantised magnitude for vectors of dimension `dim`.
+    pub fn limit(self, dim: usize) -> f32 {
+        match self {
+            Self::Int8 => 127.0,
+            // dim * limit^2 < 2^31, with room to spare for the square root's rounding.
+            Self::Int16 => (2_147_000_000.0 / dim as f64).sqrt().floor().min(32_767.0) as f32,
+        }
+    }
+}
+
+/// What bounds the error of the scores of one group; see the module's documentation.
+#[derive(Clone, Copy, Default)]
+pub struct Bound {
+    /// Times `|y'|`: residual norms and float32 rounding.
+    pub per_norm: f32,
+    /// Times `|r|`: norms of the vectors.
+    pub per_residual: f32,
+    /// Rounding of the biases, underflow.
+    pub constant: f32,
+}
+
+/// Vectors quantised and packed.
+pub struct Packed {
+    /// How.
+    pub precision: Precision,
+    /// Number of vectors.
+    pub count: usize,
+    /// Words in a panel's vector, lines in a panel.
+    pub steps: usize,
+    /// Words from one quantised row to the next: the steps, and room for whole vectors of 16.
+    pub row_stride: usize,
+    /// Greatest quantised magnitude.
+    pub limit: f32,
+    /// Panel after panel; vectors past the last are zero.
+    pub lines: Vec<Line>,
+    /// What one unit of a quantised vector stands for, one per lane.
+    pub scales: Vec<f32>,
+    /// Added to the scaled product, one per lane; hugely negative past the last vector.
+    pub biases: Vec<f32>,
+    /// One per group.
+    pub bounds: Vec<Bound>,
+    /// `S`.
+    pub shift_scale: f32,
+    /// `mu * S`, zero-padded to a multiple of 16.
+    pub centre: Vec<f32>,
+    /// `max_k |e_k|^2`, rounded up.
+    pub longest_squared: f32,
+}
+
+/// A row quantised: its words are kept by the caller.
+#[derive(Clone, Copy, Default)]
+pub struct Row {
+    /// What one unit stands for, `sx`.
+    pub scale: f32,
+    /// At what the int32 sums start.
+    pub start: i32,
+    /// At least `|y'|` and `|y|`.
+    pub norm: f32,
+    /// At least `|r|`.
+    pub residual: f32,
+    /// The part of the bound that is the same for every vector.
+    pub slack: f32,
+}
+
+impl Row {
+    /// From what a kernel measures: the greatest magnitude of `y`, and the sums of squares of `y`
+    /// and of `y - y'`.
+    pub fn new(packed: &Packed, scale: f32, sum: i32, squares: f32, residuals: f32) -> Self {
+        const MEASURED: f32 = 1.0 + 1.0 / 1024.0;
+        let underflow = 2f32.powi(-54);
+        let norm = squares.sqrt() * MEASURED + underflow;
+        let residual = residuals.sqrt() * MEASURED + underflow + norm * 2f32.powi(-22);
+        Self {
+            scale,
+            start: match packed.precision {
+                Precision::Int8 => -128 * sum,
+                Precision::Int16 => 0,
+            },
+            norm: norm + residual,
+            residual,
+            slack: (norm * norm + packed.longest_squared) * 2f32.powi(-45),
+        }
+    }
+
+    /// How far the scores of a group may be from the truth.
+    #[inline]
+    pub fn bound(&self, group: &Bound) -> f32 {
+        self.norm * group.per_norm
+            + self.residual * group.per_residual
+            + (group.constant + self.slack)
+    }
+}
+
+/// Greatest magnitude of a row that is quantised, in shifted and scaled coordinates.
+pub const ROW_LIMIT: f32 = 1_099_511_627_776.0; // 2^40
+/// Rows below this are all residual: one unit would underflow.
+pub const ROW_FLOOR: f32 = 1.0 / ROW_LIMIT / ROW_LIMIT;
+
+impl Packed {
+    /// Packs `data`, row-major `K x D`, finite; `None` above [`MAX_DIM`].
+    pub fn new(data: &[f32], dim: usize, precision: Precision) -> Option<Self> {
+        if dim > MAX_DIM {
+            return None;
+        }
+        let count = data.len() / dim;
+        let mean = mean_row(data, dim);
+        let shifted = |row: &[f32], out: &mut [f64]| {
+            for ((out, &c), &mu) in out.iter_mut().zip(row).zip(&mean) {
+                *out = f64::from(c) - f64::from(mu);
+            }
+        };
+        let mut e = vec![0.0f64; dim];
+        let longest = data.chunks_exact(dim).fold(0.0f64, |longest, row| {
+            shifted(row, &mut e);
+            longest.max(dot(&e))
+        });
+        let exponent = if longest > 0.0 {
+            longest.sqrt().log2().floor() as i32
+        } else {
+            0
+        };
+        let power = (-exponent).clamp(-126, 126);
+        let scale = 2f64.powi(power);
+
+        let panels = count.div_ceil(LANES);
+        let steps = dim.div_ceil(precision.per_word());
+        let padded = dim.next_multiple_of(LANES);
+        let mut packed = Self {
+            precision,
+            count,
+            steps,
+            row_stride: padded / precision.per_word(),
+            limit: precision.limit(dim),
+            lines: vec![Line([[0; 4]; LANES]); panels * steps],
+            scales: vec![0.0; panels * LANES],
+            biases: vec![f32::MIN; panels * LANES],
+            bounds: vec![Bound::default(); panels.div_ceil(GROUP)],
+            shift_scale: 2f32.powi(power),
+            centre: vec![0.0; padded],
+            longest_squared: round_up(longest * scale * scale),
+        };
+        for (out, &mu) in packed.centre.iter_mut().zip(&mean) {
+            *out = mu * packed.shift_scale;
+        }
+        for (k, row) in data.chunks_exact(dim).enumerate() {
+            shifted(row, &mut e);
+            e.iter_mut().for_each(|v| *v *= scale);
+            packed.put(k, &e);
+        }
+        Some(packed)
+    }
+
+    /// Quantises vector `k` into its lane and widens its group's bound.
+    fn put(&mut self, k: usize, e: &[f64]) {
+        let greatest = e.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let mut unit = (greatest / f64::from(self.limit)) as f32;
+        if unit < f32::MIN_POSITIVE {
+            unit = 0.0; // All residual: one unit would underflow.
+        }
+        let inverse = if unit > 0.0 {
+            1.0 / f64::from(unit)
+        } else {
+            0.0
+        };
+        let limit = f64::from(self.limit);
+        let per_word = self.precision.per_word();
+        let (panel, lane) = (k / LANES, k % LANES);
+        let lines = &mut self.lines[panel * self.steps..][..self.steps];
+        let (mut squares, mut residuals) = (0.0f64, 0.0f64);
+        for (line, values) in lines.iter_mut().zip(e.chunks(per_word)) {
+            let word = &mut line.0[lane];
+            for (i, &value) in values.iter().enumerate() {
+                let q = (value * inverse).round_ties_even().clamp(-limit, limit);
+                let residual = value - q * f64::from(unit);
+                squares += value * value;
+                residuals += residual * residual;
+                match self.precision {
+                    Precision::Int8 => word[i] = (q as i16 + 128) as u8,
+                    Precision::Int16 => {
+                        word[2 * i..][..2].copy_from_slice(&(q as i16).to_ne_bytes());
+                    }
+                }
+            }
+        }
+        self.scales[k] = unit;
+        self.biases[k] = (-0.5 * squares) as f32;
+
+        let rounding = 2f64.powi(-21);
+        let norm = squares.sqrt() * (1.0 + 2f64.powi(-40));
+        let residual = residuals.sqrt() * (1.0 + 2f64.powi(-40)) + norm * 2f64.powi(-50);
+        let bound = &mut self.bounds[panel / GROUP];
+        let widen =
+            |to: &mut f32, value: f64| *to = to.max(round_up(value * (1.0 + 2f64.powi(-20))));
+        widen(&mut bound.per_norm, residual + (norm + residual) * rounding);
+        widen(&mut bound.per_residual, norm);
+        widen(
+            &mut bound.constant,
+            squares * 0.5 * rounding + 2f64.powi(-80),
+        );
+    }
+}
+
+/// The vectors' mean, summed in float64.
+fn mean_row(data: &[f32], dim: usize) -> Vec<f32> {
+    let mut sum = vec![0.0f64; dim];
+    for row in data.chunks_exact(dim) {
+        for (sum, &v) in sum.iter_mut().zip(row) {
+            *sum += f64::from(v);
+        }
+    }
+    let n = (data.len() / dim) as f64;
+    sum.into_iter().map(|sum| (sum / n) as f32).collect()
+}
+
+fn dot(e: &[f64]) -> f64 {
+    e.iter().map(|v| v * v).sum()
+}
+
+/// The float32 at or above a positive float64.
+fn round_up(value: f64) -> f32 {
+    (value as f32).next_up()
+}

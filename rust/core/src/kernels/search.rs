@@ -1,0 +1,128 @@
+//! Which packed vectors a row's answer can be: the candidates that the bound does not rule out.
+
+use super::Kernels;
+use super::packed::{Bound, GROUP, LANES, Lanes, Packed, Row};
+
+/// Panels scored before candidates are picked, so that their scores stay in L2.
+const RUN: usize = 64;
+
+/// Rows quantised together: enough to use a group of panels many times while it is in L1.
+pub const BLOCK: usize = 48;
+
+/// A block of rows against a run of panels: what a scoring kernel reads.
+pub struct Task<'a> {
+    /// Owner of the panels.
+    pub packed: &'a Packed,
+    /// First panel of the run, a multiple of [`GROUP`].
+    pub first: usize,
+    /// How many panels.
+    pub panels: usize,
+    /// The rows.
+    pub rows: &'a [Row],
+    /// Their words, `packed.row_stride` apart.
+    pub words: &'a [i32],
+}
+
+/// A vector that may be the answer: its index and the upper bound of its score.
+pub type Candidate = (u32, f32);
+
+/// Scratch memory of one thread: allocated by the first block, reused by later ones.
+#[derive(Default)]
+pub struct Search {
+    words: Vec<i32>,
+    rows: Vec<Row>,
+    scores: Vec<f32>,
+    lower: Vec<Lanes>,
+    candidates: Vec<Vec<Candidate>>,
+    unbounded: Vec<bool>,
+}
+
+impl Search {
+    /// Finds the candidates of up to [`BLOCK`] rows, `x`, row-major.
+    pub fn find(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize) {
+        let n = x.len() / dim;
+        self.quantise(kernels, packed, x, dim, n);
+        self.lower.clear();
+        self.lower.resize(n, Lanes([f32::MIN; LANES]));
+        self.candidates
+            .resize_with(n.max(self.candidates.len()), Vec::new);
+        self.candidates[..n].iter_mut().for_each(Vec::clear);
+
+        let panels = packed.count.div_ceil(LANES);
+        for first in (0..panels).step_by(RUN) {
+            let task = Task {
+                packed,
+                first,
+                panels: RUN.min(panels - first),
+                rows: &self.rows,
+                words: &self.words,
+            };
+            let width = task.panels * LANES;
+            if self.scores.len() < n * width {
+                self.scores.resize(n * width, 0.0);
+            }
+            (kernels.scores)(&task, &mut self.scores, &mut self.lower);
+            for i in 0..n {
+                let picked = Pick {
+                    scores: &self.scores[i * width..][..width],
+                    bounds: &packed.bounds[first / GROUP..],
+                    row: &self.rows[i],
+                    lower: greatest(&self.lower[i]),
+                    first: (first * LANES) as u32,
+                };
+                (kernels.pick)(&picked, &mut self.candidates[i]);
+            }
+        }
+        if panels > RUN {
+            // Early runs were picked against the lower bound of their time.
+            for (candidates, lower) in self.candidates.iter_mut().zip(&self.lower) {
+                let lower = greatest(lower);
+                candidates.retain(|&(_, upper)| upper >= lower);
+            }
+        }
+    }
+
+    /// What [`Self::find`] does where no bound holds for any of `n` rows.
+    pub fn give_up(&mut self, n: usize) {
+        self.unbounded.clear();
+        self.unbounded.resize(n, true);
+    }
+
+    /// Row `i`'s candidates, in ascending order of index; `None` if no bound holds for it, because
+    /// it is too long or not finite.
+    pub fn candidates(&self, i: usize) -> Option<&[Candidate]> {
+        (!self.unbounded[i]).then(|| &*self.candidates[i])
+    }
+
+    fn quantise(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize, n: usize) {
+        let stride = packed.row_stride;
+        if self.words.len() < n * stride {
+            self.words.resize(n * stride, 0);
+        }
+        self.rows.clear();
+        self.unbounded.clear();
+        for (x, words) in x.chunks_exact(dim).zip(self.words.chunks_exact_mut(stride)) {
+            let row = (kernels.quantise)(packed, x, words);
+            self.unbounded.push(row.is_none());
+            self.rows.push(row.unwrap_or_default());
+        }
+    }
+}
+
+/// A row's scores, and what decides which of them make a candidate.
+pub struct Pick<'a> {
+    /// One per vector of the run.
+    pub scores: &'a [f32],
+    /// One per group of the run.
+    pub bounds: &'a [Bound],
+    /// The row.
+    pub row: &'a Row,
+    /// Greatest lower bound so far.
+    pub lower: f32,
+    /// Index of the run's first vector.
+    pub first: u32,
+}
+
+fn greatest(lanes: &Lanes) -> f32 {
+    lanes.0.iter().fold(f32::MIN, |m, &v| m.max(v))
+}

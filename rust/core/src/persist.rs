@@ -1,0 +1,150 @@
+//! A snapshot as an artifact, and back.
+//!
+//! | tensor | dtype, shape | |
+//! |---|---|---|
+//! | `costs` | float64 [models] | cost per prompt |
+//! | `profiles` | float32 [clusters, models] | Psi |
+//! | `head.I.centroids` | float32 [clusters, dim] | of a nearest head |
+//! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
+//! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
+//!
+//! The manifest holds the models' names, the heads' kinds and the embedder's parameters, and under
+//! `extra` whatever the caller added, whose tensors are named `extra.*`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::artifact::{Artifact, Tensor, damaged};
+use crate::centroids::Centroids;
+use crate::cluster_map::{ClusterMap, Head, Softmax};
+use crate::error::Result;
+use crate::lexical::LexicalEmbedder;
+use crate::router::Snapshot;
+
+/// What a caller keeps beside the snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extra {
+    /// Anything that JSON can say.
+    pub json: Value,
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+const EXTRA: &str = "extra.";
+const EMBEDDER: &str = "embedder.";
+
+#[derive(Deserialize)]
+struct Manifest {
+    models: Vec<String>,
+    heads: Vec<Kind>,
+    embedder: Option<Value>,
+    extra: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum Kind {
+    Nearest,
+    Softmax { keep: usize },
+}
+
+/// The snapshot and what goes with it, ready to be written.
+pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
+    let pool = snapshot.pool();
+    let mut tensors = BTreeMap::new();
+    let clusters = pool.profiles().clusters();
+    let profiles = (0..clusters).flat_map(|k| pool.profiles().row(k));
+    tensors.insert("costs".to_owned(), Tensor::new(&[pool.len()], pool.costs().iter().copied()));
+    tensors.insert("profiles".to_owned(), Tensor::new(&[clusters, pool.len()], profiles));
+    let dim = snapshot.map().dim();
+    let mut heads = Vec::new();
+    for (i, head) in snapshot.map().heads().iter().enumerate() {
+        let mut put = |name: &str, shape: &[usize], values: Vec<f32>| {
+            tensors.insert(format!("head.{i}.{name}"), Tensor::new(shape, values));
+        };
+        match head {
+            Head::Nearest(centroids) => {
+                put("centroids", &[centroids.len(), dim], centroids.as_slice().to_vec());
+                heads.push(json!({"kind": "nearest"}));
+            }
+            Head::Softmax(softmax) => {
+                put("weights", &[head.clusters(), dim], softmax.weights());
+                put("bias", &[head.clusters()], softmax.bias().to_vec());
+                heads.push(json!({"kind": "softmax", "keep": softmax.keep()}));
+            }
+        }
+    }
+    let embedder = snapshot.embedder().map(|embedder| {
+        for (name, tensor) in embedder.tensors() {
+            tensors.insert(format!("{EMBEDDER}{name}"), tensor);
+        }
+        embedder.params()
+    });
+    for (name, tensor) in extra.tensors {
+        tensors.insert(format!("{EXTRA}{name}"), tensor);
+    }
+    let names: Vec<&str> = pool.names().iter().map(|n| &**n).collect();
+    let manifest = json!({
+        "models": names,
+        "heads": heads,
+        "embedder": embedder,
+        "extra": extra.json,
+    });
+    Artifact { manifest, tensors }
+}
+
+/// The snapshot that an artifact holds, checked part by part, and what went with it.
+pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
+    let manifest: Manifest = serde_json::from_value(std::mem::take(&mut artifact.manifest))
+        .map_err(|e| damaged(format!("its manifest is not understood ({e})"), "a router's manifest"))?;
+    let heads = manifest.heads.iter().enumerate().map(|(i, kind)| match kind {
+        Kind::Nearest => {
+            let ([_, dim], values) = artifact.take(&format!("head.{i}.centroids"))?;
+            Ok(Head::Nearest(Centroids::new(&values, dim)?))
+        }
+        Kind::Softmax { keep } => {
+            let ([rows, _], weights): ([usize; 2], _) = artifact.take(&format!("head.{i}.weights"))?;
+            let ([clusters], bias) = artifact.take(&format!("head.{i}.bias"))?;
+            if rows != clusters {
+                let problem = format!("head {i} has {rows} rows of weights and {clusters} biases");
+                return Err(damaged(problem, "as many of both"));
+            }
+            Ok(Head::Softmax(Softmax::new(&weights, &bias, *keep)?))
+        }
+    });
+    let map = ClusterMap::new(heads.collect::<Result<_>>()?)?;
+    let embedder = match &manifest.embedder {
+        None => None,
+        Some(params) => Some(LexicalEmbedder::from_parts(params, split(&mut artifact, EMBEDDER))?.into()),
+    };
+    let ([models], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
+    let ([clusters, columns], profiles): ([usize; 2], Vec<f32>) = artifact.take("profiles")?;
+    if (clusters, columns, models) != (map.clusters(), models, manifest.models.len()) {
+        let problem = format!(
+            "profiles of {clusters} clusters x {columns} models, {models} costs, {} names",
+            manifest.models.len()
+        );
+        return Err(damaged(problem, format!("{} clusters and one of each for a model", map.clusters())));
+    }
+    let names: Vec<&str> = manifest.models.iter().map(String::as_str).collect();
+    let mut snapshot = Snapshot::new(embedder, map)?;
+    if !names.is_empty() {
+        snapshot = snapshot.with_pool(snapshot.pool().with(&names, &costs, &profiles)?);
+    }
+    let extra = Extra { json: manifest.extra, tensors: split(&mut artifact, EXTRA) };
+    match artifact.tensors.keys().next() {
+        Some(name) => Err(damaged(format!("unknown tensor {name:?}"), "the tensors of format 1")),
+        None => Ok((snapshot, extra)),
+    }
+}
+
+/// Takes out the tensors whose names start with `prefix`, without it.
+fn split(artifact: &mut Artifact, prefix: &str) -> BTreeMap<String, Tensor> {
+    let (own, others) = std::mem::take(&mut artifact.tensors)
+        .into_iter()
+        .partition::<BTreeMap<_, _>, _>(|(name, _)| name.starts_with(prefix));
+    artifact.tensors = others;
+    own.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
+}

@@ -1,0 +1,478 @@
+//! The path of a prompt: text -> embedding -> Phi -> model.
+//!
+//! A [`Router`] holds one immutable [`Snapshot`] behind an atomic pointer. Whoever routes takes the
+//! snapshot that is current and never waits; whoever changes the pool builds the next snapshot
+//! from it, one writer at a time, and publishes it whole.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::cluster_map::{self, ClusterMap, Phi};
+use crate::error::{Error, Result};
+use crate::hull::{self, Candidate};
+use crate::kernels;
+use crate::lexical::{self, LexicalEmbedder, Status};
+use crate::profiles::{Pool, STRIP};
+use crate::threads::Run;
+
+/// Texts that one thread takes at a time: some 0.3 ms of work.
+const TEXTS_PER_TASK: usize = 128;
+
+/// Embeddings that one thread takes at a time: enough rows for the blocked kernel.
+const EMBEDDINGS_PER_TASK: usize = 512;
+
+/// One prompt: its text, or the reason why there is none.
+pub type Text<'a> = Result<&'a str, Status>;
+
+/// The prompts of one call.
+#[derive(Clone, Copy)]
+pub enum Prompts<'a> {
+    /// To be embedded by the router's own embedder.
+    Texts(&'a [Text<'a>]),
+    /// Embeddings, [prompts, dim] row-major.
+    Embeddings(&'a [f32]),
+}
+
+/// How much a unit of cost weighs against a unit of loss.
+#[derive(Clone, Copy)]
+pub enum CostWeights<'a> {
+    /// The same for every prompt.
+    Same(f64),
+    /// One for each prompt.
+    Each(&'a [f64]),
+}
+
+impl CostWeights<'_> {
+    fn at(&self, row: usize) -> f64 {
+        match self {
+            Self::Same(w) => *w,
+            Self::Each(w) => w[row],
+        }
+    }
+
+    /// Fails unless there is one for each of `rows` and all are finite and not negative.
+    fn check(&self, rows: usize) -> Result<()> {
+        let all = match self {
+            Self::Same(w) => std::slice::from_ref(w),
+            Self::Each(w) if w.len() == rows => w,
+            Self::Each(w) => {
+                return Err(Error::invalid(
+                    "cost_weight",
+                    format!("{} values for {rows} prompts", w.len()),
+                    "one number, or one for each prompt",
+                ));
+            }
+        };
+        match all.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+            None => Ok(()),
+            Some(at) => Err(Error::invalid(
+                "cost_weight",
+                format!("{} at index {at}", all[at]),
+                "finite numbers, 0 or more",
+            )),
+        }
+    }
+}
+
+/// Which model, and what was known of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// Index in the snapshot's pool.
+    pub model: u32,
+    /// Cluster that weighs most for the prompt.
+    pub cluster: u32,
+    /// gamma: predicted loss of the model on the prompt.
+    pub predicted_loss: f32,
+    /// Cost of the model.
+    pub cost: f64,
+}
+
+/// What became of one prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Whether and why not it could be routed.
+    pub status: Status,
+    /// Share of the prompt's feature weight that the embedder knows; 1 for embeddings.
+    pub coverage: f32,
+    /// The choice; `None` unless the status is [`Status::Ok`].
+    pub choice: Option<Choice>,
+}
+
+/// Room for one prompt's intermediate values; grows once, then is reused.
+#[derive(Default)]
+pub struct Scratch {
+    text: lexical::Scratch,
+    map: cluster_map::Scratch,
+    embeddings: Vec<f32>,
+    phi: Phi,
+    labels: Vec<u32>,
+}
+
+impl Scratch {
+    /// Phi of the prompt routed last by [`Snapshot::route`].
+    pub fn phi(&self) -> &Phi {
+        &self.phi
+    }
+}
+
+/// Everything that routing reads, at one moment.
+#[derive(Clone)]
+pub struct Snapshot {
+    version: u64,
+    embedder: Option<Arc<LexicalEmbedder>>,
+    map: Arc<ClusterMap>,
+    pool: Pool,
+}
+
+impl Snapshot {
+    /// A snapshot without models.
+    pub fn new(embedder: Option<Arc<LexicalEmbedder>>, map: ClusterMap) -> Result<Self> {
+        if let Some(embedder) = &embedder
+            && embedder.dim() != map.dim()
+        {
+            return Err(Error::invalid(
+                "cluster_map",
+                format!("embedding dimension {}", map.dim()),
+                format!("the embedder's dimension, {}", embedder.dim()),
+            ));
+        }
+        let pool = Pool::new(map.clusters());
+        Ok(Self { version: 0, embedder, map: Arc::new(map), pool })
+    }
+
+    /// The same with another pool: the next version.
+    #[must_use]
+    pub fn with_pool(&self, pool: Pool) -> Self {
+        Self { version: self.version + 1, pool, ..self.clone() }
+    }
+
+    /// Counts the changes since the router was made or loaded.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The embedder, unless embeddings come from outside.
+    pub fn embedder(&self) -> Option<&Arc<LexicalEmbedder>> {
+        self.embedder.as_ref()
+    }
+
+    /// The cluster map.
+    pub fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    /// The models.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Routes one text.
+    pub fn route_text(&self, text: Text<'_>, cost_weight: f64, scratch: &mut Scratch) -> Result<Row> {
+        self.check_routable(&CostWeights::Same(cost_weight), 1)?;
+        let mut embedding = std::mem::take(&mut scratch.embeddings);
+        embedding.resize(self.map.dim(), 0.0);
+        let mut row = self.embed(text, &mut embedding, &mut scratch.text)?;
+        if row.status == Status::Ok {
+            row.choice = Some(self.choose(&embedding, cost_weight, scratch)?);
+        }
+        scratch.embeddings = embedding;
+        Ok(row)
+    }
+
+    /// Routes one embedding, [dim].
+    pub fn route_embedding(
+        &self,
+        embedding: &[f32],
+        cost_weight: f64,
+        scratch: &mut Scratch,
+    ) -> Result<Row> {
+        self.check_routable(&CostWeights::Same(cost_weight), 1)?;
+        if self.count(Prompts::Embeddings(embedding))? != 1 {
+            return Err(Error::invalid(
+                "embedding",
+                format!("{} values", embedding.len()),
+                format!("the {} values of one embedding", self.map.dim()),
+            ));
+        }
+        let choice = Some(self.choose(embedding, cost_weight, scratch)?);
+        Ok(Row { status: Status::Ok, coverage: 1.0, choice })
+    }
+
+    /// Routes many prompts; row by row the same as one at a time.
+    pub fn route_batch(
+        &self,
+        prompts: Prompts<'_>,
+        cost_weights: CostWeights<'_>,
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        self.check_routable(&cost_weights, self.count(prompts)?)?;
+        self.for_each_task(prompts, (&mut [], 0), run, |task, scratch| {
+            let Some(centroids) = self.map.single_nearest() else {
+                for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                    let cost_weight = cost_weights.at(task.first + i);
+                    row.choice = Some(self.choose(embedding, cost_weight, scratch)?);
+                }
+                return Ok(());
+            };
+            scratch.labels.resize(task.rows.len(), 0);
+            let here = Run { threads: 1, interrupted: &|| false };
+            centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
+            for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
+                let cost_weight = cost_weights.at(task.first + i);
+                row.choice = Some(self.choose_in(scratch.labels[i], cost_weight)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// gamma: predicted loss of every model on every prompt, into [prompts, models] row-major; NaN
+    /// in the rows of prompts whose status is not ok.
+    pub fn predict_loss(
+        &self,
+        prompts: Prompts<'_>,
+        losses: &mut [f32],
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let models = self.pool.len();
+        if models == 0 {
+            return Err(Error::EmptyPool);
+        }
+        losses.fill(f32::NAN);
+        self.for_each_task(prompts, (losses, models), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.gamma(&scratch.phi, &mut task.out[i * models..][..models]);
+            }
+            Ok(())
+        })
+    }
+
+    /// Phi of every prompt, into [prompts, clusters] row-major, dense; 0 in the rows of prompts
+    /// whose status is not ok.
+    pub fn phi(&self, prompts: Prompts<'_>, out: &mut [f32], run: &Run<'_>) -> Result<Vec<Row>> {
+        let clusters = self.map.clusters();
+        out.fill(0.0);
+        self.for_each_task(prompts, (out, clusters), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let row = &mut task.out[i * clusters..][..clusters];
+                for (&k, &w) in scratch.phi.clusters.iter().zip(&scratch.phi.weights) {
+                    row[k as usize] = w;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Embeddings of texts, into [prompts, dim] row-major; 0 in the rows whose status is not ok.
+    pub fn embed_batch(
+        &self,
+        texts: &[Text<'_>],
+        out: &mut [f32],
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let dim = self.map.dim();
+        self.for_each_task(Prompts::Texts(texts), (out, dim), run, |task, _| {
+            task.out.copy_from_slice(task.embeddings);
+            Ok(())
+        })
+    }
+
+    /// Predicted loss of every model for one Phi, in index order.
+    pub fn gamma(&self, phi: &Phi, out: &mut [f32]) {
+        for ((strip, width), out) in self.pool.profiles().strips().zip(out.chunks_mut(STRIP)) {
+            let mut losses = [0.0; STRIP];
+            kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut losses);
+            out.copy_from_slice(&losses[..width]);
+        }
+    }
+
+    /// The winner for one Phi. O(entries of Phi x models).
+    fn choose_by_phi(&self, phi: &Phi, cost_weight: f64) -> Result<Candidate> {
+        let strips = self.pool.profiles().strips().zip(self.pool.costs().chunks(STRIP));
+        let winners = strips.enumerate().filter_map(|(s, ((strip, width), costs))| {
+            let mut losses = [0.0; STRIP];
+            kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut losses);
+            let at = kernels::argmin_cost(&losses[..width], costs, cost_weight, None)? as usize;
+            Some(Candidate {
+                cost: costs[at],
+                loss: f64::from(losses[at]),
+                model: (s * STRIP + at) as u32,
+            })
+        });
+        hull::scan(winners, cost_weight).ok_or(Error::EmptyPool)
+    }
+
+    /// The winner for a prompt that belongs to one cluster alone.
+    fn choose_in(&self, cluster: u32, cost_weight: f64) -> Result<Choice> {
+        let winner = self.pool.choose(cluster as usize, cost_weight)?;
+        Ok(Choice::new(&winner, cluster))
+    }
+
+    /// The winner for one embedding. Leaves Phi in the scratch.
+    fn choose(&self, embedding: &[f32], cost_weight: f64, scratch: &mut Scratch) -> Result<Choice> {
+        self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+        let cluster = self.map.cluster(&scratch.phi);
+        if self.map.single_nearest().is_some() {
+            return self.choose_in(cluster, cost_weight);
+        }
+        let winner = self.choose_by_phi(&scratch.phi, cost_weight)?;
+        Ok(Choice::new(&winner, cluster))
+    }
+
+    /// Embeds one text into `out`, [dim]; zeros unless the status is ok.
+    fn embed(&self, text: Text<'_>, out: &mut [f32], scratch: &mut lexical::Scratch) -> Result<Row> {
+        let embedder = self.embedder.as_ref().ok_or_else(|| {
+            let expected = "embeddings: this router has no embedder of its own";
+            Error::invalid("texts", "texts were given", expected)
+        })?;
+        let (status, coverage) = match text {
+            Ok(text) => {
+                let embedded = embedder.embed(text, out, scratch);
+                (embedded.status, embedded.coverage)
+            }
+            Err(status) => (status, 0.0),
+        };
+        if status != Status::Ok {
+            out.fill(0.0);
+        }
+        Ok(Row { status, coverage, choice: None })
+    }
+
+    /// Number of prompts; fails on embeddings of another dimension or with values not finite.
+    fn count(&self, prompts: Prompts<'_>) -> Result<usize> {
+        let dim = self.map.dim();
+        match prompts {
+            Prompts::Texts(texts) => Ok(texts.len()),
+            Prompts::Embeddings(all) => match all.iter().position(|v| !v.is_finite()) {
+                None if all.len().is_multiple_of(dim) => Ok(all.len() / dim),
+                None => Err(Error::invalid(
+                    "embeddings",
+                    format!("{} values", all.len()),
+                    format!("rows of {dim} values"),
+                )),
+                Some(at) => Err(Error::invalid(
+                    "embeddings",
+                    format!("{} in row {}, column {}", all[at], at / dim, at % dim),
+                    "finite values",
+                )),
+            },
+        }
+    }
+
+    fn check_routable(&self, cost_weights: &CostWeights<'_>, rows: usize) -> Result<()> {
+        cost_weights.check(rows)?;
+        if self.pool.is_empty() { Err(Error::EmptyPool) } else { Ok(()) }
+    }
+
+    /// The rows of a block that could be embedded: number in the block, row, embedding.
+    fn ok_rows<'t>(
+        &self,
+        rows: &'t mut [Row],
+        embeddings: &'t [f32],
+    ) -> impl Iterator<Item = (usize, &'t mut Row, &'t [f32])> {
+        let all = rows.iter_mut().zip(embeddings.chunks(self.map.dim())).enumerate();
+        all.filter(|(_, (row, _))| row.status == Status::Ok).map(|(i, (row, e))| (i, row, e))
+    }
+
+    /// Embeds the prompts block by block, on several threads, and hands each block to `work`.
+    /// `out` is split alike: so many values for each prompt.
+    fn for_each_task(
+        &self,
+        prompts: Prompts<'_>,
+        (mut out, width): (&mut [f32], usize),
+        run: &Run<'_>,
+        work: impl Fn(&mut Task<'_>, &mut Scratch) -> Result<()> + Sync,
+    ) -> Result<Vec<Row>> {
+        let count = self.count(prompts)?;
+        if out.len() != count * width {
+            let found = format!("room for {} values", out.len());
+            return Err(Error::invalid("out", found, format!("{count} prompts x {width}")));
+        }
+        let per_task = match prompts {
+            Prompts::Texts(_) => TEXTS_PER_TASK,
+            Prompts::Embeddings(_) => EMBEDDINGS_PER_TASK,
+        };
+        let mut rows = vec![Row { status: Status::Ok, coverage: 1.0, choice: None }; count];
+        let blocks: Vec<_> = rows
+            .chunks_mut(per_task)
+            .enumerate()
+            .map(|(i, rows)| {
+                let (own, rest) = std::mem::take(&mut out).split_at_mut(rows.len() * width);
+                out = rest;
+                (i * per_task, rows, own)
+            })
+            .collect();
+        let dim = self.map.dim();
+        run.for_each(
+            blocks.into_iter(),
+            Scratch::default,
+            |scratch, (first, rows, out)| match prompts {
+                Prompts::Embeddings(all) => {
+                    let embeddings = &all[first * dim..][..rows.len() * dim];
+                    work(&mut Task { first, rows, embeddings, out }, scratch)
+                }
+                Prompts::Texts(texts) => {
+                    let mut block = std::mem::take(&mut scratch.embeddings);
+                    block.resize(rows.len() * dim, 0.0);
+                    let texts = &texts[first..][..rows.len()];
+                    for ((row, &text), out) in rows.iter_mut().zip(texts).zip(block.chunks_mut(dim)) {
+                        *row = self.embed(text, out, &mut scratch.text)?;
+                    }
+                    let done = work(&mut Task { first, rows, embeddings: &block, out }, scratch);
+                    scratch.embeddings = block;
+                    done
+                }
+            },
+        )?;
+        Ok(rows)
+    }
+}
+
+impl Choice {
+    fn new(winner: &Candidate, cluster: u32) -> Self {
+        // The loss came from a float32 and goes back to the same one.
+        let predicted_loss = winner.loss as f32;
+        Self { model: winner.model, cluster, predicted_loss, cost: winner.cost }
+    }
+}
+
+/// A block of prompts, embedded.
+struct Task<'a> {
+    /// Row of the first prompt.
+    first: usize,
+    rows: &'a mut [Row],
+    /// [rows, dim]
+    embeddings: &'a [f32],
+    /// This block's share of the caller's output.
+    out: &'a mut [f32],
+}
+
+/// Text in, model out, while the pool changes.
+pub struct Router {
+    current: ArcSwap<Snapshot>,
+    writer: Mutex<()>,
+}
+
+impl Router {
+    /// A router that starts from this snapshot.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { current: ArcSwap::from_pointee(snapshot), writer: Mutex::new(()) }
+    }
+
+    /// The snapshot that is current. Never blocks.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Publishes a snapshot whose pool is made from the current one's; on an error nothing changes.
+    /// Writers take turns; readers go on with the snapshot they have.
+    pub fn change(&self, change: impl FnOnce(&Pool) -> Result<Pool>) -> Result<()> {
+        // The lock guards no data, so one poisoned by a panic is as good as new.
+        let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.current.load_full();
+        self.current.store(Arc::new(now.with_pool(change(&now.pool)?)));
+        Ok(())
+    }
+}
