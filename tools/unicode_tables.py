@@ -10,7 +10,6 @@ of the day knows. Needs Python 3.11, whose Unicode is 14.0.
 from __future__ import annotations
 
 import sys
-
 import unicodedata as ucd
 
 SPACE, IGNORE, WORD, ALONE, EXPAND = range(5)
@@ -51,6 +50,7 @@ INVISIBLE = [
 
 
 def within(code: int, ranges: list[tuple[int, int]]) -> bool:
+    """Whether a code point lies in one of the ranges."""
     return any(first <= code <= last for first, last in ranges)
 
 
@@ -87,6 +87,7 @@ def classify(char: str) -> tuple[int, str]:
 
 
 def entry(code: int) -> tuple[int, str]:
+    """Class of one code point, and the characters that stand for it."""
     char = chr(code)
     if 0xAC00 <= code <= 0xD7A3:  # Hangul syllables stay composed; the tokeniser composes jamo.
         return ALONE, char
@@ -99,16 +100,20 @@ def entry(code: int) -> tuple[int, str]:
 
 
 def rust(values: list[int], per_line: int = 20) -> str:
+    """Lines of a Rust array."""
     lines = [values[i : i + per_line] for i in range(0, len(values), per_line)]
     return "\n".join("    " + ", ".join(map(str, line)) + "," for line in lines)
 
 
 def main() -> None:
+    """Print the Rust file."""
     if ucd.unidata_version != "14.0.0":
         sys.exit(f"this Python knows Unicode {ucd.unidata_version}; version 1 is of Unicode 14.0.0")
     entries = [entry(code) for code in range(0x110000)]
     for code, (kind, mapped) in enumerate(entries):
-        assert kind == EXPAND or kind in (SPACE, IGNORE) or entries[ord(mapped)] == (kind, mapped), hex(code)
+        assert (
+            kind == EXPAND or kind in (SPACE, IGNORE) or entries[ord(mapped)] == (kind, mapped)
+        ), hex(code)
         assert kind != EXPAND or all(entries[ord(c)][0] != EXPAND for c in mapped), hex(code)
 
     expansions = sorted({mapped for kind, mapped in entries if kind == EXPAND})
@@ -127,7 +132,7 @@ def main() -> None:
                 value = ord(mapped) - code
             block.append(actions.setdefault((kind, value), len(actions)))
         stage1.append(stage2.setdefault(tuple(block), len(stage2)))
-    assert len(stage2) < 1 << 16 and len(actions) < 1 << 16
+    assert max(len(stage2), len(actions)) < 1 << 16
 
     print(f"""//! What the feature definition, version 1, knows of Unicode {ucd.unidata_version}.
 //!

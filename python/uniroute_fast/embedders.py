@@ -1,14 +1,14 @@
 """Text to embedding.
 
-An embedder is any object with ``embed(texts) -> float32[N, D]``. The default one is lexical: n-grams
-looked up in a table, in microseconds and in Rust; see ``docs/embedding.md``.
+An embedder is any object with ``embed(texts) -> float32[N, D]``. The default one is lexical:
+n-grams looked up in a table, in microseconds and in Rust; see ``docs/embedding.md``.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -410,7 +410,8 @@ def _teach(teacher: Any, texts: Texts, sample: NDArray[np.int64] | None) -> NDAr
 def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale rows to norm 1; zero rows stay zero."""
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    unit: NDArray[np.float32] = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    return unit
 
 
 def _principal_directions(x: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

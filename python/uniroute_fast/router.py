@@ -271,7 +271,7 @@ class Router(_native.Router):
         if loaded.embedder is not None:
             if embedder is not None:
                 raise InvalidArgumentError("embedder: given, but the file holds its own")
-            embedder = LexicalEmbedder._from_native(loaded.embedder)
+            embedder = LexicalEmbedder(loaded.embedder)
         router = cls(embedder, loaded)
         extra = json.loads(loaded.json)
         router._profiler = None

@@ -110,25 +110,22 @@ impl LexicalEmbedder {
         Ok(PyBytes::new(py, &bytes))
     }
 
-    #[staticmethod]
-    fn from_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
-        py.detach(|| {
+    #[classmethod]
+    fn from_bytes<'py>(cls: &Bound<'py, PyType>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let py = cls.py();
+        let embedder = py.detach(|| {
             let Artifact { manifest, tensors } = Artifact::from_bytes(data)?;
             core::LexicalEmbedder::from_parts(&manifest, tensors)
-        })
-        .map(|embedder| Self {
-            inner: Arc::new(embedder),
-        })
-        .map_err(|e| to_py(py, &e))
+        });
+        let inner = Arc::new(embedder.map_err(|e| to_py(py, &e))?);
+        cls.call1((Self { inner },))
     }
 
     fn __reduce__<'py>(
         slf: &Bound<'py, Self>,
-    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyAny>,))> {
-        let py = slf.py();
-        let bytes = slf.get().to_bytes(py)?;
-        let own = py.get_type::<Self>().call_method1("from_bytes", (bytes,))?;
-        Ok((slf.get_type(), (own,)))
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
+        let rebuild = slf.get_type().getattr("from_bytes")?;
+        Ok((rebuild, (slf.get().to_bytes(slf.py())?,)))
     }
 }
 
