@@ -1,1 +1,620 @@
 //! Text to embedding.
+//!
+//! A text's n-grams ([`features`]) find rows of a table ([`Vocabulary`]); the embedding is their
+//! weighted sum, scaled to a Euclidean norm of one. The table comes from a truncated SVD of
+//! training texts or from ridge regression onto a teacher's vectors; its rows already hold the
+//! inverse document frequency, so a weight depends on the feature's count alone: `1 + ln count`,
+//! in sixteenths. Rows are int8 with one scale for each column. Sums are thus of integers, exact
+//! in any order, and the embedding is the same, bit for bit, on every instruction set and thread
+//! count, alone or in a batch.
+
+pub mod features;
+pub mod fit;
+mod unicode;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::artifact::{Tensor, damaged};
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::threads::Run;
+
+pub use vocabulary::Vocabulary;
+
+/// Largest number of dimensions.
+pub const MAX_DIM: usize = 4096;
+
+/// Rows whose weighted sum cannot overflow 32 bits: 127 x 127 x this < 2^31.
+const MAX_SUMMED: usize = 1 << 17;
+
+/// Texts of a batch that a thread takes at once.
+const TEXTS_PER_TASK: usize = 64;
+
+/// Lanes in which the squares of a norm are summed, the same everywhere.
+const LANES: usize = 16;
+
+/// Whether a text could be embedded, and if not why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Status {
+    /// The embedding says something about the text.
+    #[default]
+    Ok = 0,
+    /// The text has no characters.
+    Empty = 1,
+    /// The text has only white space, control and invisible characters.
+    Blank = 2,
+    /// No feature of the text has a row in the table.
+    Unknown = 3,
+    /// The text is not valid Unicode (lone surrogates).
+    Invalid = 4,
+    /// There is no text (a null of a column, or `None`).
+    Null = 5,
+}
+
+impl Status {
+    /// Every status, in the order of its number.
+    pub const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Empty,
+        Self::Blank,
+        Self::Unknown,
+        Self::Invalid,
+        Self::Null,
+    ];
+
+    /// The name that users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Empty => "empty",
+            Self::Blank => "blank",
+            Self::Unknown => "unknown",
+            Self::Invalid => "invalid",
+            Self::Null => "null",
+        }
+    }
+}
+
+/// What is known of a text beside its embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Embedded {
+    /// Whether the text could be embedded; the embedding is zero if not.
+    pub status: Status,
+    /// The share of the text's feature weight that the table knows, 0 to 1: of all occurrences of
+    /// features, each weighted with its inverse document frequency.
+    pub coverage: f32,
+}
+
+impl Embedded {
+    fn none(status: Status) -> Self {
+        Self {
+            status,
+            coverage: 0.0,
+        }
+    }
+}
+
+/// `1 + ln count` in sixteenths, for counts up to 255.
+fn count_weight(count: u8) -> u8 {
+    static WEIGHTS: LazyLock<[u8; 256]> = LazyLock::new(|| {
+        std::array::from_fn(|count| (16.0 * (1.0 + (count.max(1) as f64).ln())).round() as u8)
+    });
+    WEIGHTS[count as usize]
+}
+
+/// Counts the features of one text by table row; its memory is kept from text to text.
+#[derive(Default)]
+pub struct Counter {
+    /// For each row its count, zero between texts; one more, never zero, for unknown features.
+    counts: Vec<u8>,
+    /// The first `n_distinct` are the rows counted, in order of first occurrence.
+    distinct: Vec<u32>,
+    n_distinct: usize,
+}
+
+/// Feature occurrences of a text, each weighted with its inverse document frequency.
+#[derive(Clone, Copy, Default)]
+struct Occurrences {
+    known: u64,
+    unknown: u64,
+}
+
+impl Counter {
+    fn count(&mut self, text: &str, order: usize, vocabulary: &Vocabulary) -> Occurrences {
+        let rows = vocabulary.rows();
+        if self.counts.len() != rows + 1 {
+            self.counts = vec![0; rows + 1];
+            self.counts[rows] = 1;
+            self.distinct = vec![0; rows + 1];
+        }
+        let (counts, distinct) = (&mut self.counts[..], &mut self.distinct[..]);
+        let mut n_distinct = 0;
+        let (mut known, mut features, mut found_some) = (0, 0u64, 0u64);
+        features::for_each_feature(text, order, |id| {
+            let found = vocabulary.find(id);
+            let count = &mut counts[found.row as usize];
+            distinct[n_distinct] = found.row;
+            n_distinct += usize::from(*count == 0);
+            *count = count.saturating_add(1);
+            known += u64::from(found.idf);
+            found_some += u64::from(found.idf != 0);
+            features += 1;
+        });
+        self.n_distinct = n_distinct;
+        let unknown = (features - found_some) * u64::from(vocabulary.unknown_idf());
+        Occurrences { known, unknown }
+    }
+
+    /// The rows counted and their counts, which are forgotten.
+    fn drain(&mut self) -> impl Iterator<Item = (u32, u8)> + '_ {
+        let counts = &mut self.counts;
+        self.distinct[..std::mem::take(&mut self.n_distinct)]
+            .iter()
+            .map(|&row| (row, std::mem::take(&mut counts[row as usize])))
+    }
+}
+
+/// Memory that [`LexicalEmbedder::embed`] works in; after a first call with an embedder, further
+/// ones with the same allocate nothing.
+#[derive(Default)]
+pub struct Scratch {
+    counter: Counter,
+    rows: Vec<u32>,
+    weights: Vec<u8>,
+    sums: Vec<i32>,
+    totals: Vec<i64>,
+}
+
+/// Maps texts to vectors by hashed n-grams and a table. Immutable; share it between threads.
+#[derive(Clone)]
+pub struct LexicalEmbedder {
+    order: usize,
+    vocabulary: Vocabulary,
+    /// [rows, dim], row-major.
+    table: Vec<i8>,
+    /// [dim]: what one step of a column is worth.
+    scales: Vec<f32>,
+    /// What the fit has to say of itself; kept, never read.
+    info: Value,
+}
+
+/// What an artifact's manifest says of an embedder.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    feature_version: u32,
+    ngrams: usize,
+    unknown_idf: u8,
+    info: Value,
+}
+
+impl LexicalEmbedder {
+    /// An embedder from `table`, [rows, dim] row-major: what each feature adds to the embedding
+    /// when it occurs once, inverse document frequency included. Values are rounded to int8, in
+    /// steps of a 127th of the largest in their column.
+    /// `info` is kept beside the table: whatever the fit has to say of itself.
+    pub fn new(
+        vocabulary: Vocabulary,
+        order: usize,
+        table: &[f32],
+        dim: usize,
+        info: Value,
+    ) -> Result<Self> {
+        check_order(order)?;
+        check_dim(dim)?;
+        if table.len() != vocabulary.rows() * dim {
+            return Err(Error::invalid(
+                "table",
+                format!("{} values", table.len()),
+                format!("{} rows of {dim}", vocabulary.rows()),
+            ));
+        }
+        if let Some(at) = table.iter().position(|v| !v.is_finite()) {
+            return Err(Error::invalid(
+                "table",
+                format!("{} in row {}, column {}", table[at], at / dim, at % dim),
+                "finite values",
+            ));
+        }
+        let mut scales = vec![0f32; dim];
+        for row in table.chunks_exact(dim) {
+            for (scale, value) in scales.iter_mut().zip(row) {
+                *scale = scale.max(value.abs());
+            }
+        }
+        for scale in &mut scales {
+            *scale /= 127.0;
+        }
+        let quantise = |(value, scale): (&f32, &f32)| {
+            if *scale > 0.0 {
+                (value / scale).round().clamp(-127.0, 127.0) as i8
+            } else {
+                0
+            }
+        };
+        let table = table
+            .chunks_exact(dim)
+            .flat_map(|row| row.iter().zip(&scales).map(quantise));
+        Ok(Self {
+            order,
+            vocabulary,
+            table: table.collect(),
+            scales,
+            info,
+        })
+    }
+
+    /// Dimensions of an embedding.
+    pub fn dim(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Highest order of the n-grams in use.
+    pub fn order(&self) -> usize {
+        self.order
+    }
+
+    /// What the fit had to say of itself.
+    pub fn info(&self) -> &Value {
+        &self.info
+    }
+
+    /// Which features have which rows.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// Embeds one text into `out`: a vector of norm one, or zeros where the status is not ok.
+    ///
+    /// Takes time in proportion to the text, and memory that does not depend on it.
+    ///
+    /// # Panics
+    /// If `out` does not have [`Self::dim`] elements.
+    pub fn embed(&self, text: &str, out: &mut [f32], scratch: &mut Scratch) -> Embedded {
+        assert_eq!(out.len(), self.dim(), "out");
+        out.fill(0.0);
+        let seen = scratch.counter.count(text, self.order, &self.vocabulary);
+        if seen.known == 0 {
+            return Embedded::none(match (seen.unknown, text.is_empty()) {
+                (0, true) => Status::Empty,
+                (0, false) => Status::Blank,
+                _ => Status::Unknown,
+            });
+        }
+        self.sum_rows(scratch);
+        for ((out, &total), scale) in out.iter_mut().zip(&scratch.totals).zip(&self.scales) {
+            *out = total as f32 * scale;
+        }
+        if !normalise(out) {
+            return Embedded::none(Status::Unknown);
+        }
+        let coverage = seen.known as f64 / (seen.known + seen.unknown) as f64;
+        Embedded {
+            status: Status::Ok,
+            coverage: coverage as f32,
+        }
+    }
+
+    /// Sums the rows that were counted into `scratch.totals`.
+    fn sum_rows(&self, scratch: &mut Scratch) {
+        let Scratch {
+            counter,
+            rows,
+            weights,
+            sums,
+            totals,
+        } = scratch;
+        rows.clear();
+        weights.clear();
+        for (row, count) in counter.drain() {
+            rows.push(row);
+            weights.push(count_weight(count));
+        }
+        totals.clear();
+        totals.resize(self.dim(), 0);
+        for (rows, weights) in rows.chunks(MAX_SUMMED).zip(weights.chunks(MAX_SUMMED)) {
+            sums.clear();
+            sums.resize(self.dim(), 0);
+            kernels::lexical::add_rows(&self.table, rows, weights, sums);
+            for (total, &sum) in totals.iter_mut().zip(&*sums) {
+                *total += i64::from(sum);
+            }
+        }
+    }
+
+    /// Embeds many texts, or gives the status of those that are none: `out` is [texts, dim],
+    /// `embedded` [texts].
+    pub fn embed_batch(
+        &self,
+        texts: &[Result<&str, Status>],
+        out: &mut [f32],
+        embedded: &mut [Embedded],
+        run: &Run<'_>,
+    ) -> Result<()> {
+        let dim = self.dim();
+        if out.len() != texts.len() * dim || embedded.len() != texts.len() {
+            return Err(Error::invalid(
+                "out",
+                format!("{} values and {} rows", out.len(), embedded.len()),
+                format!("{} texts of {dim}", texts.len()),
+            ));
+        }
+        let tasks = texts
+            .chunks(TEXTS_PER_TASK)
+            .zip(out.chunks_mut(TEXTS_PER_TASK * dim))
+            .zip(embedded.chunks_mut(TEXTS_PER_TASK));
+        run.for_each(
+            tasks,
+            Scratch::default,
+            |scratch, ((texts, out), embedded)| {
+                for ((text, out), embedded) in
+                    texts.iter().zip(out.chunks_exact_mut(dim)).zip(embedded)
+                {
+                    *embedded = match text {
+                        Ok(text) => self.embed(text, out, scratch),
+                        Err(status) => {
+                            out.fill(0.0);
+                            Embedded::none(*status)
+                        }
+                    };
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// What an artifact's manifest has to say beside [`Self::tensors`].
+    pub fn params(&self) -> Value {
+        json!({
+            "feature_version": features::VERSION,
+            "ngrams": self.order,
+            "unknown_idf": self.vocabulary.unknown_idf(),
+            "info": self.info,
+        })
+    }
+
+    /// `tags` uint16 [rows] and `idf` uint8 [rows], in sixteenths, zero in free rows; `table` int8
+    /// [rows, dim]; `scales` float32 [dim].
+    pub fn tensors(&self) -> [(&'static str, Tensor); 4] {
+        let (rows, dim) = (self.vocabulary.rows(), self.dim());
+        [
+            ("tags", Tensor::new(&[rows], self.vocabulary.tags())),
+            ("idf", Tensor::new(&[rows], self.vocabulary.idf())),
+            (
+                "table",
+                Tensor::new(&[rows, dim], self.table.iter().copied()),
+            ),
+            ("scales", Tensor::new(&[dim], self.scales.iter().copied())),
+        ]
+    }
+
+    /// The embedder that an artifact holds, from its [`Self::params`] and [`Self::tensors`].
+    pub fn from_parts(params: &Value, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        let params = Params::deserialize(params).map_err(|e| {
+            damaged(
+                format!("its embedder is not understood ({e})"),
+                "a lexical embedder's parameters",
+            )
+        })?;
+        if params.feature_version != features::VERSION {
+            return Err(damaged(
+                format!("features of version {}", params.feature_version),
+                format!("version {}", features::VERSION),
+            ));
+        }
+        let mut artifact = crate::artifact::Artifact {
+            manifest: Value::Null,
+            tensors,
+        };
+        let ([_], tags) = artifact.take::<u16, 1>("tags")?;
+        let ([_], idf) = artifact.take::<u8, 1>("idf")?;
+        let ([rows, dim], table) = artifact.take::<i8, 2>("table")?;
+        let ([columns], scales) = artifact.take::<f32, 1>("scales")?;
+        let part = |e: Error| damaged(format!("its embedder's {e}"), "what a lexical embedder has");
+        check_order(params.ngrams).map_err(part)?;
+        check_dim(dim).map_err(part)?;
+        let vocabulary = Vocabulary::from_parts(&tags, &idf, params.unknown_idf).map_err(part)?;
+        if (rows, columns) != (vocabulary.rows(), dim) {
+            return Err(damaged(
+                format!("an embedder's table of {rows} x {dim}, {columns} scales"),
+                format!("{} rows and as many scales as columns", vocabulary.rows()),
+            ));
+        }
+        if !scales.iter().all(|s| s.is_finite() && *s >= 0.0) || table.contains(&i8::MIN) {
+            return Err(damaged(
+                "an embedder's scale or table value out of range".to_owned(),
+                "finite scales of 0 or more, values of -127 to 127",
+            ));
+        }
+        Ok(Self {
+            order: params.ngrams,
+            vocabulary,
+            table,
+            scales,
+            info: params.info,
+        })
+    }
+}
+
+fn check_order(order: usize) -> Result<()> {
+    if (1..=features::MAX_ORDER).contains(&order) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "ngrams",
+        order.to_string(),
+        format!("1 to {}", features::MAX_ORDER),
+    ))
+}
+
+fn check_dim(dim: usize) -> Result<()> {
+    if (1..=MAX_DIM).contains(&dim) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "dim",
+        dim.to_string(),
+        format!("1 to {MAX_DIM}"),
+    ))
+}
+
+/// Scales `x` to a norm of one; false if it is zero.
+fn normalise(x: &mut [f32]) -> bool {
+    let mut lanes = [0f32; LANES];
+    for chunk in x.chunks(LANES) {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane += v * v;
+        }
+    }
+    let squared: f32 = lanes.iter().sum();
+    if squared == 0.0 {
+        return false;
+    }
+    let inverse = 1.0 / squared.sqrt();
+    for v in x {
+        *v *= inverse;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&str; 4] = [
+        "What is the capital of France?",
+        "Solve 12 x + 7 = 31 for x.",
+        "フランスの首都はどこですか",
+        "Solve for the capital, capital, CAPITAL.",
+    ];
+
+    fn embedder(dim: usize) -> LexicalEmbedder {
+        let mut counter = fit::FeatureCounter::new(2).unwrap();
+        TEXTS.iter().for_each(|text| counter.add(text));
+        let vocabulary = counter.vocabulary(1, 1 << 16).unwrap();
+        let table: Vec<f32> = (0..vocabulary.rows() * dim)
+            .map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0)
+            .collect();
+        LexicalEmbedder::new(vocabulary, 2, &table, dim, json!({"n": 4})).unwrap()
+    }
+
+    fn embed(embedder: &LexicalEmbedder, text: &str) -> (Vec<f32>, Embedded) {
+        let mut out = vec![1.0; embedder.dim()];
+        let embedded = embedder.embed(text, &mut out, &mut Scratch::default());
+        (out, embedded)
+    }
+
+    #[test]
+    fn embeddings_of_fitted_texts_have_norm_one_and_high_coverage() {
+        for dim in [1, 7, 64, 100] {
+            let embedder = embedder(dim);
+            for text in TEXTS {
+                let (out, embedded) = embed(&embedder, text);
+                let norm: f32 = out.iter().map(|v| v * v).sum();
+                assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+                assert_eq!(embedded.status, Status::Ok);
+                assert!(embedded.coverage > 0.9, "{}", embedded.coverage);
+            }
+        }
+    }
+
+    #[test]
+    fn texts_that_cannot_be_embedded_say_why() {
+        let embedder = embedder(8);
+        for (text, status) in [
+            ("", Status::Empty),
+            (" \n\0\u{200d}", Status::Blank),
+            ("xylophone", Status::Unknown),
+        ] {
+            let (out, embedded) = embed(&embedder, text);
+            assert_eq!(
+                embedded,
+                Embedded {
+                    status,
+                    coverage: 0.0
+                },
+                "{text:?}"
+            );
+            assert_eq!(out, [0.0; 8]);
+        }
+        let (_, half) = embed(&embedder, "capital xylophone");
+        assert!(
+            half.coverage > 0.05 && half.coverage < 0.5,
+            "{}",
+            half.coverage
+        );
+    }
+
+    #[test]
+    fn a_batch_equals_single_calls_on_any_number_of_threads() {
+        let embedder = embedder(33);
+        let texts: Vec<_> = (0..500)
+            .map(|i| {
+                if i % 50 == 7 {
+                    Err(Status::Null)
+                } else {
+                    Ok(TEXTS[i % 4])
+                }
+            })
+            .collect();
+        for threads in [1, 2, 5] {
+            let mut out = vec![1.0; texts.len() * 33];
+            let mut embedded = vec![Embedded::default(); texts.len()];
+            let run = Run {
+                threads,
+                interrupted: &|| false,
+            };
+            embedder
+                .embed_batch(&texts, &mut out, &mut embedded, &run)
+                .unwrap();
+            for ((text, row), embedded) in texts.iter().zip(out.chunks(33)).zip(&embedded) {
+                match text {
+                    Ok(text) => assert_eq!((row.to_vec(), *embedded), embed(&embedder, text)),
+                    Err(status) => assert_eq!(*embedded, Embedded::none(*status)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_make_the_same_embedder() {
+        let embedder = embedder(16);
+        let parts = || {
+            embedder
+                .tensors()
+                .map(|(name, t)| (name.to_owned(), t))
+                .into_iter()
+                .collect()
+        };
+        let copy = LexicalEmbedder::from_parts(&embedder.params(), parts()).unwrap();
+        assert_eq!(embed(&copy, TEXTS[3]), embed(&embedder, TEXTS[3]));
+
+        let mut params = embedder.params();
+        params["feature_version"] = json!(2);
+        assert!(LexicalEmbedder::from_parts(&params, parts()).is_err());
+        for name in ["tags", "idf", "table", "scales"] {
+            let mut fewer: BTreeMap<_, _> = parts();
+            fewer.remove(name);
+            assert!(LexicalEmbedder::from_parts(&embedder.params(), fewer).is_err());
+        }
+    }
+
+    #[test]
+    fn one_scratch_serves_embedders_of_any_size() {
+        let (small, large) = (embedder(4), embedder(64));
+        let mut scratch = Scratch::default();
+        for _ in 0..2 {
+            for embedder in [&small, &large] {
+                let mut out = vec![0.0; embedder.dim()];
+                embedder.embed(TEXTS[0], &mut out, &mut scratch);
+                assert_eq!(out, embed(embedder, TEXTS[0]).0);
+            }
+        }
+    }
+}

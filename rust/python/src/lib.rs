@@ -5,7 +5,11 @@ mod arrays;
 mod centroids;
 mod errors;
 mod evaluate;
+mod lexical;
+mod router;
 mod run;
+mod tensors;
+mod text;
 
 use pyo3::prelude::*;
 
@@ -13,5 +17,7 @@ use pyo3::prelude::*;
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
-    evaluate::register(m)
+    evaluate::register(m)?;
+    lexical::register(m)?;
+    router::register(m)
 }

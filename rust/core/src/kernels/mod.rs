@@ -11,6 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+pub mod lexical;
 pub(crate) mod packed;
 mod portable;
 pub(crate) mod search;
