@@ -155,7 +155,9 @@ def _standardise(evidence: Evidence) -> _Standardised:
     about = square - 2 * level * total + level**2 * count
     variance = (about + PSEUDO_OUTCOMES / 4) / (count + PSEUDO_OUTCOMES)
     scale = np.sqrt(variance)
-    return _Standardised(level, scale, (evidence.loss - level * evidence.phi) / scale, about / variance)
+    return _Standardised(
+        level, scale, (evidence.loss - level * evidence.phi) / scale, about / variance
+    )
 
 
 def _posterior(

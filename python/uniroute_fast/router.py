@@ -256,7 +256,11 @@ class Router(_native.Router):
         # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
         # An embedder of ours is inside; another one is pickled beside it.
         own = isinstance(self.embedder, LexicalEmbedder)
-        return _from_bytes, (type(self), self.to_bytes(*self._extra()), None if own else self.embedder)
+        return _from_bytes, (
+            type(self),
+            self.to_bytes(*self._extra()),
+            None if own else self.embedder,
+        )
 
     def _extra(self) -> tuple[str, dict[str, NDArray[Any]]]:
         if self._profiler is None:
@@ -279,7 +283,9 @@ class Router(_native.Router):
             try:
                 router._profiler = Profiler.from_parts(extra["profiler"], loaded.tensors)
             except (KeyError, TypeError, ValueError) as error:
-                raise ArtifactError(f"artifact: its profiler is not understood ({error!r})") from error
+                raise ArtifactError(
+                    f"artifact: its profiler is not understood ({error!r})"
+                ) from error
         return router
 
 
