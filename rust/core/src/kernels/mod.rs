@@ -7,6 +7,9 @@
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 mod avx512;
 pub mod lexical;
 pub(crate) mod packed;
@@ -95,6 +98,8 @@ impl Kernels {
         }
         Ok(match isa {
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
             _ => &portable::KERNELS,
         })
@@ -112,13 +117,9 @@ fn is_available(isa: Isa) -> bool {
     match isa {
         Isa::Portable => true,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
-            is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni")
-        }
+        Isa::Avx2 => avx2::is_available(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::is_available(),
         _ => false,
     }
 }
