@@ -51,7 +51,7 @@ class Router(_native.Router):
     "Universal Model Routing for Efficient LLM Inference", https://arxiv.org/abs/2502.08773
     """
 
-    _profiler: Profiler | None
+    _profiler: Profiler | None = None
 
     @classmethod
     def fit(
@@ -128,6 +128,11 @@ class Router(_native.Router):
         usable = np.any(x != 0, axis=1)
         if not usable.any():
             raise InvalidArgumentError("texts: none can be embedded; expected at least one")
+        if n_clusters is not None and not 1 <= n_clusters <= usable.sum():
+            raise InvalidArgumentError(
+                f"n_clusters: {n_clusters}; expected 1 to {usable.sum()}, the number of prompts "
+                "that can be embedded"
+            )
         losses = None if seen is None else seen.losses[usable]
         heads, profiler = fit_profiler(x[usable], losses, n_clusters=n_clusters, seed=seed)
         router = cls(embedder, heads)
@@ -278,7 +283,6 @@ class Router(_native.Router):
             embedder = LexicalEmbedder(loaded.embedder)
         router = cls(embedder, loaded)
         extra = json.loads(loaded.json)
-        router._profiler = None
         if extra is not None:
             try:
                 router._profiler = Profiler.from_parts(extra["profiler"], loaded.tensors)
