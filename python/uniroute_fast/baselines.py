@@ -93,8 +93,9 @@ def uniroute_unseen(trial: Trial) -> NDArray[np.float64]:
 
 
 def _route(profiler: Profiler, trial: Trial) -> NDArray[np.float64]:
-    profiles = profiler.profile(profiler.observe(trial.validation, trial.losses))
-    return profiler.map.phi(trial.test).astype(np.float64) @ profiles.psi
+    phi = profiler.map.phi
+    profiles = profiler.profile(profiler.observe(phi(trial.validation), trial.losses))
+    return phi(trial.test).astype(np.float64) @ profiles.psi
 
 
 def oracle(trial: Trial) -> NDArray[np.float64]:

@@ -165,7 +165,7 @@ def _posterior(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return posterior means [K, M], and covariances [P, K, K] by pattern."""
     precision = np.linalg.inv(prior.covariance)
-    covariance = np.linalg.inv(precision + evidence.gram / prior.noise)
+    covariance = np.asarray(np.linalg.inv(precision + evidence.gram / prior.noise), np.float64)
     surprise = loss - _times_gram(evidence, prior.mean)
     mean = np.empty_like(loss)
     for p in range(len(evidence.gram)):

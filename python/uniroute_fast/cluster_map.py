@@ -115,7 +115,7 @@ class ClusterMap:
     def dim(self) -> int:
         """Dimensions of the embeddings, D."""
         head = self.heads[0]
-        return (head.centroids if isinstance(head, NearestHead) else head.weights).shape[1]
+        return int((head.centroids if isinstance(head, NearestHead) else head.weights).shape[1])
 
     def phi(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the cluster weights of embeddings float32[N, D], float32[N, K_total].
@@ -136,6 +136,15 @@ class ClusterMap:
             row = int(np.argmin(np.isfinite(embeddings).all(axis=1)))
             raise InvalidArgumentError(f"embeddings[{row}] has a value that is not finite")
         return np.hstack([head.phi(embeddings) for head in self.heads])
+
+    def to_native(self) -> list[Any]:
+        """Return the heads as the router in Rust takes them."""
+        return [
+            ("nearest", head.centroids)
+            if isinstance(head, NearestHead)
+            else ("softmax", head.weights, head.bias, head.n_clusters)
+            for head in self.heads
+        ]
 
     def to_parts(self) -> Parts:
         """Return what `from_parts` restores the map from."""

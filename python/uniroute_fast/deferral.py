@@ -126,17 +126,16 @@ def deferral_curve(
     >>> curve.cost, curve.quality
     (array([1., 2., 3.]), array([0.5, 1. , 1. ]))
     """
-    quality = _finite("quality", quality, 2)
-    costs = checked_costs(costs, quality.shape[1])
-    predicted = np.asarray(predicted_loss)
-    predicted = _finite("predicted_loss", predicted, 1 if predicted.ndim == 1 else 2)
-    if predicted.shape[-1] != costs.size or predicted.shape[:-1] not in ((), quality.shape[:1]):
+    outcomes = _finite("quality", quality, 2)
+    costs = checked_costs(costs, outcomes.shape[1])
+    predicted = _finite("predicted_loss", predicted_loss, 1 if np.ndim(predicted_loss) == 1 else 2)
+    if predicted.shape[-1] != costs.size or predicted.shape[:-1] not in ((), outcomes.shape[:1]):
         raise InvalidArgumentError(
-            f"predicted_loss has shape {predicted.shape}, expected {quality.shape} as quality has"
+            f"predicted_loss has shape {predicted.shape}, expected {outcomes.shape} as quality has"
         )
     if predicted.ndim == 1:  # One hull stands for all prompts.
-        quality, predicted = quality.mean(axis=0, keepdims=True), predicted[None]
-    return _trace(predicted, quality, costs)
+        outcomes, predicted = outcomes.mean(axis=0, keepdims=True), predicted[None]
+    return _trace(predicted, outcomes, costs)
 
 
 def area(curve: DeferralCurve, costs: ArrayLike, fraction: float = 1.0) -> float:
@@ -270,7 +269,7 @@ def _trace(
     spent = (costs[then] - costs[first])[order]
     weight = weight[order]
     # Prompts that step at the same cost weight step together: one corner after the last of them.
-    last = np.flatnonzero(np.append(weight[1:] != weight[:-1], True)) if weight.size else []
+    last = np.flatnonzero(np.append(weight[1:] != weight[:-1], np.ones(weight.size > 0, bool)))
     cost = costs[start].mean() + np.concatenate([[0.0], np.cumsum(spent)[last] / n])
     mean = quality[np.arange(n), start].mean()
     mean = mean + np.concatenate([[0.0], np.cumsum(gained)[last] / n])
@@ -288,7 +287,7 @@ def _weights_between(steps: NDArray[np.float64]) -> NDArray[np.float64]:
 def _cheapest(predicted: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return each row's choice at an infinite cost weight: lowest cost, loss, index."""
     cheapest = np.flatnonzero(costs == costs.min())
-    return cheapest[np.argmin(predicted[:, cheapest], axis=1)]
+    return np.asarray(cheapest[np.argmin(predicted[:, cheapest], axis=1)])
 
 
 def hull_steps(
@@ -341,7 +340,7 @@ def hull_steps(
 def _best_predicted(predicted: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return each row's choice at cost weight 0: lowest loss, cost, index."""
     tied = predicted == predicted.min(axis=1, keepdims=True)
-    return np.argmin(np.where(tied, costs, np.inf), axis=1)
+    return np.asarray(np.argmin(np.where(tied, costs, np.inf), axis=1))
 
 
 def _best_single(quality: ArrayLike, costs: ArrayLike) -> tuple[float, float]:

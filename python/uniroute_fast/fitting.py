@@ -63,8 +63,8 @@ def fit_profiler(
     embeddings : float32[N, D]
         Of the training prompts.
     seen_losses : float[N, S], optional
-        Losses in [0, 1] of already evaluated LLMs on the same prompts, NaN = not run. At least two
-        LLMs.
+        Losses in [0, 1] of already evaluated LLMs on the same prompts, NaN = not run. One LLM
+        alone counts as none: a prior needs two.
     seen_costs : float[S], optional
         Their costs. With them, settings are chosen for the area under the deferral curve; without,
         for quality alone.
@@ -91,8 +91,8 @@ def fit_profiler(
     if seen_losses is None:
         return _fit_means(embeddings, n_clusters, seed)
     losses = checked_losses(seen_losses, len(embeddings))
-    if losses.shape[1] < 2:
-        raise InvalidArgumentError("seen_losses has one LLM, expected two or more, or None")
+    if losses.shape[1] < 2:  # One LLM says nothing of how LLMs differ.
+        return _fit_means(embeddings, n_clusters, seed)
     empty = np.isnan(losses).all(axis=0)
     if empty.any():
         raise InvalidArgumentError(
@@ -171,8 +171,8 @@ def _rehearse(
                     predicted = phi[scene.routed] @ profiles.psi
                     curve = deferral_curve(predicted, quality, costs[scene.new])
                     areas[i, j, k] += area(curve, costs[scene.new])
-    i, j, k = np.unravel_index(int(np.argmax(areas)), areas.shape)
-    return int(i), SPREADS[j], TRUSTS[k]
+    i, j, k = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
+    return i, SPREADS[j], TRUSTS[k]
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,9 @@ class Profiler(Protocol):
         """The cluster map."""
 
     def observe(
-        self, embeddings: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
+        self, phi: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
     ) -> Evidence:
-        """Sum up losses float[N, M] (NaN = not run) on labelled prompts of those embeddings."""
+        """Sum up losses float[N, M] (NaN = not run) on prompts of those cluster weights."""
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs, given all outcomes known of them."""
@@ -86,10 +86,10 @@ class BayesProfiler:
     trust: float = 1.0
 
     def observe(
-        self, embeddings: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
+        self, phi: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
     ) -> Evidence:
         """Sum up losses on labelled prompts: see `uniroute_fast.evidence.observe`."""
-        return observe(self.map.phi(embeddings), losses, weights)
+        return observe(phi, losses, weights)
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs. O(P K³ + K² M) for P patterns of missing outcomes."""
@@ -127,10 +127,10 @@ class MeansProfiler:
     parents: NDArray[np.intp]
 
     def observe(
-        self, embeddings: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
+        self, phi: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
     ) -> Evidence:
         """Sum up losses on labelled prompts: see `uniroute_fast.evidence.observe`."""
-        return observe(self.map.phi(embeddings), losses, weights, gram=False)
+        return observe(phi, losses, weights, gram=False)
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs. O(K M) for each strength tried."""
