@@ -202,7 +202,10 @@ impl Centroids {
     /// Looks for the candidates of up to [`BLOCK`] rows.
     fn find(&self, search: &mut Search, x: &[f32]) {
         match &self.packed {
-            Some(packed) => search.find(self.kernels, packed, x, self.dim),
+            Some(packed) => {
+                search.quantise(self.kernels, packed, x, self.dim);
+                search.find(self.kernels, packed, packed.offsets(), 1);
+            }
             None => search.give_up(x.len() / self.dim),
         }
     }

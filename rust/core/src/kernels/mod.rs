@@ -13,6 +13,7 @@ mod avx2;
 mod avx512;
 pub mod lexical;
 pub(crate) mod packed;
+mod pool;
 mod portable;
 mod scan;
 pub(crate) mod search;
@@ -23,6 +24,7 @@ use self::packed::{Lanes, Packed, Precision, Row};
 use self::search::{Candidate, Pick, Task};
 use crate::error::{Error, Result};
 
+pub use self::pool::{PackedPool, Weights};
 pub use self::scan::{Costs, Scan};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.

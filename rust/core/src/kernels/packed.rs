@@ -53,6 +53,8 @@
 //! brute force's answer; the others, the *candidates*, are compared in float64. One bound serves a
 //! *group* of [`GROUP`] panels, from the greatest norms in it.
 
+use super::search::Offsets;
+
 /// Vectors in a panel.
 pub const LANES: usize = 16;
 /// Panels that are scored together and share a bound.
@@ -127,9 +129,11 @@ pub struct Packed {
     pub lines: Vec<Line>,
     /// What one unit of a quantised vector stands for, one per lane.
     pub scales: Vec<f32>,
-    /// Added to the scaled product, one per lane; hugely negative past the last vector.
+    /// Added to the scaled product, one per lane; hugely negative past the last vector, so that
+    /// what is not there never raises a lower bound.
     pub biases: Vec<f32>,
-    /// Added too, times the row's price weight, one per lane; empty where there are none.
+    /// Added too, times the row's price weight, one per lane; hugely negative past the last vector;
+    /// empty where there are none.
     pub prices: Vec<f32>,
     /// One per group.
     pub bounds: Vec<Bound>,
@@ -318,14 +322,37 @@ impl Packed {
             &mut bound.norm,
             residual + (norm + residual) * ARITHMETIC + extra,
         );
-        widen(&mut bound.residual, norm);
+        widen(&mut bound.residual, norm + extra);
         widen(&mut bound.bias, bias.abs() * ARITHMETIC);
+    }
+
+    /// The packed vectors' own offsets.
+    pub fn offsets(&self) -> Offsets<'_> {
+        Offsets {
+            biases: &self.biases,
+            prices: &self.prices,
+            bounds: &self.bounds,
+        }
+    }
+
+    /// Biases of the caller's own, one per vector, and the bounds that go with them.
+    pub fn rebias(&self, biases: impl ExactSizeIterator<Item = f64>) -> (Vec<f32>, Vec<Bound>) {
+        let mut lanes = vec![f32::MIN; self.biases.len()];
+        let mut bounds = self.bounds.clone();
+        for bound in &mut bounds {
+            (bound.bias, bound.price) = (0.0, 0.0);
+        }
+        for (k, bias) in biases.enumerate() {
+            lanes[k] = bias as f32;
+            widen(&mut bounds[k / LANES / GROUP].bias, bias.abs() * ARITHMETIC);
+        }
+        (lanes, bounds)
     }
 
     /// Sets the prices, one per vector.
     pub fn set_prices(&mut self, prices: impl ExactSizeIterator<Item = f64>) {
         self.prices.clear();
-        self.prices.resize(self.scales.len(), 0.0);
+        self.prices.resize(self.scales.len(), f32::MIN);
         for bound in &mut self.bounds {
             bound.price = 0.0;
         }
