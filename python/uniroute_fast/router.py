@@ -51,7 +51,7 @@ class Router(_native.Router):
     "Universal Model Routing for Efficient LLM Inference", https://arxiv.org/abs/2502.08773
     """
 
-    _profiler: Profiler | None
+    _profiler: Profiler | None = None
 
     @classmethod
     def fit(
@@ -102,7 +102,7 @@ class Router(_native.Router):
         O(N) for the embedder, O(N K D) an iteration for the clusters, O(N S K) an iteration for
         the learned map of S seen LLMs.
         """
-        from uniroute_fast.profiling import fit_profiler
+        from uniroute_fast.fitting import fit_profiler
 
         if seen is not None and not isinstance(seen, Outcomes):
             raise ArgumentTypeError(
@@ -128,9 +128,14 @@ class Router(_native.Router):
         usable = np.any(x != 0, axis=1)
         if not usable.any():
             raise InvalidArgumentError("texts: none can be embedded; expected at least one")
-        losses = None if seen is None else seen.losses[usable]
-        heads, profiler = fit_profiler(x[usable], losses, n_clusters=n_clusters, seed=seed)
-        router = cls(embedder, heads)
+        if n_clusters is not None and not 1 <= n_clusters <= usable.sum():
+            raise InvalidArgumentError(
+                f"n_clusters: {n_clusters}; expected 1 to {usable.sum()}, the number of prompts "
+                "that can be embedded"
+            )
+        losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
+        profiler = fit_profiler(x[usable], losses, seen_costs, n_clusters=n_clusters, seed=seed)
+        router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
         return router
 
@@ -198,7 +203,8 @@ class Router(_native.Router):
                 f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
                 "can be embedded; expected at least one for each LLM"
             )
-        self.insert(names, costs, self._profiler.profile(phi[usable], outcomes))
+        evidence = self._profiler.observe(phi[usable], outcomes)
+        self.insert(names, costs, self._profiler.profile(evidence).psi)
 
     def add_model(
         self,
@@ -256,17 +262,21 @@ class Router(_native.Router):
         # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
         # An embedder of ours is inside; another one is pickled beside it.
         own = isinstance(self.embedder, LexicalEmbedder)
-        return _from_bytes, (type(self), self.to_bytes(*self._extra()), None if own else self.embedder)
+        return _from_bytes, (
+            type(self),
+            self.to_bytes(*self._extra()),
+            None if own else self.embedder,
+        )
 
     def _extra(self) -> tuple[str, dict[str, NDArray[Any]]]:
         if self._profiler is None:
             return "null", {}
-        params, tensors = self._profiler.to_parts()
+        tensors, params = self._profiler.to_parts()
         return json.dumps({"profiler": params}), tensors
 
     @classmethod
     def _from_loaded(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
-        from uniroute_fast.profiling import Profiler
+        from uniroute_fast.profiling import profiler_from_parts
 
         if loaded.embedder is not None:
             if embedder is not None:
@@ -274,12 +284,13 @@ class Router(_native.Router):
             embedder = LexicalEmbedder(loaded.embedder)
         router = cls(embedder, loaded)
         extra = json.loads(loaded.json)
-        router._profiler = None
         if extra is not None:
             try:
-                router._profiler = Profiler.from_parts(extra["profiler"], loaded.tensors)
+                router._profiler = profiler_from_parts(loaded.tensors, extra["profiler"])
             except (KeyError, TypeError, ValueError) as error:
-                raise ArtifactError(f"artifact: its profiler is not understood ({error!r})") from error
+                raise ArtifactError(
+                    f"artifact: its profiler is not understood ({error!r})"
+                ) from error
         return router
 
 

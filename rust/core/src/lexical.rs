@@ -496,7 +496,9 @@ mod tests {
 
     fn embedder(dim: usize) -> LexicalEmbedder {
         let mut counter = fit::FeatureCounter::new(2).unwrap();
-        TEXTS.iter().for_each(|text| counter.add(text));
+        for text in TEXTS {
+            counter.add(text);
+        }
         let vocabulary = counter.vocabulary(1, 1 << 16).unwrap();
         let table: Vec<f32> = (0..vocabulary.rows() * dim)
             .map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0)

@@ -33,10 +33,18 @@ fn noise(n: usize, salt: u64) -> impl Iterator<Item = f32> {
 
 fn embedder() -> Result<Arc<LexicalEmbedder>> {
     let mut counter = FeatureCounter::new(2)?;
-    TEXTS.iter().for_each(|text| counter.add(text));
+    for text in TEXTS {
+        counter.add(text);
+    }
     let vocabulary = counter.vocabulary(1, 1 << 12)?;
     let table: Vec<f32> = noise(vocabulary.rows() * DIM, 1).map(|v| v - 0.5).collect();
-    Ok(Arc::new(LexicalEmbedder::new(vocabulary, 2, &table, DIM)?))
+    Ok(Arc::new(LexicalEmbedder::new(
+        vocabulary,
+        2,
+        &table,
+        DIM,
+        serde_json::Value::Null,
+    )?))
 }
 
 fn nearest() -> Result<Head> {

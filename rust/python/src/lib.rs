@@ -1,6 +1,9 @@
 //! `uniroute_fast._native`: parses arguments, releases the GIL, delegates to `uniroute-core`,
 //! converts errors. No logic of its own.
 
+// Docstrings are for Python, whose markup is not Markdown; PyO3 hands arguments over by value.
+#![allow(clippy::doc_markdown, clippy::needless_pass_by_value)]
+
 mod arrays;
 mod centroids;
 mod errors;

@@ -299,6 +299,39 @@ impl Router {
         })
     }
 
+    /// Choose the LLM that answers one prompt.
+    ///
+    /// Parameters
+    /// ----------
+    /// text : str
+    /// cost_weight : float
+    ///     Loss that one unit of cost is worth: finite, 0 or more. 0 asks for quality alone.
+    /// embeddings : float32[D] or float32[1, D], optional
+    ///     In place of `text`.
+    ///
+    /// Returns
+    /// -------
+    /// Decision
+    ///     `.model`, `.index`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, and
+    ///     `.alternatives`: the other models, best first.
+    ///
+    /// Raises
+    /// ------
+    /// UnroutableError
+    ///     The text is empty, blank or not valid Unicode, or has nothing the embedder knows.
+    /// EmptyPoolError
+    ///     There is no model.
+    /// InvalidArgumentError, ArgumentTypeError
+    ///     A cost weight or an embedding that cannot be used.
+    ///
+    /// Notes
+    /// -----
+    /// Linear in the text; then O(K D + log hull) where one cluster decides, O(K D + K M) where
+    /// several do. The GIL is released.
+    ///
+    /// Examples
+    /// --------
+    /// See `uniroute_fast.Router`.
     #[pyo3(signature = (text=None, cost_weight=0.0, *, embeddings=None))]
     fn route<'py>(
         &self,
@@ -354,6 +387,34 @@ impl Router {
         }
     }
 
+    /// Choose the LLM that answers each of many prompts.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    ///     Arrow columns are read in place.
+    /// cost_weight : float or float64[N]
+    ///     As in `route`; one for all prompts or one for each. Default 0.
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    ///
+    /// Returns
+    /// -------
+    /// Decisions
+    ///     Columns `.index`, `.models`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, `.ok`
+    ///     and `.status`. A prompt that cannot be routed has a status other than "ok" and no model.
+    ///
+    /// Raises
+    /// ------
+    /// EmptyPoolError
+    ///     There is no model.
+    /// InvalidArgumentError, ArgumentTypeError
+    ///     Cost weights, embeddings or texts that cannot be used; NaN is named by row and column.
+    ///
+    /// Notes
+    /// -----
+    /// Row by row the same as `route`, bit for bit, on any number of threads. The GIL is released;
+    /// Ctrl-C ends the call.
     #[pyo3(signature = (texts=None, cost_weight=None, *, embeddings=None))]
     fn route_batch<'py>(
         &self,
@@ -381,6 +442,27 @@ impl Router {
         Ok(Decisions { snapshot, rows })
     }
 
+    /// gamma: the predicted loss of every model on every prompt.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    ///
+    /// Returns
+    /// -------
+    /// float32[N, M]
+    ///     Models in index order; NaN in the rows of prompts that cannot be embedded.
+    ///
+    /// Raises
+    /// ------
+    /// EmptyPoolError, InvalidArgumentError, ArgumentTypeError
+    ///     As in `route_batch`.
+    ///
+    /// Notes
+    /// -----
+    /// `route` minimises float64(gamma) + cost_weight * cost over exactly these values. O(N K M).
     #[pyo3(signature = (texts=None, *, embeddings=None))]
     fn predict_loss<'py>(
         &self,
