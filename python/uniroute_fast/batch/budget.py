@@ -120,7 +120,7 @@ class Spending:
         step = np.flatnonzero(row[1:] == row[:-1]) + 1
         saved = (costs[step - 1] - costs[step]) * counts[row[step]]
         bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
-        return bins, np.bincount(inverse, saved, len(bins))
+        return bins, np.bincount(inverse, saved, len(bins)).astype(np.float64)
 
 
 def _bin(weights: NDArray[np.float64]) -> NDArray[np.int64]:

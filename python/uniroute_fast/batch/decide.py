@@ -136,7 +136,10 @@ class BatchRouter:
         return _as_strings(batch.column(self.text_column))
 
     def decide(
-        self, texts: Any, cost_weight: ArrayLike | None = None, statuses: dict[int, str] | None = None
+        self,
+        texts: Any,
+        cost_weight: ArrayLike | None = None,
+        statuses: dict[int, str] | None = None,
     ) -> list[Any]:
         """Route texts and return the arrays of `COLUMNS`.
 
@@ -180,7 +183,9 @@ class BatchRouter:
         pa = pyarrow()
         name = self.messages_column or self.text_column
         if name not in schema.names:
-            raise InvalidArgumentError(f"column {name!r}: not in the input, which has {schema.names[:8]}")
+            raise InvalidArgumentError(
+                f"column {name!r}: not in the input, which has {schema.names[:8]}"
+            )
         kind = schema.field(name).type
         if self.messages_column is not None:
             right = pa.types.is_list(kind) or pa.types.is_large_list(kind)

@@ -48,7 +48,7 @@ def format_of(argument: str, path: str, named: str | None = None) -> Format:
     if compression:
         stem = stem.rpartition(".")[0]
     kind = named or next((k for suffix, k in SUFFIXES.items() if stem.endswith(suffix)), None)
-    if kind not in SUFFIXES.values():
+    if kind is None or kind not in SUFFIXES.values():
         known = f"{', '.join(SUFFIXES)}, those of lines also with {', '.join(COMPRESSIONS)}"
         raise InvalidArgumentError(f"{argument}: {path!r}: unknown format; expected {known}")
     if compression and kind not in BY_LINE:

@@ -180,8 +180,8 @@ def route_log(
     with Staging(target, identity, source.resumable) as staging:
         if budget is not None:
             if staging.cost_weight is None:
-                staging.cost_weight = pipeline.price(jobs(), router, budget)
-            router.cost_weight = staging.cost_weight
+                staging.keep(pipeline.price(jobs(), router, budget))
+            router.cost_weight = staging.cost_weight or 0.0
         summary = Summary(os.fspath(out), router.cost_weight)
         for job in jobs():
             pipeline.route(job, router, staging, summary)
@@ -237,9 +237,7 @@ class _Pipeline:
         self.threads = threads
         self.progress = progress
 
-    def route(
-        self, job: _FileJob, router: BatchRouter, staging: Staging, summary: Summary
-    ) -> None:
+    def route(self, job: _FileJob, router: BatchRouter, staging: Staging, summary: Summary) -> None:
         """Route a file into the staging folder."""
 
         def work(part: Part) -> tuple[Encoded, int, Totals]:

@@ -69,7 +69,9 @@ def find_log(log: str, named: str | None = None) -> Log:
     from pyarrow import fs as arrow_fs
 
     if log == "-":
-        return Log([LogFile(None, "standard input", "-", Format(named or "text", None))], False, False)
+        return Log(
+            [LogFile(None, "standard input", "-", Format(named or "text", None))], False, False
+        )
     try:
         fs, path = (
             arrow_fs.FileSystem.from_uri(log)

@@ -81,8 +81,6 @@ class JsonLines:
             text, status = None, None
             try:
                 record = json.loads(line)
-            except UnicodeDecodeError:
-                status = "invalid"
             except (ValueError, RecursionError):
                 status = "malformed"
             else:
@@ -140,7 +138,9 @@ class CsvRows:
 
 def _valid(text: str) -> str:
     """Return a text without the surrogates that stand for bytes that are no UTF-8."""
-    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="replace")
+    return (
+        text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="replace")
+    )
 
 
 def csv_line(values: list[Any]) -> str:

@@ -17,7 +17,7 @@ from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, TablePart, text_
 from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from uniroute_fast.batch.decide import BatchRouter
 

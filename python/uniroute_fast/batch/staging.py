@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,9 +94,9 @@ class Staging:
         """What the budget led to, once known."""
         return self._weight
 
-    @cost_weight.setter
-    def cost_weight(self, weight: float) -> None:
-        self._weight = weight
+    def keep(self, cost_weight: float) -> None:
+        """Note what the budget led to, for a later run of the same job."""
+        self._weight = cost_weight
         self._save()
 
     def publish(self) -> None:
@@ -118,7 +117,7 @@ class Staging:
 
             fs.copy_files(str(whole.absolute()), self.target.out)
         else:
-            os.replace(whole, self.target.path)
+            whole.replace(self.target.path)
 
     def _sweep(self) -> None:
         for left in self.folder.iterdir():

@@ -219,24 +219,25 @@ class _JsonLines:
 
     def encode(self, part: Part, columns: list[Any]) -> Encoded:
         if isinstance(part, JsonLines):
-            lines = self._spliced(part, columns)
+            lines = part.lines
         else:
-            rows = _with_columns(part, self.names, columns).to_pylist()
+            rows = part.table().to_pylist()
             lines = [json.dumps(row, ensure_ascii=False, default=str).encode() for row in rows]
-        return Encoded(_compressed(b"".join(line + b"\n" for line in lines), self.compression))
+        spliced = self._spliced(lines, columns)
+        return Encoded(_compressed(b"".join(line + b"\n" for line in spliced), self.compression))
 
     def end(self, notes: Iterable[tuple[str, int]]) -> bytes:
         return b""
 
-    def _spliced(self, part: JsonLines, columns: list[Any]) -> list[bytes]:
-        """Return the lines as they were, with the decisions before the closing brace.
+    def _spliced(self, lines: list[bytes], columns: list[Any]) -> list[bytes]:
+        """Return the lines, with the decisions before the closing brace.
 
         A line that is no object becomes one that holds it, as a string under "line".
         """
         out = []
-        for line, more in zip(part.lines, self._members(columns), strict=True):
+        for line, more in zip(lines, self._members(columns), strict=True):
             line = line.strip()
-            if line[:1] != b"{" or line[-1:] != b"}" or more.endswith(b'"malformed"'):
+            if more.endswith(b'"malformed"'):
                 line = json.dumps({"line": line.decode(errors="replace")}).encode()
             comma = b"" if line[1:-1].strip() == b"" else b", "
             out.append(line[:-1] + comma + more + b"}")
