@@ -8,7 +8,14 @@
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+#[allow(unsafe_code)]
 pub mod lexical;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod lexical_avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod lexical_avx512;
 pub(crate) mod packed;
 mod portable;
 pub(crate) mod search;
@@ -118,9 +125,19 @@ fn is_available(isa: Isa) -> bool {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
+                && has_bit_manipulation()
         }
         _ => false,
     }
+}
+
+/// The bit instructions that every CPU with AVX2 has, and that some virtual machines hide.
+#[cfg(target_arch = "x86_64")]
+fn has_bit_manipulation() -> bool {
+    is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// The instruction sets that this CPU offers, in ascending order of preference.
