@@ -31,9 +31,6 @@ pub use vocabulary::Vocabulary;
 /// Largest number of dimensions.
 pub const MAX_DIM: usize = 4096;
 
-/// Rows whose weighted sum cannot overflow 32 bits: 127 x 127 x this < 2^31.
-const MAX_SUMMED: usize = 1 << 17;
-
 /// Texts of a batch that a thread takes at once.
 const TEXTS_PER_TASK: usize = 64;
 
@@ -120,7 +117,7 @@ pub struct Counter {
 
 /// Feature occurrences of a text, each weighted with its inverse document frequency.
 #[derive(Clone, Copy, Default)]
-struct Occurrences {
+pub struct Occurrences {
     known: u64,
     unknown: u64,
 }
@@ -128,11 +125,12 @@ struct Occurrences {
 impl Counter {
     /// Counts a text: the rows of its known features, and `1 + ln count` of each in sixteenths.
     #[inline(always)]
-    fn count<L: Lexical>(
+    pub fn count<L: Lexical>(
         &mut self,
         text: &str,
         order: usize,
         vocabulary: &Vocabulary,
+        on_new: impl Fn(&[u32]),
     ) -> (Occurrences, &[u32], &[u8]) {
         let idf = vocabulary.idf();
         if self.counts.len() != idf.len() {
@@ -147,19 +145,26 @@ impl Counter {
         let mut features = Features::new(text, order, &mut self.buffers);
         while let Some(ids) = features.next::<L>() {
             let n_found = vocabulary.find(ids, &mut found);
+            let before = distinct;
             for &row in &found[..n_found] {
                 let count = counts[row as usize];
-                counts[row as usize] = count.saturating_add(1);
-                known += u64::from(idf[row as usize]);
+                if count == u8::MAX {
+                    known += u64::from(idf[row as usize]);
+                    continue;
+                }
+                counts[row as usize] = count + 1;
                 rows[distinct] = row;
                 distinct += usize::from(count == 0);
             }
+            on_new(&rows[before..distinct]);
             n_known += n_found;
             n_features += ids.len();
         }
         let weight_of = &*COUNT_WEIGHTS;
         for (weight, &row) in self.weights.iter_mut().zip(&rows[..distinct]) {
-            *weight = weight_of[std::mem::take(&mut counts[row as usize]) as usize];
+            let count = std::mem::take(&mut counts[row as usize]);
+            known += u64::from(count) * u64::from(idf[row as usize]);
+            *weight = weight_of[count as usize];
         }
         let unknown = (n_features - n_known) as u64 * u64::from(vocabulary.unknown_idf());
         (
@@ -176,7 +181,6 @@ impl Counter {
 pub struct Scratch {
     counter: Counter,
     sums: Vec<i32>,
-    totals: Vec<i64>,
 }
 
 /// Maps texts to vectors by hashed n-grams and a table. Immutable; share it between threads.
@@ -289,6 +293,7 @@ impl LexicalEmbedder {
         self.scales.len()
     }
 
+    pub fn table(&self)->&[i8]{&self.table}
     /// Highest order of the n-grams in use.
     pub fn order(&self) -> usize {
         self.order
@@ -331,12 +336,11 @@ impl LexicalEmbedder {
         scratch: &mut Scratch,
     ) -> Embedded {
         out.fill(0.0);
-        let Scratch {
-            counter,
-            sums,
-            totals,
-        } = scratch;
-        let (seen, rows, weights) = counter.count::<L>(text, self.order, &self.vocabulary);
+        let Scratch { counter, sums } = scratch;
+        let (seen, rows, weights) =
+            counter.count::<L>(text, self.order, &self.vocabulary, |rows| {
+                L::prefetch(&self.table, rows, self.dim());
+            });
         if seen.known == 0 {
             return Embedded::none(match (seen.unknown, text.is_empty()) {
                 (0, true) => Status::Empty,
@@ -344,18 +348,11 @@ impl LexicalEmbedder {
                 _ => Status::Unknown,
             });
         }
-        totals.clear();
-        totals.resize(self.dim(), 0);
-        for (rows, weights) in rows.chunks(MAX_SUMMED).zip(weights.chunks(MAX_SUMMED)) {
-            sums.clear();
-            sums.resize(self.dim(), 0);
-            L::add_rows(&self.table, rows, weights, sums);
-            for (total, &sum) in totals.iter_mut().zip(&*sums) {
-                *total += i64::from(sum);
-            }
-        }
-        for ((out, &total), scale) in out.iter_mut().zip(&*totals).zip(&self.scales) {
-            *out = total as f32 * scale;
+        sums.clear();
+        sums.resize(self.dim(), 0);
+        L::add_rows(&self.table, rows, weights, sums);
+        for ((out, &sum), scale) in out.iter_mut().zip(&*sums).zip(&self.scales) {
+            *out = sum as f32 * scale;
         }
         if !normalise(out) {
             return Embedded::none(Status::Unknown);

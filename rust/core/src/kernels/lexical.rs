@@ -37,6 +37,9 @@ pub trait Lexical {
     /// If a row lies outside the table, a weight is over [`MAX_WEIGHT`], or there are not as many
     /// weights as rows.
     fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]);
+
+    /// Asks the processor to load rows of `dim` columns that will be added soon.
+    fn prefetch(table: &[i8], rows: &[u32], dim: usize);
 }
 
 /// Work that is compiled once for each instruction set, its own code included.
@@ -99,6 +102,8 @@ impl Lexical for Portable {
             }
         }
     }
+
+    fn prefetch(_: &[i8], _: &[u32], _: usize) {}
 }
 
 #[cfg(test)]

@@ -32,6 +32,16 @@ impl Lexical for Avx2 {
         // SAFETY: as above; `check` has seen that all rows lie in the table.
         unsafe { add_rows(table, rows, weights, sums) }
     }
+
+    #[inline]
+    fn prefetch(table: &[i8], rows: &[u32], dim: usize) {
+        for &row in rows {
+            for column in (0..dim).step_by(64) {
+                // SAFETY: a prefetch reads nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().wrapping_add(row as usize * dim + column)) };
+            }
+        }
+    }
 }
 
 #[inline]

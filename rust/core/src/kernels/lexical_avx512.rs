@@ -11,9 +11,6 @@ const GROUP: usize = 4;
 /// Columns that one register of bytes holds.
 const COLUMNS: usize = 64;
 
-/// Groups of rows that are asked for ahead of their use.
-const AHEAD: usize = 3;
-
 pub struct Avx512;
 
 /// Does `work`, compiled for these features.
@@ -34,6 +31,16 @@ impl Lexical for Avx512 {
         check(table, rows, weights, sums.len());
         // SAFETY: as above; `check` has seen that all rows lie in the table.
         unsafe { add_rows(table, rows, weights, sums) }
+    }
+
+    #[inline]
+    fn prefetch(table: &[i8], rows: &[u32], dim: usize) {
+        for &row in rows {
+            for column in (0..dim).step_by(64) {
+                // SAFETY: a prefetch reads nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().wrapping_add(row as usize * dim + column)) };
+            }
+        }
     }
 }
 
@@ -91,15 +98,7 @@ unsafe fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32])
         };
         let (row_groups, last_rows) = rows.as_chunks::<GROUP>();
         let (weight_groups, last_weights) = weights.as_chunks::<GROUP>();
-        for (i, (&rows, &weights)) in row_groups.iter().zip(weight_groups).enumerate() {
-            if let Some(rows) = row_groups.get(i + AHEAD) {
-                for &row in rows {
-                    // SAFETY: a prefetch reads nothing.
-                    unsafe {
-                        _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().add(row as usize * dim + at));
-                    }
-                }
-            }
+        for (&rows, &weights) in row_groups.iter().zip(weight_groups) {
             add(rows, weights);
         }
         if let Some(&first) = last_rows.first() {

@@ -32,7 +32,7 @@ const SECOND: u64 = 0xe703_7ed1_a0b4_28db;
 const THIRD: u64 = 0x8ebc_6af0_9c88_c6e3;
 
 /// Most tokens that [`Tokens::fill`] gives at once.
-pub const CHUNK: usize = 256;
+pub const CHUNK: usize = 128;
 
 /// Most tokens that one step of the tokeniser adds.
 const STEP: usize = BLOCK;
