@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from uniroute_fast import errors
-from uniroute_fast._native import __version__, get_num_threads, set_num_threads
+from uniroute_fast._native import (
+    Alternative,
+    Decision,
+    Decisions,
+    __version__,
+    get_num_threads,
+    set_num_threads,
+)
 from uniroute_fast._versions import show_versions, warn_if_debug_build
 from uniroute_fast.centroids import Centroids, nearest_centroid
 from uniroute_fast.embedders import LexicalEmbedder, SentenceTransformerEmbedder
+from uniroute_fast.outcomes import Outcomes
+from uniroute_fast.router import Router
 
 __all__ = [
+    "Alternative",
     "Centroids",
+    "Decision",
+    "Decisions",
     "LexicalEmbedder",
+    "Outcomes",
+    "Router",
     "SentenceTransformerEmbedder",
     "__version__",
     "errors",

@@ -68,7 +68,7 @@ impl Centroids {
             data: data.to_vec(),
             dim,
             kernels,
-            packed: Packed::new(data, dim, kernels.precision),
+            packed: Packed::centroids(data, dim, kernels.precision),
         })
     }
 

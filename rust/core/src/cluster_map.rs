@@ -158,7 +158,9 @@ impl Softmax {
         kernels::weighted_rows(every_dim, embedding, &self.weights, values);
         values.iter_mut().zip(&self.bias).for_each(|(v, b)| *v += b);
         let largest = values.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-        values.iter_mut().for_each(|v| *v = exp(*v - largest));
+        for v in values.iter_mut() {
+            *v = exp(*v - largest);
+        }
         let mut least = 0.0;
         let mut ties_left = self.keep;
         if self.keep < values.len() {

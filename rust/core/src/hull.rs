@@ -42,7 +42,7 @@ pub fn by_cost(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
 }
 
 /// Lower convex hull of one cluster's models.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Hull {
     /// From the least loss (the winner at cost weight 0) to the least cost; losses rise strictly.
     vertices: Vec<Candidate>,
@@ -65,6 +65,13 @@ const ON_HULL: f64 = 8.0 * ROUNDOFF;
 /// `loss + w * cost` is off by at most `2 * ROUNDOFF * (|loss| + w * cost)`. Two such values, with
 /// the same allowance for the rounding in `switches` and `gap`, stay well within this multiple.
 const NEAR: f64 = 64.0 * ROUNDOFF;
+
+impl Default for Hull {
+    /// The hull of no models.
+    fn default() -> Self {
+        Self::build(std::iter::empty())
+    }
+}
 
 impl Hull {
     /// Builds the hull of `candidates`, sorted by [`by_cost`]. O(number of candidates).

@@ -8,6 +8,10 @@
 //! in any order, and the embedding is the same, bit for bit, on every instruction set and thread
 //! count, alone or in a batch.
 
+// What runs for every token is compiled once for each instruction set, inside
+// `kernels::lexical::run`; only inlining it there makes it so.
+#![allow(clippy::inline_always)]
+
 pub mod features;
 pub mod fit;
 mod unicode;
@@ -117,7 +121,7 @@ pub struct Counter {
 
 /// Feature occurrences of a text, each weighted with its inverse document frequency.
 #[derive(Clone, Copy, Default)]
-pub struct Occurrences {
+struct Occurrences {
     known: u64,
     unknown: u64,
 }
@@ -125,7 +129,7 @@ pub struct Occurrences {
 impl Counter {
     /// Counts a text: the rows of its known features, and `1 + ln count` of each in sixteenths.
     #[inline(always)]
-    pub fn count<L: Lexical>(
+    fn count<L: Lexical>(
         &mut self,
         text: &str,
         order: usize,
@@ -143,7 +147,7 @@ impl Counter {
         let (mut distinct, mut known, mut n_known, mut n_features) = (0, 0u64, 0, 0);
         let mut found = [0; CHUNK * MAX_ORDER];
         let mut features = Features::new(text, order, &mut self.buffers);
-        while let Some(ids) = features.next::<L>() {
+        while let Some(ids) = features.next_chunk::<L>() {
             let n_found = vocabulary.find(ids, &mut found);
             let before = distinct;
             for &row in &found[..n_found] {
@@ -293,7 +297,6 @@ impl LexicalEmbedder {
         self.scales.len()
     }
 
-    pub fn table(&self)->&[i8]{&self.table}
     /// Highest order of the n-grams in use.
     pub fn order(&self) -> usize {
         self.order
@@ -489,7 +492,7 @@ fn check_order(order: usize) -> Result<()> {
     Err(Error::invalid(
         "ngrams",
         order.to_string(),
-        format!("1 to {}", MAX_ORDER),
+        format!("1 to {MAX_ORDER}"),
     ))
 }
 
@@ -537,7 +540,9 @@ mod tests {
 
     fn embedder(dim: usize) -> LexicalEmbedder {
         let mut counter = fit::FeatureCounter::new(2).unwrap();
-        TEXTS.iter().for_each(|text| counter.add(text));
+        for text in TEXTS {
+            counter.add(text);
+        }
         let vocabulary = counter.vocabulary(1, 1 << 16).unwrap();
         let table: Vec<f32> = (0..vocabulary.rows() * dim)
             .map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0)

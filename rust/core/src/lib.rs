@@ -17,7 +17,9 @@ pub mod error;
 pub mod hull;
 pub mod kernels;
 pub mod lexical;
+pub mod persist;
 pub mod profiles;
+pub mod router;
 pub mod threads;
 
 pub use error::{Error, Result};

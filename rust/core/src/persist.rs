@@ -56,8 +56,14 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
     let mut tensors = BTreeMap::new();
     let clusters = pool.profiles().clusters();
     let profiles = (0..clusters).flat_map(|k| pool.profiles().row(k));
-    tensors.insert("costs".to_owned(), Tensor::new(&[pool.len()], pool.costs().iter().copied()));
-    tensors.insert("profiles".to_owned(), Tensor::new(&[clusters, pool.len()], profiles));
+    tensors.insert(
+        "costs".to_owned(),
+        Tensor::new(&[pool.len()], pool.costs().iter().copied()),
+    );
+    tensors.insert(
+        "profiles".to_owned(),
+        Tensor::new(&[clusters, pool.len()], profiles),
+    );
     let dim = snapshot.map().dim();
     let mut heads = Vec::new();
     for (i, head) in snapshot.map().heads().iter().enumerate() {
@@ -66,7 +72,11 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         };
         match head {
             Head::Nearest(centroids) => {
-                put("centroids", &[centroids.len(), dim], centroids.as_slice().to_vec());
+                put(
+                    "centroids",
+                    &[centroids.len(), dim],
+                    centroids.as_slice().to_vec(),
+                );
                 heads.push(json!({"kind": "nearest"}));
             }
             Head::Softmax(softmax) => {
@@ -98,26 +108,39 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
 /// The snapshot that an artifact holds, checked part by part, and what went with it.
 pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     let manifest: Manifest = serde_json::from_value(std::mem::take(&mut artifact.manifest))
-        .map_err(|e| damaged(format!("its manifest is not understood ({e})"), "a router's manifest"))?;
-    let heads = manifest.heads.iter().enumerate().map(|(i, kind)| match kind {
-        Kind::Nearest => {
-            let ([_, dim], values) = artifact.take(&format!("head.{i}.centroids"))?;
-            Ok(Head::Nearest(Centroids::new(&values, dim)?))
-        }
-        Kind::Softmax { keep } => {
-            let ([rows, _], weights): ([usize; 2], _) = artifact.take(&format!("head.{i}.weights"))?;
-            let ([clusters], bias) = artifact.take(&format!("head.{i}.bias"))?;
-            if rows != clusters {
-                let problem = format!("head {i} has {rows} rows of weights and {clusters} biases");
-                return Err(damaged(problem, "as many of both"));
+        .map_err(|e| {
+            damaged(
+                format!("its manifest is not understood ({e})"),
+                "a router's manifest",
+            )
+        })?;
+    let heads = manifest
+        .heads
+        .iter()
+        .enumerate()
+        .map(|(i, kind)| match kind {
+            Kind::Nearest => {
+                let ([_, dim], values) = artifact.take(&format!("head.{i}.centroids"))?;
+                Ok(Head::Nearest(Centroids::new(&values, dim)?))
             }
-            Ok(Head::Softmax(Softmax::new(&weights, &bias, *keep)?))
-        }
-    });
+            Kind::Softmax { keep } => {
+                let ([rows, _], weights): ([usize; 2], _) =
+                    artifact.take(&format!("head.{i}.weights"))?;
+                let ([clusters], bias) = artifact.take(&format!("head.{i}.bias"))?;
+                if rows != clusters {
+                    let problem =
+                        format!("head {i} has {rows} rows of weights and {clusters} biases");
+                    return Err(damaged(problem, "as many of both"));
+                }
+                Ok(Head::Softmax(Softmax::new(&weights, &bias, *keep)?))
+            }
+        });
     let map = ClusterMap::new(heads.collect::<Result<_>>()?)?;
     let embedder = match &manifest.embedder {
         None => None,
-        Some(params) => Some(LexicalEmbedder::from_parts(params, split(&mut artifact, EMBEDDER))?.into()),
+        Some(params) => {
+            Some(LexicalEmbedder::from_parts(params, split(&mut artifact, EMBEDDER))?.into())
+        }
     };
     let ([models], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
     let ([clusters, columns], profiles): ([usize; 2], Vec<f32>) = artifact.take("profiles")?;
@@ -126,16 +149,25 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
             "profiles of {clusters} clusters x {columns} models, {models} costs, {} names",
             manifest.models.len()
         );
-        return Err(damaged(problem, format!("{} clusters and one of each for a model", map.clusters())));
+        return Err(damaged(
+            problem,
+            format!("{} clusters and one of each for a model", map.clusters()),
+        ));
     }
     let names: Vec<&str> = manifest.models.iter().map(String::as_str).collect();
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
         snapshot = snapshot.with_pool(snapshot.pool().with(&names, &costs, &profiles)?);
     }
-    let extra = Extra { json: manifest.extra, tensors: split(&mut artifact, EXTRA) };
+    let extra = Extra {
+        json: manifest.extra,
+        tensors: split(&mut artifact, EXTRA),
+    };
     match artifact.tensors.keys().next() {
-        Some(name) => Err(damaged(format!("unknown tensor {name:?}"), "the tensors of format 1")),
+        Some(name) => Err(damaged(
+            format!("unknown tensor {name:?}"),
+            "the tensors of format 1",
+        )),
         None => Ok((snapshot, extra)),
     }
 }
@@ -146,5 +178,7 @@ fn split(artifact: &mut Artifact, prefix: &str) -> BTreeMap<String, Tensor> {
         .into_iter()
         .partition::<BTreeMap<_, _>, _>(|(name, _)| name.starts_with(prefix));
     artifact.tensors = others;
-    own.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
+    own.into_iter()
+        .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
+        .collect()
 }

@@ -117,7 +117,7 @@ impl Pool {
             costs: Vec::new(),
             profiles: Profiles::new(clusters),
             by_cost: Vec::new(),
-            hulls: vec![Arc::new(Hull::build(std::iter::empty())); clusters],
+            hulls: (0..clusters).map(|_| Arc::default()).collect(),
         }
     }
 

@@ -138,13 +138,22 @@ impl Snapshot {
             ));
         }
         let pool = Pool::new(map.clusters());
-        Ok(Self { version: 0, embedder, map: Arc::new(map), pool })
+        Ok(Self {
+            version: 0,
+            embedder,
+            map: Arc::new(map),
+            pool,
+        })
     }
 
     /// The same with another pool: the next version.
     #[must_use]
     pub fn with_pool(&self, pool: Pool) -> Self {
-        Self { version: self.version + 1, pool, ..self.clone() }
+        Self {
+            version: self.version + 1,
+            pool,
+            ..self.clone()
+        }
     }
 
     /// Counts the changes since the router was made or loaded.
@@ -168,7 +177,12 @@ impl Snapshot {
     }
 
     /// Routes one text.
-    pub fn route_text(&self, text: Text<'_>, cost_weight: f64, scratch: &mut Scratch) -> Result<Row> {
+    pub fn route_text(
+        &self,
+        text: Text<'_>,
+        cost_weight: f64,
+        scratch: &mut Scratch,
+    ) -> Result<Row> {
         self.check_routable(&CostWeights::Same(cost_weight), 1)?;
         let mut embedding = std::mem::take(&mut scratch.embeddings);
         embedding.resize(self.map.dim(), 0.0);
@@ -196,7 +210,11 @@ impl Snapshot {
             ));
         }
         let choice = Some(self.choose(embedding, cost_weight, scratch)?);
-        Ok(Row { status: Status::Ok, coverage: 1.0, choice })
+        Ok(Row {
+            status: Status::Ok,
+            coverage: 1.0,
+            choice,
+        })
     }
 
     /// Routes many prompts; row by row the same as one at a time.
@@ -216,7 +234,10 @@ impl Snapshot {
                 return Ok(());
             };
             scratch.labels.resize(task.rows.len(), 0);
-            let here = Run { threads: 1, interrupted: &|| false };
+            let here = Run {
+                threads: 1,
+                interrupted: &|| false,
+            };
             centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
                 let cost_weight = cost_weights.at(task.first + i);
@@ -241,7 +262,8 @@ impl Snapshot {
         losses.fill(f32::NAN);
         self.for_each_task(prompts, (losses, models), run, |task, scratch| {
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
                 self.gamma(&scratch.phi, &mut task.out[i * models..][..models]);
             }
             Ok(())
@@ -255,26 +277,13 @@ impl Snapshot {
         out.fill(0.0);
         self.for_each_task(prompts, (out, clusters), run, |task, scratch| {
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
                 let row = &mut task.out[i * clusters..][..clusters];
                 for (&k, &w) in scratch.phi.clusters.iter().zip(&scratch.phi.weights) {
                     row[k as usize] = w;
                 }
             }
-            Ok(())
-        })
-    }
-
-    /// Embeddings of texts, into [prompts, dim] row-major; 0 in the rows whose status is not ok.
-    pub fn embed_batch(
-        &self,
-        texts: &[Text<'_>],
-        out: &mut [f32],
-        run: &Run<'_>,
-    ) -> Result<Vec<Row>> {
-        let dim = self.map.dim();
-        self.for_each_task(Prompts::Texts(texts), (out, dim), run, |task, _| {
-            task.out.copy_from_slice(task.embeddings);
             Ok(())
         })
     }
@@ -290,17 +299,23 @@ impl Snapshot {
 
     /// The winner for one Phi. O(entries of Phi x models).
     fn choose_by_phi(&self, phi: &Phi, cost_weight: f64) -> Result<Candidate> {
-        let strips = self.pool.profiles().strips().zip(self.pool.costs().chunks(STRIP));
-        let winners = strips.enumerate().filter_map(|(s, ((strip, width), costs))| {
-            let mut losses = [0.0; STRIP];
-            kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut losses);
-            let at = kernels::argmin_cost(&losses[..width], costs, cost_weight, None)? as usize;
-            Some(Candidate {
-                cost: costs[at],
-                loss: f64::from(losses[at]),
-                model: (s * STRIP + at) as u32,
-            })
-        });
+        let strips = self
+            .pool
+            .profiles()
+            .strips()
+            .zip(self.pool.costs().chunks(STRIP));
+        let winners = strips
+            .enumerate()
+            .filter_map(|(s, ((strip, width), costs))| {
+                let mut losses = [0.0; STRIP];
+                kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut losses);
+                let at = kernels::argmin_cost(&losses[..width], costs, cost_weight, None)? as usize;
+                Some(Candidate {
+                    cost: costs[at],
+                    loss: f64::from(losses[at]),
+                    model: (s * STRIP + at) as u32,
+                })
+            });
         hull::scan(winners, cost_weight).ok_or(Error::EmptyPool)
     }
 
@@ -312,7 +327,8 @@ impl Snapshot {
 
     /// The winner for one embedding. Leaves Phi in the scratch.
     fn choose(&self, embedding: &[f32], cost_weight: f64, scratch: &mut Scratch) -> Result<Choice> {
-        self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+        self.map
+            .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
         let cluster = self.map.cluster(&scratch.phi);
         if self.map.single_nearest().is_some() {
             return self.choose_in(cluster, cost_weight);
@@ -322,7 +338,12 @@ impl Snapshot {
     }
 
     /// Embeds one text into `out`, [dim]; zeros unless the status is ok.
-    fn embed(&self, text: Text<'_>, out: &mut [f32], scratch: &mut lexical::Scratch) -> Result<Row> {
+    fn embed(
+        &self,
+        text: Text<'_>,
+        out: &mut [f32],
+        scratch: &mut lexical::Scratch,
+    ) -> Result<Row> {
         let embedder = self.embedder.as_ref().ok_or_else(|| {
             let expected = "embeddings: this router has no embedder of its own";
             Error::invalid("texts", "texts were given", expected)
@@ -337,7 +358,11 @@ impl Snapshot {
         if status != Status::Ok {
             out.fill(0.0);
         }
-        Ok(Row { status, coverage, choice: None })
+        Ok(Row {
+            status,
+            coverage,
+            choice: None,
+        })
     }
 
     /// Number of prompts; fails on embeddings of another dimension or with values not finite.
@@ -363,7 +388,11 @@ impl Snapshot {
 
     fn check_routable(&self, cost_weights: &CostWeights<'_>, rows: usize) -> Result<()> {
         cost_weights.check(rows)?;
-        if self.pool.is_empty() { Err(Error::EmptyPool) } else { Ok(()) }
+        if self.pool.is_empty() {
+            Err(Error::EmptyPool)
+        } else {
+            Ok(())
+        }
     }
 
     /// The rows of a block that could be embedded: number in the block, row, embedding.
@@ -372,8 +401,12 @@ impl Snapshot {
         rows: &'t mut [Row],
         embeddings: &'t [f32],
     ) -> impl Iterator<Item = (usize, &'t mut Row, &'t [f32])> {
-        let all = rows.iter_mut().zip(embeddings.chunks(self.map.dim())).enumerate();
-        all.filter(|(_, (row, _))| row.status == Status::Ok).map(|(i, (row, e))| (i, row, e))
+        let all = rows
+            .iter_mut()
+            .zip(embeddings.chunks(self.map.dim()))
+            .enumerate();
+        all.filter(|(_, (row, _))| row.status == Status::Ok)
+            .map(|(i, (row, e))| (i, row, e))
     }
 
     /// Embeds the prompts block by block, on several threads, and hands each block to `work`.
@@ -388,13 +421,24 @@ impl Snapshot {
         let count = self.count(prompts)?;
         if out.len() != count * width {
             let found = format!("room for {} values", out.len());
-            return Err(Error::invalid("out", found, format!("{count} prompts x {width}")));
+            return Err(Error::invalid(
+                "out",
+                found,
+                format!("{count} prompts x {width}"),
+            ));
         }
         let per_task = match prompts {
             Prompts::Texts(_) => TEXTS_PER_TASK,
             Prompts::Embeddings(_) => EMBEDDINGS_PER_TASK,
         };
-        let mut rows = vec![Row { status: Status::Ok, coverage: 1.0, choice: None }; count];
+        let mut rows = vec![
+            Row {
+                status: Status::Ok,
+                coverage: 1.0,
+                choice: None
+            };
+            count
+        ];
         let blocks: Vec<_> = rows
             .chunks_mut(per_task)
             .enumerate()
@@ -411,16 +455,33 @@ impl Snapshot {
             |scratch, (first, rows, out)| match prompts {
                 Prompts::Embeddings(all) => {
                     let embeddings = &all[first * dim..][..rows.len() * dim];
-                    work(&mut Task { first, rows, embeddings, out }, scratch)
+                    work(
+                        &mut Task {
+                            first,
+                            rows,
+                            embeddings,
+                            out,
+                        },
+                        scratch,
+                    )
                 }
                 Prompts::Texts(texts) => {
                     let mut block = std::mem::take(&mut scratch.embeddings);
                     block.resize(rows.len() * dim, 0.0);
                     let texts = &texts[first..][..rows.len()];
-                    for ((row, &text), out) in rows.iter_mut().zip(texts).zip(block.chunks_mut(dim)) {
+                    for ((row, &text), out) in rows.iter_mut().zip(texts).zip(block.chunks_mut(dim))
+                    {
                         *row = self.embed(text, out, &mut scratch.text)?;
                     }
-                    let done = work(&mut Task { first, rows, embeddings: &block, out }, scratch);
+                    let done = work(
+                        &mut Task {
+                            first,
+                            rows,
+                            embeddings: &block,
+                            out,
+                        },
+                        scratch,
+                    );
                     scratch.embeddings = block;
                     done
                 }
@@ -434,7 +495,12 @@ impl Choice {
     fn new(winner: &Candidate, cluster: u32) -> Self {
         // The loss came from a float32 and goes back to the same one.
         let predicted_loss = winner.loss as f32;
-        Self { model: winner.model, cluster, predicted_loss, cost: winner.cost }
+        Self {
+            model: winner.model,
+            cluster,
+            predicted_loss,
+            cost: winner.cost,
+        }
     }
 }
 
@@ -458,7 +524,10 @@ pub struct Router {
 impl Router {
     /// A router that starts from this snapshot.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), writer: Mutex::new(()) }
+        Self {
+            current: ArcSwap::from_pointee(snapshot),
+            writer: Mutex::new(()),
+        }
     }
 
     /// The snapshot that is current. Never blocks.
@@ -472,7 +541,8 @@ impl Router {
         // The lock guards no data, so one poisoned by a panic is as good as new.
         let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.current.load_full();
-        self.current.store(Arc::new(now.with_pool(change(&now.pool)?)));
+        self.current
+            .store(Arc::new(now.with_pool(change(&now.pool)?)));
         Ok(())
     }
 }

@@ -183,7 +183,7 @@ mod tests {
             out.chunks_mut(7).enumerate(),
             || (),
             |(), (i, chunk)| {
-                chunk.iter_mut().for_each(|v| *v += 1 + i as u32);
+                chunk.fill(1 + i as u32);
                 Ok(())
             },
         )

@@ -24,7 +24,7 @@ pub fn array<'py, T: Element>(
     }
     let numpy = PyModule::import(py, "numpy")?;
     let dtype = T::get_dtype(py);
-    let expected = format!("a {} array of shape {shape}", dtype);
+    let expected = format!("a {dtype} array of shape {shape}");
     let converted = numpy
         .call_method1("asarray", (object,))
         .map_err(|e| wrong_type(py, argument, &format!("not an array ({e})"), &expected))?;

@@ -37,8 +37,7 @@ fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
 /// Converts an error of the core.
 pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
     if matches!(error, Error::Interrupted) {
-        // The signal handler has raised already; this stands in only if it did not.
-        return PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+        return PyKeyboardInterrupt::new_err(());
     }
     exception(py, class_name(error), error.to_string())
 }

@@ -1,12 +1,17 @@
 //! `uniroute_fast._native`: parses arguments, releases the GIL, delegates to `uniroute-core`,
 //! converts errors. No logic of its own.
 
+// Docstrings are for Python, whose markup is not Markdown; PyO3 hands arguments over by value.
+#![allow(clippy::doc_markdown, clippy::needless_pass_by_value)]
+
 mod arrays;
 mod centroids;
 mod errors;
 mod evaluate;
 mod lexical;
+mod router;
 mod run;
+mod tensors;
 mod text;
 
 use pyo3::prelude::*;
@@ -16,5 +21,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
     evaluate::register(m)?;
-    lexical::register(m)
+    lexical::register(m)?;
+    router::register(m)
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use uniroute_core::artifact::{self, Artifact};
 use uniroute_core::centroids::Centroids;
 use uniroute_core::cluster_map::{ClusterMap, Head, Phi, Softmax};
 use uniroute_core::persist::{self, Extra};
 use uniroute_core::router::{Choice, CostWeights, Prompts, Row, Scratch, Snapshot};
-use uniroute_core::artifact::{self, Artifact};
 use uniroute_core::{Error, Result, router as core};
 
 use crate::arrays::array;
@@ -94,13 +94,20 @@ impl Router {
                 }
                 let Some(embedder) = &self.embedder else {
                     let expected = "embeddings=: this router has no embedder";
-                    return Err(to_py(py, &Error::invalid("texts", "texts were given", expected)));
+                    return Err(to_py(
+                        py,
+                        &Error::invalid("texts", "texts were given", expected),
+                    ));
                 };
                 made = embedder.bind(py).call_method1("embed", (texts,))?;
                 &made
             }
             _ => {
-                let problem = if texts.is_some() { "both were given" } else { "neither was given" };
+                let problem = if texts.is_some() {
+                    "both were given"
+                } else {
+                    "neither was given"
+                };
                 let error = Error::invalid("texts, embeddings", problem, "exactly one of them");
                 return Err(to_py(py, &error));
             }
@@ -155,17 +162,26 @@ impl Router {
             HeadsOrLoaded::Heads(heads) => heads,
             HeadsOrLoaded::Loaded(loaded) => {
                 let core = core::Router::new(loaded.get().snapshot.clone());
-                return Ok(Self { core, embedder: embedder.map(Bound::unbind) });
+                return Ok(Self {
+                    core,
+                    embedder: embedder.map(Bound::unbind),
+                });
             }
         };
         let native = embedder
             .as_ref()
             .and_then(|e| e.cast::<LexicalEmbedder>().ok())
             .map(|e| Arc::clone(&e.get().inner));
-        let heads: Vec<Head> = heads.iter().map(|h| h.to_head(py)).collect::<PyResult<_>>()?;
+        let heads: Vec<Head> = heads
+            .iter()
+            .map(|h| h.to_head(py))
+            .collect::<PyResult<_>>()?;
         let snapshot = ClusterMap::new(heads).and_then(|map| Snapshot::new(native, map));
         let core = core::Router::new(snapshot.map_err(|e| to_py(py, &e))?);
-        Ok(Self { core, embedder: embedder.map(Bound::unbind) })
+        Ok(Self {
+            core,
+            embedder: embedder.map(Bound::unbind),
+        })
     }
 
     /// What embeds texts, or None.
@@ -177,7 +193,13 @@ impl Router {
     /// Names of the models, in index order.
     #[getter]
     fn models(&self) -> Vec<String> {
-        self.core.snapshot().pool().names().iter().map(ToString::to_string).collect()
+        self.core
+            .snapshot()
+            .pool()
+            .names()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Cost of each model, float64[M], in index order.
@@ -191,8 +213,11 @@ impl Router {
     fn profiles<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let snapshot = self.core.snapshot();
         let profiles = snapshot.pool().profiles();
-        let flat: Vec<f32> = (0..profiles.clusters()).flat_map(|k| profiles.row(k)).collect();
-        flat.into_pyarray(py).reshape([profiles.clusters(), snapshot.pool().len()])
+        let flat: Vec<f32> = (0..profiles.clusters())
+            .flat_map(|k| profiles.row(k))
+            .collect();
+        flat.into_pyarray(py)
+            .reshape([profiles.clusters(), snapshot.pool().len()])
     }
 
     /// Number of clusters: length of Phi.
@@ -222,9 +247,9 @@ impl Router {
             values.into_pyarray(py).reshape([rows, dim])
         };
         let parts = snapshot.map().heads().iter().map(|head| match head {
-            Head::Nearest(c) => {
-                Ok(("nearest", matrix(c.as_slice().to_vec())?).into_pyobject(py)?.into_any())
-            }
+            Head::Nearest(c) => Ok(("nearest", matrix(c.as_slice().to_vec())?)
+                .into_pyobject(py)?
+                .into_any()),
             Head::Softmax(s) => {
                 let bias = PyArray1::from_slice(py, s.bias());
                 let parts = ("softmax", matrix(s.weights())?, bias, s.keep());
@@ -246,7 +271,9 @@ impl Router {
         let profiles = array::<f32>(profiles, "profiles", 2, "[n_clusters, models]")?;
         let (costs, profiles) = (costs.as_slice()?, profiles.as_slice()?);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        detached(py, |_| self.core.change(|pool| pool.with(&names, costs, profiles)))
+        detached(py, |_| {
+            self.core.change(|pool| pool.with(&names, costs, profiles))
+        })
     }
 
     /// Takes a model out of the pool; later ones move down by one index.
@@ -267,9 +294,44 @@ impl Router {
     fn set_profile(&self, py: Python<'_>, name: &str, profile: &Bound<'_, PyAny>) -> PyResult<()> {
         let profile = array::<f32>(profile, "profile", 1, "[n_clusters]")?;
         let profile = profile.as_slice()?;
-        detached(py, |_| self.core.change(|pool| pool.with_profile(name, profile)))
+        detached(py, |_| {
+            self.core.change(|pool| pool.with_profile(name, profile))
+        })
     }
 
+    /// Choose the LLM that answers one prompt.
+    ///
+    /// Parameters
+    /// ----------
+    /// text : str
+    /// cost_weight : float
+    ///     Loss that one unit of cost is worth: finite, 0 or more. 0 asks for quality alone.
+    /// embeddings : float32[D] or float32[1, D], optional
+    ///     In place of `text`.
+    ///
+    /// Returns
+    /// -------
+    /// Decision
+    ///     `.model`, `.index`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, and
+    ///     `.alternatives`: the other models, best first.
+    ///
+    /// Raises
+    /// ------
+    /// UnroutableError
+    ///     The text is empty, blank or not valid Unicode, or has nothing the embedder knows.
+    /// EmptyPoolError
+    ///     There is no model.
+    /// InvalidArgumentError, ArgumentTypeError
+    ///     A cost weight or an embedding that cannot be used.
+    ///
+    /// Notes
+    /// -----
+    /// Linear in the text; then O(K D + log hull) where one cluster decides, O(K D + K M) where
+    /// several do. The GIL is released.
+    ///
+    /// Examples
+    /// --------
+    /// See `uniroute_fast.Router`.
     #[pyo3(signature = (text=None, cost_weight=0.0, *, embeddings=None))]
     fn route<'py>(
         &self,
@@ -293,7 +355,12 @@ impl Router {
         let texts = match text {
             Some(text) if !text.is_instance_of::<PyString>() => {
                 let found = format!("a {}", text.get_type().name()?);
-                return Err(wrong_type(py, "text", &found, "a str; `route_batch` takes many"));
+                return Err(wrong_type(
+                    py,
+                    "text",
+                    &found,
+                    "a str; `route_batch` takes many",
+                ));
             }
             Some(text) => Some(PyList::new(py, [text])?.into_any()),
             None => None,
@@ -309,14 +376,45 @@ impl Router {
         match self.input(py, texts.as_ref(), embeddings.as_ref())? {
             Input::Embeddings(embedding) => {
                 let embedding = embedding.as_slice()?;
-                decide(py, self.core.snapshot(), cost_weight, |snapshot, scratch| {
-                    snapshot.route_embedding(embedding, cost_weight, scratch)
-                })
+                decide(
+                    py,
+                    self.core.snapshot(),
+                    cost_weight,
+                    |snapshot, scratch| snapshot.route_embedding(embedding, cost_weight, scratch),
+                )
             }
             Input::Texts(_) => unreachable!("a native embedder took the first branch"),
         }
     }
 
+    /// Choose the LLM that answers each of many prompts.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    ///     Arrow columns are read in place.
+    /// cost_weight : float or float64[N]
+    ///     As in `route`; one for all prompts or one for each. Default 0.
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    ///
+    /// Returns
+    /// -------
+    /// Decisions
+    ///     Columns `.index`, `.models`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, `.ok`
+    ///     and `.status`. A prompt that cannot be routed has a status other than "ok" and no model.
+    ///
+    /// Raises
+    /// ------
+    /// EmptyPoolError
+    ///     There is no model.
+    /// InvalidArgumentError, ArgumentTypeError
+    ///     Cost weights, embeddings or texts that cannot be used; NaN is named by row and column.
+    ///
+    /// Notes
+    /// -----
+    /// Row by row the same as `route`, bit for bit, on any number of threads. The GIL is released;
+    /// Ctrl-C ends the call.
     #[pyo3(signature = (texts=None, cost_weight=None, *, embeddings=None))]
     fn route_batch<'py>(
         &self,
@@ -344,6 +442,27 @@ impl Router {
         Ok(Decisions { snapshot, rows })
     }
 
+    /// gamma: the predicted loss of every model on every prompt.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    ///
+    /// Returns
+    /// -------
+    /// float32[N, M]
+    ///     Models in index order; NaN in the rows of prompts that cannot be embedded.
+    ///
+    /// Raises
+    /// ------
+    /// EmptyPoolError, InvalidArgumentError, ArgumentTypeError
+    ///     As in `route_batch`.
+    ///
+    /// Notes
+    /// -----
+    /// `route` minimises float64(gamma) + cost_weight * cost over exactly these values. O(N K M).
     #[pyo3(signature = (texts=None, *, embeddings=None))]
     fn predict_loss<'py>(
         &self,
@@ -412,9 +531,15 @@ impl Router {
 
 fn extra(py: Python<'_>, json: &str, tensors: &Bound<'_, PyDict>) -> PyResult<Extra> {
     let json = serde_json::from_str(json).map_err(|e| {
-        to_py(py, &Error::invalid("json", e.to_string(), "a JSON document"))
+        to_py(
+            py,
+            &Error::invalid("json", e.to_string(), "a JSON document"),
+        )
     })?;
-    Ok(Extra { json, tensors: to_tensors(tensors)? })
+    Ok(Extra {
+        json,
+        tensors: to_tensors(tensors)?,
+    })
 }
 
 /// What a file held, before it becomes a router.
@@ -451,7 +576,9 @@ impl Loaded {
     /// The embedder in the file, or None.
     #[getter]
     fn embedder(&self) -> Option<LexicalEmbedder> {
-        self.snapshot.embedder().map(|e| LexicalEmbedder { inner: Arc::clone(e) })
+        self.snapshot.embedder().map(|e| LexicalEmbedder {
+            inner: Arc::clone(e),
+        })
     }
 
     /// The JSON that was written with it.
@@ -477,7 +604,11 @@ fn decide(
     let routed = py.detach(|| {
         SCRATCH.with_borrow_mut(|scratch| {
             let row = route(&snapshot, scratch)?;
-            let phi = snapshot.map().single_nearest().is_none().then(|| scratch.phi().clone());
+            let phi = snapshot
+                .map()
+                .single_nearest()
+                .is_none()
+                .then(|| scratch.phi().clone());
             Ok((row, phi))
         })
     });
@@ -485,9 +616,18 @@ fn decide(
     let Some(choice) = row.choice else {
         let name = status_name(row.status);
         let expected = "text that the embedder knows; `route_batch` gives each row its status";
-        return Err(unroutable(py, &format!("text: {name}; expected {expected}")));
+        return Err(unroutable(
+            py,
+            &format!("text: {name}; expected {expected}"),
+        ));
     };
-    Ok(Decision { snapshot, choice, phi, cost_weight, coverage: row.coverage })
+    Ok(Decision {
+        snapshot,
+        choice,
+        phi,
+        cost_weight,
+        coverage: row.coverage,
+    })
 }
 
 /// Which model answers one prompt.
@@ -641,7 +781,11 @@ impl Decisions {
         py: Python<'py>,
         value: impl Fn(&Row) -> T,
     ) -> Bound<'py, PyArray1<T>> {
-        self.rows.iter().map(value).collect::<Vec<T>>().into_pyarray(py)
+        self.rows
+            .iter()
+            .map(value)
+            .collect::<Vec<T>>()
+            .into_pyarray(py)
     }
 }
 
@@ -666,7 +810,9 @@ impl Decisions {
         let rows = self.rows.iter().map(|row| {
             row.choice.map(|c| {
                 let at = c.model as usize;
-                names[at].get_or_insert_with(|| PyString::new(py, &pool.names()[at])).clone()
+                names[at]
+                    .get_or_insert_with(|| PyString::new(py, &pool.names()[at]))
+                    .clone()
             })
         });
         PyList::new(py, rows.collect::<Vec<_>>())
@@ -712,4 +858,13 @@ impl Decisions {
         let ok = self.rows.iter().filter(|row| row.choice.is_some()).count();
         format!("Decisions({} prompts, {ok} routed)", self.rows.len())
     }
+}
+
+/// Adds this file's part to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Router>()?;
+    m.add_class::<Loaded>()?;
+    m.add_class::<Decision>()?;
+    m.add_class::<Alternative>()?;
+    m.add_class::<Decisions>()
 }

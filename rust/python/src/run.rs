@@ -1,6 +1,6 @@
 //! The one helper that releases the GIL, watches for Ctrl-C and converts errors.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use uniroute_core::Result;
@@ -15,18 +15,24 @@ pub fn detached<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&Run<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
+    let raised = Mutex::new(None);
+    let interrupted = || {
+        Python::attach(|py| match py.check_signals() {
+            Ok(()) => false,
+            Err(error) => {
+                *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                true
+            }
+        })
+    };
     let outcome = py.detach(|| {
-        let raised = RefCell::new(None);
-        let interrupted = || {
-            Python::attach(|py| py.check_signals())
-                .map_err(|error| *raised.borrow_mut() = Some(error))
-                .is_err()
-        };
-        let result = work(&Run {
+        work(&Run {
             threads: num_threads(),
             interrupted: &interrupted,
-        });
-        result.map_err(|error| (error, raised.into_inner()))
+        })
     });
-    outcome.map_err(|(error, raised)| raised.unwrap_or_else(|| to_py(py, &error)))
+    outcome.map_err(|error| {
+        let raised = raised.lock().unwrap_or_else(PoisonError::into_inner).take();
+        raised.unwrap_or_else(|| to_py(py, &error))
+    })
 }

@@ -38,7 +38,11 @@ fn as_array<'py, T: Element + NumpyElement>(
     tensor: &Tensor,
 ) -> Option<PyResult<Bound<'py, PyUntypedArray>>> {
     let values = tensor.values::<T>()?.into_pyarray(py);
-    Some(values.reshape(tensor.shape()).map(|a| a.as_untyped().clone()))
+    Some(
+        values
+            .reshape(tensor.shape())
+            .map(|a| a.as_untyped().clone()),
+    )
 }
 
 /// Arrays by name, as tensors.
@@ -48,7 +52,12 @@ pub fn to_tensors(arrays: &Bound<'_, PyDict>) -> PyResult<BTreeMap<String, Tenso
         let name = name.cast::<PyString>()?.to_str()?.to_owned();
         let tensor = first_of_types!(as_tensor(&array)).ok_or_else(|| {
             let found = format!("{name:?} is a {}", array.get_type());
-            wrong_type(py, "tensors", &found, "NumPy arrays of numbers of a fixed width")
+            wrong_type(
+                py,
+                "tensors",
+                &found,
+                "NumPy arrays of numbers of a fixed width",
+            )
         })?;
         Ok((name, tensor))
     };

@@ -107,7 +107,7 @@ impl<'py> Texts<'py> {
             .into_inner();
         match field.data_type() {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(Self::Arrow(chunks)),
-            DataType::Null if chunks.iter().all(|chunk| chunk.is_empty()) => {
+            DataType::Null if chunks.iter().all(arrow_array::Array::is_empty) => {
                 Ok(Self::Arrow(vec![]))
             }
             other => {
@@ -126,7 +126,7 @@ impl<'py> Texts<'py> {
     pub fn len(&self) -> usize {
         match self {
             Self::Strings(strings) => strings.len(),
-            Self::Arrow(chunks) => chunks.iter().map(|chunk| chunk.len()).sum(),
+            Self::Arrow(chunks) => chunks.iter().map(arrow_array::Array::len).sum(),
         }
     }
 
@@ -135,10 +135,7 @@ impl<'py> Texts<'py> {
         match self {
             Self::Strings(strings) => strings
                 .iter()
-                .map(|string| {
-                    let string = string.as_ref().ok_or(Status::Null)?;
-                    string.to_str().map_err(|_| Status::Invalid)
-                })
+                .map(|string| row(string.as_ref().ok_or(Status::Null)?))
                 .collect(),
             Self::Arrow(chunks) => {
                 let mut rows = Vec::with_capacity(self.len());
@@ -146,7 +143,7 @@ impl<'py> Texts<'py> {
                     match chunk.data_type() {
                         DataType::Utf8 => rows.extend(chunk.as_string::<i32>().iter().map(checked)),
                         DataType::LargeUtf8 => {
-                            rows.extend(chunk.as_string::<i64>().iter().map(checked))
+                            rows.extend(chunk.as_string::<i64>().iter().map(checked));
                         }
                         _ => rows.extend(chunk.as_string_view().iter().map(checked)),
                     }
@@ -155,6 +152,11 @@ impl<'py> Texts<'py> {
             }
         }
     }
+}
+
+/// One string: read through the UTF-8 form that CPython keeps with it.
+pub fn row<'a>(string: &'a Bound<'_, PyString>) -> Result<&'a str, Status> {
+    string.to_str().map_err(|_| Status::Invalid)
 }
 
 /// Arrow promises valid UTF-8 but the column comes from outside: check it before relying on it.

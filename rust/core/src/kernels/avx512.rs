@@ -1,115 +1,226 @@
-//! AVX-512 with VNNI: int8 products, 64 multiplications an instruction.
+//! AVX-512 with VNNI: int8, 64 multiplications an instruction.
 
+#[allow(clippy::wildcard_imports)] // Some forty names, all of them prefixed.
 use std::arch::x86_64::*;
+use std::array;
 
-use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, ROW_FLOOR, ROW_LIMIT, Row};
-use super::portable;
-use super::search::{Candidate, Pick, Task};
-use super::{Isa, Kernels};
+use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
+use super::search::{Candidate, Group, Pick, Task};
+use super::{Costs, Isa, Kernels, Scan, portable};
 
-/// Rows of a register tile: with [`GROUP`] panels, 24 sums, 4 lines and a word fill the registers.
-const ROWS: usize = 6;
-
+// SAFETY (of the whole table): `Kernels::of` hands it out only where the CPU has what `features!`
+// names, which is all that the functions called here ask for.
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     precision: Precision::Int8,
-    squared_distance: |x, c| portable::pairwise(x, c, |x, c| safe(|| unsafe { run(x, c) })),
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
-    scores: |task, scores, lower| unsafe { scores_of(task, scores, lower) },
+    scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
-    weighted_rows: portable::weighted_rows,
-    argmin_cost: portable::argmin_cost,
+    squared_distance: |x, c| unsafe { squared_distance(x, c) },
+    weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
+        weighted_rows(phi_idx, phi_val, psi, out);
+    },
+    argmin: |scan| unsafe { argmin(scan) },
+    objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
 };
-fn safe<T>(f: impl FnOnce() -> T) -> T {
-    f()
+
+/// Whether this CPU has what the functions of this file are compiled for.
+pub fn is_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
+/// Rows of a register tile: with a group's panels, 24 sums, 4 lines and a word of the 32 registers.
+const ROWS: usize = 6;
+
+/// Mask of the first `n` lanes, all of them if there are fewer.
+#[inline]
+fn first_lanes(n: usize) -> __mmask16 {
+    if n >= LANES { !0 } else { !(!0 << n) }
+}
+
+/// Up to 16 values from the start of `x`, zeros after them.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn run(x: &[f32], c: &[f32]) -> f64 {
+fn load(x: &[f32]) -> __m512 {
+    let mask = if x.len() >= LANES {
+        !0
+    } else {
+        !(!0u16 << x.len())
+    };
+    // SAFETY: the mask covers no more than what `x` holds.
+    unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn load16(x: &[f32; LANES]) -> __m512 {
+    // SAFETY: 16 values.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn store16(x: &mut [f32; LANES], values: __m512) {
+    // SAFETY: 16 values.
+    unsafe { _mm512_storeu_ps(x.as_mut_ptr(), values) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn load_line(line: &Line) -> __m512i {
+    // SAFETY: a line is 64 bytes, aligned to 64.
+    unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
+}
+
+/// [`portable::squared_distance`], its eight partial sums in one register.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
+    if let Some(half) = portable::half(x.len()) {
+        let ((x, x_rest), (c, c_rest)) = (x.split_at(half), c.split_at(half));
+        return squared_distance(x, c) + squared_distance(x_rest, c_rest);
+    }
     let (x_chunks, x_rest) = x.as_chunks::<8>();
     let (c_chunks, c_rest) = c.as_chunks::<8>();
     let mut sums = _mm512_setzero_pd();
     for (x, c) in x_chunks.iter().zip(c_chunks) {
+        // SAFETY: 8 values each.
         let (x, c) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(c.as_ptr())) };
         let difference = _mm512_sub_pd(_mm512_cvtps_pd(x), _mm512_cvtps_pd(c));
         sums = _mm512_add_pd(sums, _mm512_mul_pd(difference, difference));
     }
-    let mut r = [0.0f64; 8];
+    let mut r = [0.0; 8];
+    // SAFETY: 8 values.
     unsafe { _mm512_storeu_pd(r.as_mut_ptr(), sums) };
-    let sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
-    portable::tail(sum, x_rest, c_rest)
+    portable::tail(portable::fold(r), x_rest, c_rest)
 }
+
+/// Values that become one register of bytes.
+const WIDE: usize = 4 * LANES;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
+    let (full, rest) = x.as_chunks::<WIDE>();
+    let (centres, last_centre) = packed.centre.as_chunks::<WIDE>().0.split_at(full.len());
+    let (words, last_words) = words.as_chunks_mut::<LANES>().0.split_at_mut(full.len());
+    let last = last_centre.first().map(|centre| (load64(rest), centre));
     let scale = _mm512_set1_ps(packed.shift_scale);
-    let shifted = |at: usize| {
-        let left = x.len() - at;
-        let mask = if left >= LANES { !0 } else { !(!0u16 << left) };
-        let (x, centre) = unsafe {
-            (
-                _mm512_maskz_loadu_ps(mask, x.as_ptr().add(at)),
-                _mm512_loadu_ps(packed.centre.as_ptr().add(at)),
-            )
-        };
-        _mm512_fmsub_ps(x, scale, centre)
-    };
-    // Bits of magnitudes, so that NaN counts as the greatest.
-    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
+
     let mut greatest = _mm512_setzero_si512();
-    let mut squares = _mm512_setzero_ps();
-    for at in (0..x.len()).step_by(LANES) {
-        let y = shifted(at);
-        greatest = _mm512_max_epi32(
-            greatest,
-            _mm512_and_si512(_mm512_castps_si512(y), magnitude),
-        );
-        squares = _mm512_fmadd_ps(y, y, squares);
+    for (x, centre) in full.iter().zip(centres) {
+        greatest = greatest_magnitude(greatest, &shifted(&load64(x), scale, centre));
+    }
+    if let Some((x, centre)) = last {
+        greatest = greatest_magnitude(greatest, &shifted(&x, scale, centre));
     }
     let greatest = f32::from_bits(_mm512_reduce_max_epi32(greatest) as u32);
-    if !(greatest <= ROW_LIMIT) {
-        return None;
+    let (unit, inverse) = packed.unit(greatest)?;
+
+    let mut quantise = Quantise::new(unit, inverse);
+    for ((x, centre), words) in full.iter().zip(centres).zip(words) {
+        quantise.put(&shifted(&load64(x), scale, centre), words);
     }
-    let (unit, inverse) = if greatest < ROW_FLOOR {
-        (0.0, 0.0)
-    } else {
-        (greatest / packed.limit, packed.limit / greatest)
-    };
-    let (unit_v, inverse_v) = (_mm512_set1_ps(unit), _mm512_set1_ps(inverse));
-    let mut residuals = _mm512_setzero_ps();
-    let mut sum = _mm512_setzero_si512();
-    let bytes = words.as_mut_ptr().cast::<i8>();
-    for at in (0..x.len()).step_by(LANES) {
-        let y = shifted(at);
-        let q = _mm512_cvtps_epi32(_mm512_mul_ps(y, inverse_v));
-        let residual = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(q), unit_v, y);
-        residuals = _mm512_fmadd_ps(residual, residual, residuals);
-        sum = _mm512_add_epi32(sum, q);
-        unsafe { _mm_storeu_si128(bytes.add(at).cast(), _mm512_cvtepi32_epi8(q)) };
+    if let Some(((x, centre), words)) = last.zip(last_words.first_mut()) {
+        quantise.put(&shifted(&x, scale, centre), words);
     }
-    Some(Row::new(
-        packed,
-        unit,
-        _mm512_reduce_add_epi32(sum),
-        _mm512_reduce_add_ps(squares),
-        _mm512_reduce_add_ps(residuals),
-    ))
+    let sum = _mm512_reduce_add_epi32(quantise.sum);
+    let squares = _mm512_reduce_add_epi32(quantise.squares) as f32;
+    let residuals = _mm512_reduce_add_ps(quantise.residuals);
+    Some(Row::new(packed, unit, sum, squares, residuals))
+}
+
+/// Up to 64 values from the start of `x`, zeros after them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn load64(x: &[f32]) -> [__m512; 4] {
+    array::from_fn(|i| load(x.get(i * LANES..).unwrap_or_default()))
+}
+
+/// `S x - S mu`, with one rounding.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn shifted(x: &[__m512; 4], scale: __m512, centre: &[f32; WIDE]) -> [__m512; 4] {
+    let centre = centre.as_chunks::<LANES>().0;
+    array::from_fn(|i| _mm512_fmsub_ps(x[i], scale, load16(&centre[i])))
+}
+
+/// The greatest so far, as bits of magnitudes, so that NaN counts as greater than infinity.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn greatest_magnitude(mut greatest: __m512i, y: &[__m512; 4]) -> __m512i {
+    for y in y {
+        let bits = _mm512_and_si512(_mm512_castps_si512(*y), _mm512_set1_epi32(i32::MAX));
+        greatest = _mm512_max_epi32(greatest, bits);
+    }
+    greatest
+}
+
+/// A row as it becomes integers.
+struct Quantise {
+    unit: __m512,
+    inverse: __m512,
+    /// Sums of the integers and of their squares.
+    sum: __m512i,
+    squares: __m512i,
+    /// Sums of the squares of what is lost.
+    residuals: __m512,
+}
+
+impl Quantise {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn new(unit: f32, inverse: f32) -> Self {
+        Self {
+            unit: _mm512_set1_ps(unit),
+            inverse: _mm512_set1_ps(inverse),
+            sum: _mm512_setzero_si512(),
+            squares: _mm512_setzero_si512(),
+            residuals: _mm512_setzero_ps(),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn put(&mut self, y: &[__m512; 4], words: &mut [i32; LANES]) {
+        let mut q = [_mm512_setzero_si512(); 4];
+        for i in 0..4 {
+            q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(y[i], self.inverse));
+            let residual = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(q[i]), self.unit, y[i]);
+            self.residuals = _mm512_fmadd_ps(residual, residual, self.residuals);
+        }
+        // Packing works within quarters of the registers, four values of each at a time.
+        let in_quarters = _mm512_packs_epi16(
+            _mm512_packs_epi32(q[0], q[1]),
+            _mm512_packs_epi32(q[2], q[3]),
+        );
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let bytes = _mm512_permutexvar_epi32(order, in_quarters);
+        let magnitudes = _mm512_abs_epi8(bytes);
+        self.sum = _mm512_dpbusd_epi32(self.sum, _mm512_set1_epi8(1), bytes);
+        self.squares = _mm512_dpbusd_epi32(self.squares, magnitudes, magnitudes);
+        // SAFETY: 64 bytes.
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), bytes) };
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn scores_of(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
     for panel in (0..task.panels).step_by(GROUP) {
         match task.panels - panel {
-            1 => rows::<1>(task, panel, scores, lower),
-            2 => rows::<2>(task, panel, scores, lower),
-            3 => rows::<3>(task, panel, scores, lower),
-            _ => rows::<4>(task, panel, scores, lower),
+            1 => group::<1>(task, panel, scores, lower),
+            2 => group::<2>(task, panel, scores, lower),
+            3 => group::<3>(task, panel, scores, lower),
+            _ => group::<GROUP>(task, panel, scores, lower),
         }
     }
 }
 
+/// All rows against one group, of `P` panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn rows<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], lower: &mut [Lanes]) {
+fn group<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], lower: &mut [Lanes]) {
     for row in (0..task.rows.len()).step_by(ROWS) {
         match task.rows.len() - row {
             1 => tile::<1, P>(task, row, panel, scores, lower),
@@ -117,11 +228,12 @@ fn rows<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], lower
             3 => tile::<3, P>(task, row, panel, scores, lower),
             4 => tile::<4, P>(task, row, panel, scores, lower),
             5 => tile::<5, P>(task, row, panel, scores, lower),
-            _ => tile::<6, P>(task, row, panel, scores, lower),
+            _ => tile::<ROWS, P>(task, row, panel, scores, lower),
         }
     }
 }
 
+/// `R` rows against `P` panels: all sums stay in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn tile<const R: usize, const P: usize>(
     task: &Task<'_>,
@@ -130,57 +242,58 @@ fn tile<const R: usize, const P: usize>(
     scores: &mut [f32],
     lower: &mut [Lanes],
 ) {
-    let packed = task.packed;
-    let steps = packed.steps;
-    let first = task.first + panel;
-    let lines: &[Line] = &packed.lines[first * steps..][..P * steps];
-    let words = &task.words[row * packed.row_stride..][..(R - 1) * packed.row_stride + steps];
-    let rows: &[Row; R] = task.rows[row..][..R].try_into().expect("R rows");
-    let mut sums: [[__m512i; P]; R] = rows.map(|row| [_mm512_set1_epi32(row.start); P]);
+    let steps = task.packed.steps;
+    let lines: [*const Line; P] = array::from_fn(|p| task.panel(panel + p).as_ptr());
+    let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
+    let mut sums: [[__m512i; P]; R] =
+        array::from_fn(|r| [_mm512_set1_epi32(task.rows[row + r].start); P]);
     for step in 0..steps {
-        let line: [__m512i; P] = std::array::from_fn(|p| unsafe {
-            _mm512_load_si512(lines.as_ptr().add(p * steps + step).cast())
-        });
+        // SAFETY: panels and rows are `steps` long. (Indexing would check each of them each time.)
+        let line: [__m512i; P] = array::from_fn(|p| load_line(unsafe { &*lines[p].add(step) }));
         for r in 0..R {
-            let word = unsafe { *words.as_ptr().add(r * packed.row_stride + step) };
-            let word = _mm512_set1_epi32(word);
+            // SAFETY: as above.
+            let word = _mm512_set1_epi32(unsafe { *words[r].add(step) });
             for p in 0..P {
                 sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], line[p], word);
             }
         }
     }
-    let width = task.panels * LANES;
-    let group = &packed.bounds[first / GROUP];
-    let at = first * LANES;
-    let scales = &packed.scales[at..][..P * LANES];
-    let biases = &packed.biases[at..][..P * LANES];
-    for r in 0..R {
-        let scale = _mm512_set1_ps(rows[r].scale);
-        let out = &mut scores[(row + r) * width + panel * LANES..][..P * LANES];
-        let mut greatest = _mm512_set1_ps(f32::MIN);
-        for p in 0..P {
-            unsafe {
-                let product = _mm512_mul_ps(
-                    _mm512_cvtepi32_ps(sums[r][p]),
-                    _mm512_loadu_ps(scales.as_ptr().add(p * LANES)),
-                );
-                let score = _mm512_fmadd_ps(
-                    product,
-                    scale,
-                    _mm512_loadu_ps(biases.as_ptr().add(p * LANES)),
-                );
-                _mm512_storeu_ps(out.as_mut_ptr().add(p * LANES), score);
-                greatest = _mm512_max_ps(greatest, score);
-            }
-        }
-        let lower = &mut lower[row + r];
-        let bound = _mm512_set1_ps(rows[r].bound(group));
-        unsafe {
-            let so_far = _mm512_load_ps(lower.0.as_ptr());
-            let so_far = _mm512_max_ps(so_far, _mm512_sub_ps(greatest, bound));
-            _mm512_store_ps(lower.0.as_mut_ptr(), so_far);
-        }
+    let group = Group::<P>::of(task, panel);
+    for (r, sums) in sums.iter().enumerate() {
+        let at = row + r;
+        let scores = task.scores_at::<P>(scores, at, panel);
+        finish(&group, &task.rows[at], sums, scores, &mut lower[at]);
     }
+}
+
+/// From int32 sums to scores, and to the greatest lower bounds.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn finish<const P: usize>(
+    group: &Group<'_, P>,
+    row: &Row,
+    sums: &[__m512i; P],
+    scores: &mut [[f32; LANES]; P],
+    lower: &mut Lanes,
+) {
+    let scale = _mm512_set1_ps(row.scale);
+    let bias_weight = _mm512_set1_ps(row.bias_weight);
+    let price_weight = _mm512_set1_ps(row.price_weight);
+    let mut greatest = _mm512_set1_ps(f32::MIN);
+    for p in 0..P {
+        let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[p]), load16(&group.scales[p]));
+        let mut bias = load16(&group.biases[p]);
+        if let Some(prices) = group.prices {
+            let price = _mm512_mul_ps(load16(&prices[p]), price_weight);
+            bias = _mm512_fmadd_ps(bias, bias_weight, price);
+        }
+        let score = _mm512_fmadd_ps(product, scale, bias);
+        store16(&mut scores[p], score);
+        greatest = _mm512_max_ps(greatest, score);
+    }
+    let certain = _mm512_sub_ps(greatest, _mm512_set1_ps(row.bound(group.bound)));
+    let so_far = load16(&lower.0);
+    store16(&mut lower.0, _mm512_max_ps(so_far, certain));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -188,17 +301,121 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
     for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
         let bound = pick.row.bound(&pick.bounds[g]);
         let least = _mm512_set1_ps(pick.lower - bound);
-        let mut mask = 0u64;
-        for (p, scores) in scores.chunks_exact(LANES).enumerate() {
-            let scores = unsafe { _mm512_loadu_ps(scores.as_ptr()) };
-            let passes = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(scores, least);
-            mask |= u64::from(passes) << (p * LANES);
+        let mut passing = 0u64;
+        for (p, scores) in scores.as_chunks::<LANES>().0.iter().enumerate() {
+            let passes = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(load16(scores), least);
+            passing |= u64::from(passes) << (p * LANES);
         }
-        while mask != 0 {
-            let lane = mask.trailing_zeros();
-            let index = pick.first + (g * GROUP * LANES) as u32 + lane;
-            out.push((index, scores[lane as usize] + bound));
-            mask &= mask - 1;
+        while passing != 0 {
+            let lane = passing.trailing_zeros() as usize;
+            out.push((
+                pick.first + (g * GROUP * LANES + lane) as u32,
+                scores[lane] + bound,
+            ));
+            passing &= passing - 1;
+        }
+    }
+}
+
+/// Columns summed in registers at a time: enough sums to hide the latency of an addition.
+const STRIP: usize = 8 * LANES;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+    let m = out.len();
+    for (s, out) in out.chunks_mut(STRIP).enumerate() {
+        // Masks of the columns that exist, none in registers past the last.
+        let masks: [__mmask16; 8] =
+            array::from_fn(|i| first_lanes(out.len().saturating_sub(i * LANES)));
+        let mut sums = [_mm512_setzero_ps(); 8];
+        for (&k, &phi) in phi_idx.iter().zip(phi_val) {
+            let row = &psi[k as usize * m + s * STRIP..][..out.len()];
+            let phi = _mm512_set1_ps(phi);
+            for i in 0..8 {
+                // SAFETY: the mask covers no column past the end of the row.
+                let psi = unsafe {
+                    _mm512_maskz_loadu_ps(masks[i], row.as_ptr().wrapping_add(i * LANES))
+                };
+                sums[i] = _mm512_add_ps(sums[i], _mm512_mul_ps(phi, psi));
+            }
+        }
+        for i in 0..8 {
+            // SAFETY: as above.
+            unsafe {
+                let to = out.as_mut_ptr().wrapping_add(i * LANES);
+                _mm512_mask_storeu_ps(to, masks[i], sums[i]);
+            }
+        }
+    }
+}
+
+/// Objectives and costs of eight LLMs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn eight(scan: &Scan<'_>, first: usize) -> (__m512d, __m512d) {
+    let (gamma, costs, cost_weight) = scan.parts();
+    let mask = first_lanes(gamma.len() - first) as __mmask8;
+    // SAFETY: the mask covers no LLM past the last, and all arrays have one value per LLM.
+    let single = |values: &[f32]| unsafe {
+        _mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, values.as_ptr().add(first)))
+    };
+    // SAFETY: as above.
+    let double =
+        |values: &[f64]| unsafe { _mm512_maskz_loadu_pd(mask, values.as_ptr().add(first)) };
+    let cost = match costs {
+        Costs::Given(costs) => double(costs),
+        Costs::Metered {
+            in_prices,
+            out_prices,
+            tokens_in,
+            tokens_out,
+        } => _mm512_add_pd(
+            _mm512_mul_pd(double(in_prices), _mm512_set1_pd(tokens_in)),
+            _mm512_mul_pd(double(out_prices), single(tokens_out)),
+        ),
+    };
+    let weighted = _mm512_mul_pd(_mm512_set1_pd(cost_weight), cost);
+    (_mm512_add_pd(single(gamma), weighted), cost)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn argmin(scan: &Scan<'_>) -> Option<u32> {
+    // Per lane: the least objective so far, its cost, and where.
+    let mut objectives = _mm512_set1_pd(f64::INFINITY);
+    let mut costs = _mm512_set1_pd(f64::INFINITY);
+    let mut starts = _mm512_set1_epi64(-1);
+    for first in (0..scan.len()).step_by(8) {
+        let (objective, cost) = eight(scan, first);
+        let lower = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(objective, objectives);
+        let ties = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(objective, objectives);
+        let cheaper = _mm512_mask_cmp_pd_mask::<_CMP_LT_OQ>(ties, cost, costs);
+        let better = (lower | cheaper) & scan.octet(first);
+        objectives = _mm512_mask_mov_pd(objectives, better, objective);
+        costs = _mm512_mask_mov_pd(costs, better, cost);
+        starts = _mm512_mask_set1_epi64(starts, better, first as i64);
+    }
+    let mut at = [0i64; 8];
+    // SAFETY: 8 values.
+    unsafe { _mm512_storeu_si512(at.as_mut_ptr().cast(), starts) };
+    let winners = (0..8)
+        .filter(|&lane| at[lane] >= 0)
+        .map(|lane| at[lane] as usize + lane);
+    // No lane has one where nothing is less than infinity: then the definition says.
+    scan.best_of(winners)
+        .or_else(|| scan.best_of(0..scan.len()))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    for (i, out) in out.chunks_mut(8).enumerate() {
+        let first = first + 8 * i;
+        let (objective, _) = eight(scan, first);
+        let taking_part =
+            _mm512_mask_mov_pd(_mm512_set1_pd(f64::NAN), scan.octet(first), objective);
+        // SAFETY: the mask covers what `out` holds.
+        unsafe {
+            let mask = first_lanes(out.len()) as __mmask8;
+            _mm512_mask_storeu_pd(out.as_mut_ptr(), mask, taking_part);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! AVX2: as with AVX-512, on half the width. The product of four rows is made of two instructions,
 //! whose 16-bit half sums cannot overflow: 2 x 127 x 128 < 2^15.
 
+#[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
 use super::lexical::{BLOCK, Classes, Lexical, WINDOW, Work, check};
@@ -38,7 +39,11 @@ impl Lexical for Avx2 {
         for &row in rows {
             for column in (0..dim).step_by(64) {
                 // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().wrapping_add(row as usize * dim + column)) };
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(
+                        table.as_ptr().wrapping_add(row as usize * dim + column),
+                    );
+                };
             }
         }
     }

@@ -1,6 +1,7 @@
 //! AVX-512: a block is classified by mask comparisons, and four rows are added by one VNNI product
 //! a lane once their bytes are interleaved.
 
+#[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
 use super::lexical::{BLOCK, Classes, Lexical, WINDOW, Work, check};
@@ -38,7 +39,11 @@ impl Lexical for Avx512 {
         for &row in rows {
             for column in (0..dim).step_by(64) {
                 // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().wrapping_add(row as usize * dim + column)) };
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(
+                        table.as_ptr().wrapping_add(row as usize * dim + column),
+                    );
+                };
             }
         }
     }

@@ -102,11 +102,13 @@ impl Precision {
 #[derive(Clone, Copy, Default)]
 pub struct Bound {
     /// Times `|y'|`: residual norms and float32 rounding.
-    pub per_norm: f32,
+    pub norm: f32,
     /// Times `|r|`: norms of the vectors.
-    pub per_residual: f32,
-    /// Rounding of the biases, underflow.
-    pub constant: f32,
+    pub residual: f32,
+    /// Times the weight of the biases: their rounding.
+    pub bias: f32,
+    /// Times the weight of the prices: their rounding.
+    pub price: f32,
 }
 
 /// Vectors quantised and packed.
@@ -115,9 +117,9 @@ pub struct Packed {
     pub precision: Precision,
     /// Number of vectors.
     pub count: usize,
-    /// Words in a panel's vector, lines in a panel.
+    /// Words in a vector, lines in a panel.
     pub steps: usize,
-    /// Words from one quantised row to the next: the steps, and room for whole vectors of 16.
+    /// Words from one quantised row to the next: the steps, and room for whole registers.
     pub row_stride: usize,
     /// Greatest quantised magnitude.
     pub limit: f32,
@@ -127,14 +129,16 @@ pub struct Packed {
     pub scales: Vec<f32>,
     /// Added to the scaled product, one per lane; hugely negative past the last vector.
     pub biases: Vec<f32>,
+    /// Added too, times the row's price weight, one per lane; empty where there are none.
+    pub prices: Vec<f32>,
     /// One per group.
     pub bounds: Vec<Bound>,
     /// `S`.
     pub shift_scale: f32,
-    /// `mu * S`, zero-padded to a multiple of 16.
+    /// `mu S`, zero-padded to a multiple of 64.
     pub centre: Vec<f32>,
-    /// `max_k |e_k|^2`, rounded up.
-    pub longest_squared: f32,
+    /// Part of every row's slack: `2^-45 max_k |e_k|^2`, and more than what underflows.
+    pub slack: f32,
 }
 
 /// A row quantised: its words are kept by the caller.
@@ -144,78 +148,101 @@ pub struct Row {
     pub scale: f32,
     /// At what the int32 sums start.
     pub start: i32,
-    /// At least `|y'|` and `|y|`.
+    /// At least `|y'|`.
     pub norm: f32,
     /// At least `|r|`.
     pub residual: f32,
     /// The part of the bound that is the same for every vector.
     pub slack: f32,
+    /// What the biases are multiplied by (where there are prices; else they count once).
+    pub bias_weight: f32,
+    /// What the prices are multiplied by.
+    pub price_weight: f32,
 }
 
 impl Row {
-    /// From what a kernel measures: the greatest magnitude of `y`, and the sums of squares of `y`
-    /// and of `y - y'`.
+    /// From what a kernel measures: the sum of the quantised coordinates and that of their squares,
+    /// and the sum of the squares of `y - y'`.
     pub fn new(packed: &Packed, scale: f32, sum: i32, squares: f32, residuals: f32) -> Self {
         const MEASURED: f32 = 1.0 + 1.0 / 1024.0;
         let underflow = 2f32.powi(-54);
-        let norm = squares.sqrt() * MEASURED + underflow;
-        let residual = residuals.sqrt() * MEASURED + underflow + norm * 2f32.powi(-22);
+        let norm = scale * squares.sqrt() * MEASURED + underflow;
+        let residual = residuals.sqrt() * MEASURED + underflow + norm * 2f32.powi(-21);
+        let length = norm + residual;
         Self {
             scale,
             start: match packed.precision {
                 Precision::Int8 => -128 * sum,
                 Precision::Int16 => 0,
             },
-            norm: norm + residual,
+            norm,
             residual,
-            slack: (norm * norm + packed.longest_squared) * 2f32.powi(-45),
+            slack: length * length * 2f32.powi(-45) + packed.slack,
+            bias_weight: 1.0,
+            price_weight: 0.0,
         }
     }
 
     /// How far the scores of a group may be from the truth.
     #[inline]
     pub fn bound(&self, group: &Bound) -> f32 {
-        self.norm * group.per_norm
-            + self.residual * group.per_residual
-            + (group.constant + self.slack)
+        self.norm * group.norm
+            + self.residual * group.residual
+            + self.bias_weight * group.bias
+            + self.price_weight * group.price
+            + self.slack
     }
 }
 
-/// Greatest magnitude of a row that is quantised, in shifted and scaled coordinates.
-pub const ROW_LIMIT: f32 = 1_099_511_627_776.0; // 2^40
-/// Rows below this are all residual: one unit would underflow.
-pub const ROW_FLOOR: f32 = 1.0 / ROW_LIMIT / ROW_LIMIT;
+/// The power of two that brings `length` to between 1 and 2, or as near as float32 allows.
+pub fn power_for(length: f64) -> f32 {
+    let exponent = if length > 0.0 {
+        length.log2().floor() as i32
+    } else {
+        0
+    };
+    2f32.powi((-exponent).clamp(-126, 126))
+}
 
 impl Packed {
-    /// Packs `data`, row-major `K x D`, finite; `None` above [`MAX_DIM`].
-    pub fn new(data: &[f32], dim: usize, precision: Precision) -> Option<Self> {
-        if dim > MAX_DIM {
-            return None;
-        }
-        let count = data.len() / dim;
+    /// Packs centroids, `data`, row-major `K x D`, finite; `None` above [`MAX_DIM`].
+    pub fn centroids(data: &[f32], dim: usize, precision: Precision) -> Option<Self> {
         let mean = mean_row(data, dim);
-        let shifted = |row: &[f32], out: &mut [f64]| {
+        let shifted = |row: &[f32], scale: f64, out: &mut [f64]| {
             for ((out, &c), &mu) in out.iter_mut().zip(row).zip(&mean) {
-                *out = f64::from(c) - f64::from(mu);
+                *out = (f64::from(c) - f64::from(mu)) * scale;
             }
         };
         let mut e = vec![0.0f64; dim];
         let longest = data.chunks_exact(dim).fold(0.0f64, |longest, row| {
-            shifted(row, &mut e);
-            longest.max(dot(&e))
+            shifted(row, 1.0, &mut e);
+            longest.max(squared_norm(&e))
         });
-        let exponent = if longest > 0.0 {
-            longest.sqrt().log2().floor() as i32
-        } else {
-            0
-        };
-        let power = (-exponent).clamp(-126, 126);
-        let scale = 2f64.powi(power);
+        let power = power_for(longest.sqrt());
+        let scale = f64::from(power);
 
+        let mut packed = Self::empty(data.len() / dim, dim, precision)?;
+        packed.shift_scale = power;
+        for (out, &mu) in packed.centre.iter_mut().zip(&mean) {
+            *out = mu * power;
+        }
+        packed.slack += round_up(longest * scale * scale * 2f64.powi(-45));
+        for (k, row) in data.chunks_exact(dim).enumerate() {
+            shifted(row, scale, &mut e);
+            packed.put(k, &e, -0.5 * squared_norm(&e), 0.0);
+        }
+        Some(packed)
+    }
+
+    /// Room for `count` vectors; `None` above [`MAX_DIM`].
+    pub fn empty(count: usize, dim: usize, precision: Precision) -> Option<Self> {
+        if dim > MAX_DIM {
+            return None;
+        }
         let panels = count.div_ceil(LANES);
         let steps = dim.div_ceil(precision.per_word());
-        let padded = dim.next_multiple_of(LANES);
-        let mut packed = Self {
+        let padded = dim.next_multiple_of(4 * LANES);
+        Some(Self {
             precision,
             count,
             steps,
@@ -224,24 +251,33 @@ impl Packed {
             lines: vec![Line([[0; 4]; LANES]); panels * steps],
             scales: vec![0.0; panels * LANES],
             biases: vec![f32::MIN; panels * LANES],
+            prices: Vec::new(),
             bounds: vec![Bound::default(); panels.div_ceil(GROUP)],
-            shift_scale: 2f32.powi(power),
+            shift_scale: 1.0,
             centre: vec![0.0; padded],
-            longest_squared: round_up(longest * scale * scale),
-        };
-        for (out, &mu) in packed.centre.iter_mut().zip(&mean) {
-            *out = mu * packed.shift_scale;
-        }
-        for (k, row) in data.chunks_exact(dim).enumerate() {
-            shifted(row, &mut e);
-            e.iter_mut().for_each(|v| *v *= scale);
-            packed.put(k, &e);
-        }
-        Some(packed)
+            slack: 2f32.powi(-80),
+        })
     }
 
-    /// Quantises vector `k` into its lane and widens its group's bound.
-    fn put(&mut self, k: usize, e: &[f64]) {
+    /// For a row whose greatest magnitude is `greatest`: what one quantised unit stands for, and the
+    /// inverse. Zeros where a unit would underflow (the row is all residual then); `None` where no
+    /// bound holds, also for NaN.
+    #[inline]
+    pub fn unit(&self, greatest: f32) -> Option<(f32, f32)> {
+        const LIMIT: f32 = (1u64 << 40) as f32;
+        const FLOOR: f32 = 1.0 / LIMIT / LIMIT;
+        if greatest < FLOOR {
+            Some((0.0, 0.0))
+        } else if greatest <= LIMIT {
+            Some((greatest / self.limit, self.limit / greatest))
+        } else {
+            None
+        }
+    }
+
+    /// Quantises vector `k` into its lane and widens its group's bound, where the product with a
+    /// row `y` may err by another `extra |y|`.
+    pub fn put(&mut self, k: usize, e: &[f64], bias: f64, extra: f64) {
         let greatest = e.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         let mut unit = (greatest / f64::from(self.limit)) as f32;
         if unit < f32::MIN_POSITIVE {
@@ -273,21 +309,40 @@ impl Packed {
             }
         }
         self.scales[k] = unit;
-        self.biases[k] = (-0.5 * squares) as f32;
+        self.biases[k] = bias as f32;
 
-        let rounding = 2f64.powi(-21);
         let norm = squares.sqrt() * (1.0 + 2f64.powi(-40));
         let residual = residuals.sqrt() * (1.0 + 2f64.powi(-40)) + norm * 2f64.powi(-50);
         let bound = &mut self.bounds[panel / GROUP];
-        let widen =
-            |to: &mut f32, value: f64| *to = to.max(round_up(value * (1.0 + 2f64.powi(-20))));
-        widen(&mut bound.per_norm, residual + (norm + residual) * rounding);
-        widen(&mut bound.per_residual, norm);
         widen(
-            &mut bound.constant,
-            squares * 0.5 * rounding + 2f64.powi(-80),
+            &mut bound.norm,
+            residual + (norm + residual) * ARITHMETIC + extra,
         );
+        widen(&mut bound.residual, norm);
+        widen(&mut bound.bias, bias.abs() * ARITHMETIC);
     }
+
+    /// Sets the prices, one per vector.
+    pub fn set_prices(&mut self, prices: impl ExactSizeIterator<Item = f64>) {
+        self.prices.clear();
+        self.prices.resize(self.scales.len(), 0.0);
+        for bound in &mut self.bounds {
+            bound.price = 0.0;
+        }
+        for (k, price) in prices.enumerate() {
+            self.prices[k] = price as f32;
+            let bound = &mut self.bounds[k / LANES / GROUP];
+            widen(&mut bound.price, price.abs() * ARITHMETIC);
+        }
+    }
+}
+
+/// Float32 arithmetic on a score, relative to the magnitudes that go into it.
+const ARITHMETIC: f64 = 1.0 / (1 << 21) as f64;
+
+/// Raises `bound` to `value`, with room for the rounding of sums that it goes into.
+fn widen(bound: &mut f32, value: f64) {
+    *bound = bound.max(round_up(value * (1.0 + 2f64.powi(-20))));
 }
 
 /// The vectors' mean, summed in float64.
@@ -302,7 +357,7 @@ fn mean_row(data: &[f32], dim: usize) -> Vec<f32> {
     sum.into_iter().map(|sum| (sum / n) as f32).collect()
 }
 
-fn dot(e: &[f64]) -> f64 {
+fn squared_norm(e: &[f64]) -> f64 {
     e.iter().map(|v| v * v).sum()
 }
 

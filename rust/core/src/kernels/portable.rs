@@ -1,8 +1,8 @@
 //! Plain Rust: the definition that the other instruction sets are held to.
 
-use super::packed::{GROUP, LANES, Lanes, Packed, Precision, ROW_FLOOR, ROW_LIMIT, Row};
-use super::search::{Candidate, Pick, Task};
-use super::{Isa, Kernels};
+use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
+use super::search::{Candidate, Group, Pick, Task};
+use super::{Isa, Kernels, Scan};
 
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
@@ -12,7 +12,8 @@ pub static KERNELS: Kernels = Kernels {
     scores,
     pick,
     weighted_rows,
-    argmin_cost,
+    argmin,
+    objectives,
 };
 
 /// Longest run that is summed without being split, as in NumPy.
@@ -26,20 +27,10 @@ const SUMS: usize = 8;
 /// order; more by halves, split at a multiple of 8. Following it makes "equal to float64 brute
 /// force" a statement about bits, in which permuted coordinates do not tie by chance.
 pub fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
-    pairwise(x, c, run)
-}
-
-/// Splits as NumPy does and sums each run of at most 128 terms with `run`.
-pub fn pairwise(x: &[f32], c: &[f32], run: fn(&[f32], &[f32]) -> f64) -> f64 {
-    let n = x.len();
-    if n <= BLOCK {
-        return run(x, c);
+    if let Some(half) = half(x.len()) {
+        let ((x, x_rest), (c, c_rest)) = (x.split_at(half), c.split_at(half));
+        return squared_distance(x, c) + squared_distance(x_rest, c_rest);
     }
-    let half = n / 2 - n / 2 % SUMS;
-    pairwise(&x[..half], &c[..half], run) + pairwise(&x[half..], &c[half..], run)
-}
-
-fn run(x: &[f32], c: &[f32]) -> f64 {
     let (x_chunks, x_rest) = x.as_chunks::<SUMS>();
     let (c_chunks, c_rest) = c.as_chunks::<SUMS>();
     let mut r = [0.0f64; SUMS];
@@ -48,8 +39,18 @@ fn run(x: &[f32], c: &[f32]) -> f64 {
             *r += square(x, c);
         }
     }
-    let sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
-    tail(sum, x_rest, c_rest)
+    tail(fold(r), x_rest, c_rest)
+}
+
+/// Where NumPy splits a sum of `n` terms in two, if it does.
+#[inline]
+pub fn half(n: usize) -> Option<usize> {
+    (n > BLOCK).then_some(n / 2 - n / 2 % SUMS)
+}
+
+/// The sum of the partial sums of a run, in NumPy's order.
+pub fn fold(r: [f64; SUMS]) -> f64 {
+    ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
 }
 
 /// Adds the terms that fill no chunk, in order.
@@ -64,7 +65,7 @@ fn square(x: f32, c: f32) -> f64 {
     difference * difference
 }
 
-pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
     let m = out.len();
     out.fill(0.0);
     for (&k, &phi) in phi_idx.iter().zip(phi_val) {
@@ -75,22 +76,18 @@ pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f
     }
 }
 
-pub fn argmin_cost(
-    gamma: &[f32],
-    costs: &[f64],
-    cost_weight: f64,
-    mask: Option<&[u64]>,
-) -> Option<u32> {
-    let mut best: Option<(f64, f64, usize)> = None;
-    for (m, (&gamma, &cost)) in gamma.iter().zip(costs).enumerate() {
-        let score = f64::from(gamma) + cost_weight * cost;
-        let takes_part = mask.is_none_or(|mask| mask[m / 64] >> (m % 64) & 1 == 1);
-        let wins = best.is_none_or(|(s, c, _)| score < s || (score == s && cost < c));
-        if takes_part && wins && !score.is_nan() {
-            best = Some((score, cost, m));
-        }
+fn argmin(scan: &Scan<'_>) -> Option<u32> {
+    scan.best_of(0..scan.len())
+}
+
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    for (m, out) in (first..).zip(out) {
+        *out = if scan.takes_part(m) {
+            scan.objective(m)
+        } else {
+            f64::NAN
+        };
     }
-    best.map(|(_, _, m)| m as u32)
 }
 
 /// Quantises `S (x - mu)`; `None` if it is too long for the bound to hold, or not finite.
@@ -104,20 +101,13 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     // Bits of magnitudes, so that NaN counts as the greatest.
     let greatest = shifted().fold(0, |greatest, y| greatest.max(y.to_bits() & 0x7fff_ffff));
     let greatest = f32::from_bits(greatest);
-    if greatest.is_nan() || greatest > ROW_LIMIT {
-        return None;
-    }
-    let (unit, inverse) = if greatest < ROW_FLOOR {
-        (0.0, 0.0)
-    } else {
-        (greatest / packed.limit, packed.limit / greatest)
-    };
+    let (unit, inverse) = packed.unit(greatest)?;
     let (mut squares, mut residuals) = ([0.0f32; LANES], [0.0f32; LANES]);
     words.fill(0);
     for (i, y) in shifted().enumerate() {
         let q = (y * inverse).round_ties_even();
         let residual = y - q * unit;
-        squares[i % LANES] += y * y;
+        squares[i % LANES] += q * q;
         residuals[i % LANES] += residual * residual;
         words[i / 2] |= i32::from(q as i16 as u16) << (i % 2 * 16);
     }
@@ -131,35 +121,35 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
 }
 
 fn scores(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
-    let packed = task.packed;
-    let width = task.panels * LANES;
     for panel in 0..task.panels {
-        let first = task.first + panel;
-        let lines = &packed.lines[first * packed.steps..][..packed.steps];
+        let group = Group::<1>::of(task, panel);
         for (i, row) in task.rows.iter().enumerate() {
-            let words = &task.words[i * packed.row_stride..][..packed.steps];
-            let mut sums = [0i32; LANES];
-            for (line, word) in lines.iter().zip(words) {
-                let (a, b) = (*word as i16, (*word >> 16) as i16);
-                for (sum, v) in sums.iter_mut().zip(&line.0) {
-                    let (c, d) = (
-                        i16::from_ne_bytes([v[0], v[1]]),
-                        i16::from_ne_bytes([v[2], v[3]]),
-                    );
-                    *sum += i32::from(a) * i32::from(c) + i32::from(b) * i32::from(d);
-                }
-            }
-            let bound = row.bound(&packed.bounds[first / GROUP]);
-            let out = &mut scores[i * width + panel * LANES..][..LANES];
-            let lower = &mut lower[i].0;
+            let sums = products(task.panel(panel), task.row_words(i));
+            let [scores] = task.scores_at::<1>(scores, i, panel);
+            let bound = row.bound(group.bound);
             for lane in 0..LANES {
-                let at = first * LANES + lane;
-                let score = sums[lane] as f32 * packed.scales[at] * row.scale + packed.biases[at];
-                out[lane] = score;
-                lower[lane] = lower[lane].max(score - bound);
+                let mut bias = group.biases[0][lane];
+                if let Some([prices]) = group.prices {
+                    bias = bias * row.bias_weight + prices[lane] * row.price_weight;
+                }
+                scores[lane] = sums[lane] as f32 * group.scales[0][lane] * row.scale + bias;
+                lower[i].0[lane] = lower[i].0[lane].max(scores[lane] - bound);
             }
         }
     }
+}
+
+/// Products of one row with the vectors of one panel, int16.
+fn products(lines: &[Line], words: &[i32]) -> [i32; LANES] {
+    let mut sums = [0; LANES];
+    for (line, &word) in lines.iter().zip(words) {
+        let (a, b) = (word as i16, (word >> 16) as i16);
+        for (sum, &[c0, c1, d0, d1]) in sums.iter_mut().zip(&line.0) {
+            let (c, d) = (i16::from_ne_bytes([c0, c1]), i16::from_ne_bytes([d0, d1]));
+            *sum += i32::from(a) * i32::from(c) + i32::from(b) * i32::from(d);
+        }
+    }
+    sums
 }
 
 fn pick(pick: &Pick<'_>, out: &mut Vec<Candidate>) {

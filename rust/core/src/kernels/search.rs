@@ -1,7 +1,7 @@
 //! Which packed vectors a row's answer can be: the candidates that the bound does not rule out.
 
 use super::Kernels;
-use super::packed::{Bound, GROUP, LANES, Lanes, Packed, Row};
+use super::packed::{Bound, GROUP, LANES, Lanes, Line, Packed, Row};
 
 /// Panels scored before candidates are picked, so that their scores stay in L2.
 const RUN: usize = 64;
@@ -21,6 +21,66 @@ pub struct Task<'a> {
     pub rows: &'a [Row],
     /// Their words, `packed.row_stride` apart.
     pub words: &'a [i32],
+}
+
+impl Task<'_> {
+    /// Lines of a panel, counted from the run's first.
+    #[inline]
+    pub fn panel(&self, panel: usize) -> &[Line] {
+        let steps = self.packed.steps;
+        &self.packed.lines[(self.first + panel) * steps..][..steps]
+    }
+
+    /// Words of a row.
+    #[inline]
+    pub fn row_words(&self, row: usize) -> &[i32] {
+        &self.words[row * self.packed.row_stride..][..self.packed.steps]
+    }
+
+    /// Where the scores of a row against `P` panels go.
+    #[inline]
+    pub fn scores_at<'s, const P: usize>(
+        &self,
+        scores: &'s mut [f32],
+        row: usize,
+        panel: usize,
+    ) -> &'s mut [[f32; LANES]; P] {
+        let at = row * self.panels + panel;
+        scores.as_chunks_mut::<LANES>().0[at..]
+            .first_chunk_mut()
+            .expect("P panels")
+    }
+}
+
+/// What turns the sums of `P` panels of one group into scores.
+pub struct Group<'a, const P: usize> {
+    /// See [`Packed::scales`].
+    pub scales: &'a [[f32; LANES]; P],
+    /// See [`Packed::biases`].
+    pub biases: &'a [[f32; LANES]; P],
+    /// See [`Packed::prices`].
+    pub prices: Option<&'a [[f32; LANES]; P]>,
+    /// The group's bound.
+    pub bound: &'a Bound,
+}
+
+impl<'a, const P: usize> Group<'a, P> {
+    /// Of the panels that start at `panel`, counted from the run's first.
+    #[inline]
+    pub fn of(task: &Task<'a>, panel: usize) -> Self {
+        let packed = task.packed;
+        let first = task.first + panel;
+        let lanes = |values: &'a [f32]| {
+            let chunks = values.as_chunks::<LANES>().0.get(first..)?;
+            chunks.first_chunk::<P>()
+        };
+        Self {
+            scales: lanes(&packed.scales).expect("P panels"),
+            biases: lanes(&packed.biases).expect("P panels"),
+            prices: lanes(&packed.prices),
+            bound: &packed.bounds[first / GROUP],
+        }
+    }
 }
 
 /// A vector that may be the answer: its index and the upper bound of its score.

@@ -318,7 +318,7 @@ impl<'a> Features<'a> {
     /// The ids of the features that end in the next tokens, repeats included, the unigrams first;
     /// `None` at the end of the text.
     #[inline(always)]
-    pub fn next<L: Lexical>(&mut self) -> Option<&[u32]> {
+    pub fn next_chunk<L: Lexical>(&mut self) -> Option<&[u32]> {
         let Buffers { hashes, ids } = &mut *self.buffers;
         let (_, tokens) = hashes[0].split_first_chunk_mut::<1>()?;
         let n = self.tokens.fill::<L>(tokens.first_chunk_mut()?);
@@ -349,7 +349,7 @@ pub fn collect_ids(text: &str, order: usize, ids: &mut Vec<u32>, buffers: &mut B
         type Output = ();
         #[inline(always)]
         fn run<L: Lexical>(mut self) {
-            while let Some(ids) = self.0.next::<L>() {
+            while let Some(ids) = self.0.next_chunk::<L>() {
                 self.1.extend_from_slice(ids);
             }
         }

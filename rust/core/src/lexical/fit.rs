@@ -104,9 +104,9 @@ impl Work for Count<'_> {
     #[inline(always)]
     fn run<L: Lexical>(self) {
         let idf = self.vocabulary.idf();
-        let (_, rows, weights) = self
-            .counter
-            .count::<L>(self.text, self.order, self.vocabulary, |_| ());
+        let (_, rows, weights) =
+            self.counter
+                .count::<L>(self.text, self.order, self.vocabulary, |_| ());
         self.entries.extend(
             rows.iter().zip(weights).map(|(&row, &weight)| {
                 (row as i32, f32::from(weight) * f32::from(idf[row as usize]))

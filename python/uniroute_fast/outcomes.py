@@ -1,0 +1,132 @@
+"""Losses of LLMs on prompts: what is known before routing starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDArray[np.float64]:
+    """Return losses as float64[prompts, models], checked.
+
+    Parameters
+    ----------
+    argument : str
+        Name of the caller's argument, for the message.
+    losses : array-like [prompts, models]
+        Values in [0, 1]; NaN = not run.
+    rows : int, optional
+        How many prompts there must be.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Not an array of real numbers.
+    InvalidArgumentError
+        Another shape, or a value outside [0, 1].
+    """
+    array: NDArray[Any] = np.asarray(losses)
+    if array.dtype.kind not in "biuf":
+        raise ArgumentTypeError(
+            f"{argument}: dtype {array.dtype}; expected real numbers in [0, 1], NaN = not run"
+        )
+    if array.ndim != 2:
+        raise InvalidArgumentError(
+            f"{argument}: shape {array.shape}; expected two dimensions, [prompts, models]"
+        )
+    if rows is not None and len(array) != rows:
+        raise InvalidArgumentError(
+            f"{argument}: {len(array)} rows; expected one for each of the {rows} texts"
+        )
+    array = array.astype(np.float64)
+    outside = np.argwhere((array < 0) | (array > 1))
+    if len(outside):
+        row, column = outside[0]
+        raise InvalidArgumentError(
+            f"{argument}: {array[row, column]:g} in row {row}, column {column}; "
+            "expected losses in [0, 1], NaN = not run"
+        )
+    return array
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Losses of already-evaluated LLMs on the prompts that a router is fitted on.
+
+    Parameters
+    ----------
+    losses : array-like [prompts, models]
+        Loss of each LLM on each prompt, in [0, 1], lower is better; NaN = not run.
+    names : sequence of str, optional
+        Their names; informative only: seen LLMs do not join the pool.
+    costs : float array-like [models], optional
+        Their costs per prompt, finite, 0 or more. With them the router's settings are chosen for
+        quality at every cost; without, for quality alone.
+
+    Raises
+    ------
+    ArgumentTypeError, InvalidArgumentError
+        Losses, names or costs of another type, shape or range; an LLM without any outcome.
+
+    Examples
+    --------
+    >>> import uniroute_fast as uf
+    >>> uf.Outcomes([[0.0, 1.0], [1.0, float("nan")]], names=["small", "large"]).n_models
+    2
+    """
+
+    losses: NDArray[np.float64]
+    names: tuple[str, ...] | None
+    costs: NDArray[np.float64] | None
+
+    def __init__(
+        self,
+        losses: ArrayLike,
+        names: Sequence[str] | None = None,
+        costs: ArrayLike | None = None,
+    ) -> None:
+        array = as_losses("seen.losses", losses)
+        if names is not None and len(names) != array.shape[1]:
+            raise InvalidArgumentError(
+                f"seen.names: {len(names)} names; expected one for each of the "
+                f"{array.shape[1]} columns of seen.losses"
+            )
+        if array.shape[1] == 0:
+            raise InvalidArgumentError("seen.losses: no column; expected one for each seen LLM")
+        never = np.flatnonzero(np.isnan(array).all(axis=0))
+        if len(never):
+            raise InvalidArgumentError(
+                f"seen.losses: column {never[0]} has no outcome; expected at least one for each LLM"
+            )
+        object.__setattr__(self, "losses", array)
+        object.__setattr__(self, "names", None if names is None else tuple(names))
+        checked = None if costs is None else _as_costs(costs, array.shape[1])
+        object.__setattr__(self, "costs", checked)
+
+    @property
+    def n_models(self) -> int:
+        """Number of LLMs."""
+        return int(self.losses.shape[1])
+
+
+def _as_costs(costs: ArrayLike, count: int) -> NDArray[np.float64]:
+    array = np.asarray(costs)
+    if array.dtype.kind not in "biuf":
+        raise ArgumentTypeError(f"seen.costs: dtype {array.dtype}; expected real numbers")
+    if array.shape != (count,):
+        raise InvalidArgumentError(f"seen.costs: shape {array.shape}; expected ({count},)")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if len(bad):
+        raise InvalidArgumentError(
+            f"seen.costs: {array[bad[0]]} at index {bad[0]}; expected finite costs of 0 or more"
+        )
+    return array.astype(np.float64)

@@ -1,0 +1,330 @@
+"""The router: fitted once, LLMs join and leave, prompts are routed in microseconds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniroute_fast import _native
+from uniroute_fast.embedders import LexicalEmbedder
+from uniroute_fast.errors import ArgumentTypeError, ArtifactError, InvalidArgumentError
+from uniroute_fast.outcomes import Outcomes, as_losses
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from uniroute_fast.embedders import Embedder
+    from uniroute_fast.profiling import Profiler
+
+
+class Router(_native.Router):
+    """Decides which LLM answers a prompt.
+
+    `Router.fit` makes one from prompts, `Router.load` from a file. LLMs join with `add_models`
+    after one profiling pass, without retraining. `route` and `route_batch` choose, for each
+    prompt, the LLM with the least ``predicted loss + cost_weight * cost``; ties go to the lower
+    cost, then to the lower index.
+
+    Routing reads an immutable snapshot of the pool: threads may route while others change it, and
+    a decision is always one of a pool that existed.
+
+    Examples
+    --------
+    >>> import uniroute_fast as uf
+    >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+    >>> router = uf.Router.fit(texts, n_clusters=2)
+    >>> good_at_sums = [[0.0], [0.0], [1.0], [1.0]] * 10
+    >>> router.add_model("calculator", cost=1.0, texts=texts, losses=good_at_sums)
+    >>> router.add_model("atlas", cost=1.0, texts=texts, losses=1 - np.array(good_at_sums))
+    >>> router.route("5 * 3").model
+    'calculator'
+    >>> router.route_batch(["name a lake", "2 + 3"]).models
+    ['atlas', 'calculator']
+
+    References
+    ----------
+    "Universal Model Routing for Efficient LLM Inference", https://arxiv.org/abs/2502.08773
+    """
+
+    _profiler: Profiler | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        texts: Sequence[str] | None = None,
+        *,
+        embedder: Embedder | None = None,
+        n_clusters: int | None = None,
+        seen: Outcomes | None = None,
+        seed: int = 0,
+        embeddings: ArrayLike | None = None,
+    ) -> Router:
+        """Fit embedder and cluster map on unlabelled prompts.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+            Prompts like those to be routed; no labels are needed. Those that cannot be embedded
+            (empty, say) are left out.
+        embedder : Embedder, optional
+            Any object with ``embed(texts) -> float32[N, D]``. Default: a `LexicalEmbedder` fitted
+            on `texts`.
+        n_clusters : int, optional
+            1 to N. Default: chosen; where LLMs are seen, by routing these.
+        seen : Outcomes, optional
+            Losses of LLMs already evaluated on the same texts: they give the learned cluster map
+            and the prior of later profiles.
+        seed : int
+            Same seed and input, same router.
+        embeddings : float32[N, D], optional
+            In place of `texts`, where text is embedded elsewhere: such a router takes embeddings
+            everywhere.
+
+        Returns
+        -------
+        Router
+            Its pool is empty: continue with `add_models`.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            No prompts, more clusters than prompts, losses of another shape.
+        MissingExtraError
+            The extra ``fit`` is not installed.
+
+        Notes
+        -----
+        O(N) for the embedder, O(N K D) an iteration for the clusters, O(N S K) an iteration for
+        the learned map of S seen LLMs.
+        """
+        from uniroute_fast.fitting import fit_profiler
+
+        if seen is not None and not isinstance(seen, Outcomes):
+            raise ArgumentTypeError(
+                f"seen: a {type(seen).__name__}; expected uniroute_fast.Outcomes, or None"
+            )
+        if (texts is None) == (embeddings is None):
+            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
+        if embeddings is None:
+            if texts is None or len(texts) == 0:
+                raise InvalidArgumentError("texts: no prompts; expected at least one")
+            if embedder is None:
+                embedder = LexicalEmbedder.fit(texts, seed=seed)
+            x = embedder.embed(texts)
+        elif embedder is not None:
+            raise InvalidArgumentError("embedder: given beside embeddings=; expected one of them")
+        else:
+            x = np.asarray(embeddings)
+        x = _as_embeddings("embeddings", x)
+        if seen is not None and len(seen.losses) != len(x):
+            raise InvalidArgumentError(
+                f"seen.losses: {len(seen.losses)} rows; expected one for each of the {len(x)} texts"
+            )
+        usable = np.any(x != 0, axis=1)
+        if not usable.any():
+            raise InvalidArgumentError("texts: none can be embedded; expected at least one")
+        if n_clusters is not None and not 1 <= n_clusters <= usable.sum():
+            raise InvalidArgumentError(
+                f"n_clusters: {n_clusters}; expected 1 to {usable.sum()}, the number of prompts "
+                "that can be embedded"
+            )
+        losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
+        profiler = fit_profiler(x[usable], losses, seen_costs, n_clusters=n_clusters, seed=seed)
+        router = cls(embedder, profiler.map.to_native())
+        router._profiler = profiler
+        return router
+
+    def add_models(
+        self,
+        names: Sequence[str],
+        costs: ArrayLike,
+        texts: Sequence[str] | None = None,
+        losses: ArrayLike | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+    ) -> None:
+        """Add LLMs to the pool, profiled in one pass over the same labelled prompts.
+
+        Parameters
+        ----------
+        names : sequence of str
+            New and distinct.
+        costs : float64[M]
+            Cost per prompt of each, finite, 0 or more, all in one unit.
+        texts : sequence of str, n_val of them
+            Prompts that the LLMs were run on. Those that cannot be embedded are left out.
+        losses : float[n_val, M]
+            In [0, 1], lower is better; NaN = not run.
+        embeddings : float32[n_val, D], optional
+            In place of `texts`.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError, DuplicateModelError
+            Names, costs or losses that cannot be used; an LLM without any outcome. The pool is
+            unchanged then.
+
+        Notes
+        -----
+        O(n_val M K) and what a rebuild of the hulls takes, O(K M).
+        """
+        names = _as_names(names)
+        if (texts is None) == (embeddings is None):
+            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
+        if losses is None:
+            raise InvalidArgumentError("losses: missing; expected float[n_val, len(names)]")
+        if texts is not None and isinstance(texts, str):
+            raise ArgumentTypeError("texts: a single str; expected a sequence of them")
+        rows = len(texts if texts is not None else np.asarray(embeddings))
+        if rows == 0:
+            raise InvalidArgumentError("texts: no prompts; expected at least one")
+        outcomes = as_losses("losses", losses, rows)
+        if outcomes.shape[1] != len(names):
+            raise InvalidArgumentError(
+                f"losses: {outcomes.shape[1]} columns; expected one for each of the "
+                f"{len(names)} names"
+            )
+        if self._profiler is None:
+            raise InvalidArgumentError(
+                "router: made without fitting, so it cannot profile; expected one from "
+                "`Router.fit`, or `insert` with profiles of your own"
+            )
+        phi = self.phi(texts, embeddings=embeddings)
+        usable = phi.any(axis=1)
+        outcomes = outcomes[usable]
+        never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
+        if len(never):
+            raise InvalidArgumentError(
+                f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
+                "can be embedded; expected at least one for each LLM"
+            )
+        evidence = self._profiler.observe(phi[usable], outcomes)
+        self.insert(names, costs, self._profiler.profile(evidence).psi)
+
+    def add_model(
+        self,
+        name: str,
+        *,
+        cost: float,
+        texts: Sequence[str] | None = None,
+        losses: ArrayLike | None = None,
+        embeddings: ArrayLike | None = None,
+    ) -> None:
+        """Add one LLM to the pool: `add_models` for one.
+
+        `losses` is float[n_val] or float[n_val, 1].
+        """
+        column: NDArray[Any] | None = None
+        if losses is not None:
+            column = np.asarray(losses)
+            column = column[:, None] if column.ndim == 1 else column
+        self.add_models([name], [cost], texts, column, embeddings=embeddings)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the router to one file, whole or not at all.
+
+        The file is safetensors with a JSON header: no pickle, nothing in it is ever executed. It
+        is written beside `path`, synced and renamed over it. An embedder that is not this
+        package's own is not saved: `load` takes it again.
+
+        Raises
+        ------
+        ArtifactIOError
+            The file cannot be written.
+        """
+        self.write(path, *self._extra())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, embedder: Embedder | None = None) -> Router:
+        """Read a router from a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        embedder : Embedder, optional
+            The embedder it was fitted with, if that is not this package's own.
+
+        Raises
+        ------
+        ArtifactIOError
+            The file cannot be read.
+        ArtifactError
+            It is no router, is damaged, or comes from a newer version.
+        """
+        return cls._from_loaded(_native.Loaded.read(path), embedder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
+        # An embedder of ours is inside; another one is pickled beside it.
+        own = isinstance(self.embedder, LexicalEmbedder)
+        return _from_bytes, (
+            type(self),
+            self.to_bytes(*self._extra()),
+            None if own else self.embedder,
+        )
+
+    def _extra(self) -> tuple[str, dict[str, NDArray[Any]]]:
+        if self._profiler is None:
+            return "null", {}
+        tensors, params = self._profiler.to_parts()
+        return json.dumps({"profiler": params}), tensors
+
+    @classmethod
+    def _from_loaded(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
+        from uniroute_fast.profiling import profiler_from_parts
+
+        if loaded.embedder is not None:
+            if embedder is not None:
+                raise InvalidArgumentError("embedder: given, but the file holds its own")
+            embedder = LexicalEmbedder(loaded.embedder)
+        router = cls(embedder, loaded)
+        extra = json.loads(loaded.json)
+        if extra is not None:
+            try:
+                router._profiler = profiler_from_parts(loaded.tensors, extra["profiler"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ArtifactError(
+                    f"artifact: its profiler is not understood ({error!r})"
+                ) from error
+        return router
+
+
+def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Router:
+    return cls._from_loaded(_native.Loaded.from_bytes(data), embedder)
+
+
+def _as_names(names: Sequence[str]) -> list[str]:
+    if isinstance(names, str):
+        raise ArgumentTypeError("names: a single str; expected a sequence of them")
+    listed = list(names)
+    if not listed:
+        raise InvalidArgumentError("names: no model; expected at least one")
+    for i, name in enumerate(listed):
+        if not isinstance(name, str):
+            raise ArgumentTypeError(
+                f"names: a {type(name).__name__} at index {i}; expected str throughout"
+            )
+    return listed
+
+
+def _as_embeddings(argument: str, embeddings: NDArray[Any]) -> NDArray[np.float32]:
+    """Return float32[N, D], contiguous, finite, of at least one row and column."""
+    if embeddings.dtype.kind not in "biuf":
+        raise ArgumentTypeError(f"{argument}: dtype {embeddings.dtype}; expected float32[N, D]")
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise InvalidArgumentError(
+            f"{argument}: shape {embeddings.shape}; expected [N, D], at least one of each"
+        )
+    x = np.ascontiguousarray(embeddings, dtype=np.float32)
+    bad = np.argwhere(~np.isfinite(x))
+    if len(bad):
+        row, column = bad[0]
+        raise InvalidArgumentError(
+            f"{argument}: {x[row, column]} in row {row}, column {column}; expected finite values"
+        )
+    return x

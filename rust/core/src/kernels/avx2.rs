@@ -1,0 +1,376 @@
+//! AVX2 and FMA: int16, 16 multiplications an instruction.
+//!
+//! Int16 and not int8, because AVX2's product of bytes saturates and takes a second instruction to
+//! widen: the same speed for 8 bits that this has for up to 15.
+
+#[allow(clippy::wildcard_imports)] // Some thirty names, all of them prefixed.
+use std::arch::x86_64::*;
+use std::array;
+
+use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
+use super::search::{Candidate, Group, Pick, Task};
+use super::{Costs, Isa, Kernels, Scan, portable};
+
+// SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
+// CPU has AVX2 and FMA, which is all that the functions called here ask for.
+pub static KERNELS: Kernels = Kernels {
+    isa: Isa::Avx2,
+    precision: Precision::Int16,
+    quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
+    scores: |task, scores, lower| unsafe { score(task, scores, lower) },
+    pick: |pick, out| unsafe { pick_candidates(pick, out) },
+    squared_distance: |x, c| unsafe { squared_distance(x, c) },
+    weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
+        weighted_rows(phi_idx, phi_val, psi, out);
+    },
+    argmin: |scan| unsafe { argmin(scan) },
+    objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
+};
+
+/// Whether this CPU has what the functions of this file are compiled for.
+pub fn is_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Values in a register; a panel's line fills two.
+const HALF: usize = LANES / 2;
+
+/// Rows of a register tile: with one panel, 12 sums, 2 lines, a word and a product fill the 16
+/// registers.
+const ROWS: usize = 6;
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load8(x: &[f32; HALF]) -> __m256 {
+    // SAFETY: 8 values.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store8(x: &mut [f32; HALF], values: __m256) {
+    // SAFETY: 8 values.
+    unsafe { _mm256_storeu_ps(x.as_mut_ptr(), values) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_line(line: &Line) -> [__m256i; 2] {
+    let halves = std::ptr::from_ref(line).cast::<__m256i>();
+    // SAFETY: a line is 64 bytes, aligned to 64.
+    unsafe { [_mm256_load_si256(halves), _mm256_load_si256(halves.add(1))] }
+}
+
+/// A panel's worth of lanes as two registers' worth.
+#[inline]
+fn halves(lanes: &[f32; LANES]) -> &[[f32; HALF]] {
+    lanes.as_chunks().0
+}
+
+#[inline]
+fn halves_mut(lanes: &mut [f32; LANES]) -> &mut [[f32; HALF]] {
+    lanes.as_chunks_mut().0
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn to_array(values: __m256) -> [f32; HALF] {
+    let mut out = [0.0; HALF];
+    store8(&mut out, values);
+    out
+}
+
+/// [`portable::squared_distance`], its eight partial sums in two registers.
+#[target_feature(enable = "avx2,fma")]
+fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
+    if let Some(half) = portable::half(x.len()) {
+        let ((x, x_rest), (c, c_rest)) = (x.split_at(half), c.split_at(half));
+        return squared_distance(x, c) + squared_distance(x_rest, c_rest);
+    }
+    let (x_chunks, x_rest) = x.as_chunks::<8>();
+    let (c_chunks, c_rest) = c.as_chunks::<8>();
+    let mut sums = [_mm256_setzero_pd(); 2];
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        for (h, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: 8 values each, of which this is one half.
+            let (x, c) = unsafe {
+                (
+                    _mm_loadu_ps(x.as_ptr().add(4 * h)),
+                    _mm_loadu_ps(c.as_ptr().add(4 * h)),
+                )
+            };
+            let difference = _mm256_sub_pd(_mm256_cvtps_pd(x), _mm256_cvtps_pd(c));
+            *sum = _mm256_add_pd(*sum, _mm256_mul_pd(difference, difference));
+        }
+    }
+    let mut r = [0.0; 8];
+    // SAFETY: 8 values.
+    unsafe {
+        _mm256_storeu_pd(r.as_mut_ptr(), sums[0]);
+        _mm256_storeu_pd(r.as_mut_ptr().add(4), sums[1]);
+    }
+    portable::tail(portable::fold(r), x_rest, c_rest)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
+    let scale = _mm256_set1_ps(packed.shift_scale);
+    let centres = packed.centre.as_chunks::<HALF>().0;
+    let (full, rest) = x.as_chunks::<HALF>();
+    let mut last = [0.0; HALF];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = (!rest.is_empty()).then_some(&last);
+    let chunks = full.iter().chain(last).zip(centres);
+    let shifted = |x, centre| _mm256_fmsub_ps(load8(x), scale, load8(centre));
+
+    // Bits of magnitudes, so that NaN counts as the greatest.
+    let magnitude = _mm256_set1_epi32(i32::MAX);
+    let mut greatest = _mm256_setzero_si256();
+    for (x, centre) in chunks.clone() {
+        let y = shifted(x, centre);
+        greatest = _mm256_max_epi32(
+            greatest,
+            _mm256_and_si256(_mm256_castps_si256(y), magnitude),
+        );
+    }
+    let greatest = to_array(_mm256_castsi256_ps(greatest));
+    let greatest = greatest.iter().map(|v| v.to_bits()).max().unwrap_or(0);
+    let (unit, inverse) = packed.unit(f32::from_bits(greatest))?;
+
+    let (unit_v, inverse) = (_mm256_set1_ps(unit), _mm256_set1_ps(inverse));
+    let mut squares = _mm256_setzero_ps();
+    let mut residuals = _mm256_setzero_ps();
+    for ((x, centre), words) in chunks.zip(words.as_chunks_mut::<4>().0) {
+        let y = shifted(x, centre);
+        let q = _mm256_cvtps_epi32(_mm256_mul_ps(y, inverse));
+        let rounded = _mm256_cvtepi32_ps(q);
+        let residual = _mm256_fnmadd_ps(rounded, unit_v, y);
+        squares = _mm256_fmadd_ps(rounded, rounded, squares);
+        residuals = _mm256_fmadd_ps(residual, residual, residuals);
+        let (low, high) = (_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q));
+        // SAFETY: 16 bytes.
+        unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), _mm_packs_epi32(low, high)) };
+    }
+    let sum = |values| to_array(values).iter().sum();
+    Some(Row::new(packed, unit, 0, sum(squares), sum(residuals)))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+    for panel in 0..task.panels {
+        for row in (0..task.rows.len()).step_by(ROWS) {
+            match task.rows.len() - row {
+                1 => tile::<1>(task, row, panel, scores, lower),
+                2 => tile::<2>(task, row, panel, scores, lower),
+                3 => tile::<3>(task, row, panel, scores, lower),
+                4 => tile::<4>(task, row, panel, scores, lower),
+                5 => tile::<5>(task, row, panel, scores, lower),
+                _ => tile::<ROWS>(task, row, panel, scores, lower),
+            }
+        }
+    }
+}
+
+/// `R` rows against a panel: all sums stay in registers.
+#[target_feature(enable = "avx2,fma")]
+fn tile<const R: usize>(
+    task: &Task<'_>,
+    row: usize,
+    panel: usize,
+    scores: &mut [f32],
+    lower: &mut [Lanes],
+) {
+    let steps = task.packed.steps;
+    let lines = task.panel(panel).as_ptr();
+    let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
+    let mut sums = [[_mm256_setzero_si256(); 2]; R];
+    for step in 0..steps {
+        // SAFETY: panels and rows are `steps` long. (Indexing would check each of them each time.)
+        let line = load_line(unsafe { &*lines.add(step) });
+        for r in 0..R {
+            // SAFETY: as above.
+            let word = _mm256_set1_epi32(unsafe { *words[r].add(step) });
+            for h in 0..2 {
+                sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(line[h], word));
+            }
+        }
+    }
+    let group = Group::<1>::of(task, panel);
+    for (r, sums) in sums.iter().enumerate() {
+        let at = row + r;
+        let [scores] = task.scores_at::<1>(scores, at, panel);
+        finish(&group, &task.rows[at], sums, scores, &mut lower[at]);
+    }
+}
+
+/// From int32 sums to scores, and to the greatest lower bounds.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn finish(
+    group: &Group<'_, 1>,
+    row: &Row,
+    sums: &[__m256i; 2],
+    scores: &mut [f32; LANES],
+    lower: &mut Lanes,
+) {
+    let scale = _mm256_set1_ps(row.scale);
+    let bias_weight = _mm256_set1_ps(row.bias_weight);
+    let price_weight = _mm256_set1_ps(row.price_weight);
+    let bound = _mm256_set1_ps(row.bound(group.bound));
+    let (scores, lower) = (halves_mut(scores), halves_mut(&mut lower.0));
+    for h in 0..2 {
+        let scales = load8(&halves(&group.scales[0])[h]);
+        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[h]), scales);
+        let mut bias = load8(&halves(&group.biases[0])[h]);
+        if let Some([prices]) = group.prices {
+            let price = _mm256_mul_ps(load8(&halves(prices)[h]), price_weight);
+            bias = _mm256_fmadd_ps(bias, bias_weight, price);
+        }
+        let score = _mm256_fmadd_ps(product, scale, bias);
+        store8(&mut scores[h], score);
+        let certain = _mm256_sub_ps(score, bound);
+        let greatest = _mm256_max_ps(load8(&lower[h]), certain);
+        store8(&mut lower[h], greatest);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
+    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
+        let bound = pick.row.bound(&pick.bounds[g]);
+        let least = _mm256_set1_ps(pick.lower - bound);
+        let mut passing = 0u64;
+        for (h, scores) in scores.as_chunks::<HALF>().0.iter().enumerate() {
+            let passes = _mm256_cmp_ps::<_CMP_GE_OQ>(load8(scores), least);
+            passing |= (_mm256_movemask_ps(passes) as u64) << (h * HALF);
+        }
+        while passing != 0 {
+            let lane = passing.trailing_zeros() as usize;
+            out.push((
+                pick.first + (g * GROUP * LANES + lane) as u32,
+                scores[lane] + bound,
+            ));
+            passing &= passing - 1;
+        }
+    }
+}
+
+/// Columns summed in registers at a time: enough sums to hide the latency of an addition.
+const STRIP: usize = 8 * HALF;
+
+#[target_feature(enable = "avx2,fma")]
+fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+    let m = out.len();
+    let (strips, rest) = out.as_chunks_mut::<STRIP>();
+    for (s, out) in strips.iter_mut().enumerate() {
+        let mut sums = [_mm256_setzero_ps(); 8];
+        for (&k, &phi) in phi_idx.iter().zip(phi_val) {
+            let row = &psi[k as usize * m + s * STRIP..].as_chunks::<HALF>().0[..8];
+            let phi = _mm256_set1_ps(phi);
+            for i in 0..8 {
+                sums[i] = _mm256_add_ps(sums[i], _mm256_mul_ps(phi, load8(&row[i])));
+            }
+        }
+        for (out, sum) in out.as_chunks_mut::<HALF>().0.iter_mut().zip(sums) {
+            store8(out, sum);
+        }
+    }
+    let first = m - rest.len();
+    rest.fill(0.0);
+    for (&k, &phi) in phi_idx.iter().zip(phi_val) {
+        let row = &psi[k as usize * m + first..][..rest.len()];
+        for (out, &psi) in rest.iter_mut().zip(row) {
+            *out += phi * psi;
+        }
+    }
+}
+
+/// Objectives and costs of four LLMs, all of which exist.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn four(scan: &Scan<'_>, first: usize) -> (__m256d, __m256d) {
+    let (gamma, costs, cost_weight) = scan.parts();
+    assert!(first + 4 <= gamma.len());
+    // SAFETY: asserted for `gamma`, and all arrays have one value per LLM.
+    let single =
+        |values: &[f32]| unsafe { _mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr().add(first))) };
+    // SAFETY: as above.
+    let double = |values: &[f64]| unsafe { _mm256_loadu_pd(values.as_ptr().add(first)) };
+    let cost = match costs {
+        Costs::Given(costs) => double(costs),
+        Costs::Metered {
+            in_prices,
+            out_prices,
+            tokens_in,
+            tokens_out,
+        } => _mm256_add_pd(
+            _mm256_mul_pd(double(in_prices), _mm256_set1_pd(tokens_in)),
+            _mm256_mul_pd(double(out_prices), single(tokens_out)),
+        ),
+    };
+    let weighted = _mm256_mul_pd(_mm256_set1_pd(cost_weight), cost);
+    (_mm256_add_pd(single(gamma), weighted), cost)
+}
+
+/// Which of four LLMs from `first`, a multiple of 4, take part: all bits of a lane, or none.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn taking_part(scan: &Scan<'_>, first: usize) -> __m256d {
+    let bits = i64::from(scan.octet(first / 8 * 8) >> (first % 8));
+    let lane = _mm256_setr_epi64x(1, 2, 4, 8);
+    let set = _mm256_and_si256(_mm256_set1_epi64x(bits), lane);
+    _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn argmin(scan: &Scan<'_>) -> Option<u32> {
+    // Per lane: the least objective so far, its cost, and where.
+    let mut objectives = _mm256_set1_pd(f64::INFINITY);
+    let mut costs = _mm256_set1_pd(f64::INFINITY);
+    let mut starts = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
+    let full = scan.len() / 4 * 4;
+    for first in (0..full).step_by(4) {
+        let (objective, cost) = four(scan, first);
+        let lower = _mm256_cmp_pd::<_CMP_LT_OQ>(objective, objectives);
+        let ties = _mm256_cmp_pd::<_CMP_EQ_OQ>(objective, objectives);
+        let cheaper = _mm256_and_pd(ties, _mm256_cmp_pd::<_CMP_LT_OQ>(cost, costs));
+        let better = _mm256_and_pd(_mm256_or_pd(lower, cheaper), taking_part(scan, first));
+        objectives = _mm256_blendv_pd(objectives, objective, better);
+        costs = _mm256_blendv_pd(costs, cost, better);
+        let start = _mm256_castsi256_pd(_mm256_set1_epi64x(first as i64));
+        starts = _mm256_blendv_pd(starts, start, better);
+    }
+    let mut at = [0i64; 4];
+    // SAFETY: 4 values.
+    unsafe { _mm256_storeu_pd(at.as_mut_ptr().cast(), starts) };
+    let winners = (0..4)
+        .filter(|&lane| at[lane] >= 0)
+        .map(|lane| at[lane] as usize + lane);
+    // No lane has one where nothing is less than infinity: then the definition says.
+    scan.best_of(winners.chain(full..scan.len()))
+        .or_else(|| scan.best_of(0..scan.len()))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let after = first + 4 * fours.len();
+    for (i, out) in fours.iter_mut().enumerate() {
+        let first = first + 4 * i;
+        let (objective, _) = four(scan, first);
+        let values = _mm256_blendv_pd(
+            _mm256_set1_pd(f64::NAN),
+            objective,
+            taking_part(scan, first),
+        );
+        // SAFETY: 4 values.
+        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), values) };
+    }
+    for (m, out) in (after..).zip(rest) {
+        *out = if scan.takes_part(m) {
+            scan.objective(m)
+        } else {
+            f64::NAN
+        };
+    }
+}
