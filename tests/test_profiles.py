@@ -16,6 +16,7 @@ from uniroute_fast.profiling import (
     hierarchical,
     left_out_error,
     profiler_from_parts,
+    prompt_keys,
     shrunk_means,
 )
 
@@ -160,7 +161,7 @@ def test_posterior_under_a_hard_map_is_the_textbook_formula():
     phi = one_hot(group, 6)
     rng = np.random.default_rng(2)
     root = rng.normal(size=(6, 6)) / 3
-    prior = Prior(rng.normal(size=6) / 4, root @ root.T + 0.05 * np.eye(6), 0.8)
+    prior = Prior(rng.normal(size=6) / 4, root @ root.T + 0.05 * np.eye(6), 0.8, 6)
     found = posterior(observe(phi, losses), prior)
     s = prior.covariance + COMMON_LEVEL
     count = np.bincount(group, minlength=6)
@@ -194,7 +195,7 @@ def test_weight_two_counts_as_the_prompt_twice():
     _, losses, group, _ = clustered(n=60)
     phi, weights = one_hot(group, 6), np.ones(60)
     weights[:10] = 2
-    prior = Prior(np.zeros(6), 0.2 * np.eye(6), 0.9)
+    prior = Prior(np.zeros(6), 0.2 * np.eye(6), 0.9, 6)
     weighted = posterior(observe(phi, losses, weights), prior)
     repeated = posterior(
         observe(np.vstack([phi, phi[:10]]), np.vstack([losses, losses[:10]])), prior
@@ -296,8 +297,8 @@ def test_a_profiler_comes_back_from_its_parts(seen):
 def test_parts_that_are_missing_or_unknown_are_named():
     x, losses, _, _ = clustered(n=100)
     arrays, meta = fit_profiler(x, losses).to_parts()
-    with pytest.raises(ArtifactError, match=r"prior\.mean"):
-        profiler_from_parts({k: v for k, v in arrays.items() if k != "prior.mean"}, meta)
+    with pytest.raises(ArtifactError, match=r"prior0\.mean"):
+        profiler_from_parts({k: v for k, v in arrays.items() if k != "prior0.mean"}, meta)
     with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
         profiler_from_parts(arrays, meta | {"profiler": "magic"})
     with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
@@ -346,3 +347,36 @@ def test_map_refuses_embeddings_it_cannot_use():
         head.phi(np.zeros((2, 4), np.float32))
     with pytest.raises(InvalidArgumentError, match=r"embeddings\[1\] has a value"):
         head.phi(np.array([[0, 0, 0], [0, np.nan, 0]], np.float32))
+
+
+# --- prompts that seen LLMs were run on ---
+
+
+def test_outcomes_on_known_prompts_tell_more():
+    """LLMs of the same clusters differ in level only; prompts differ in difficulty."""
+    rng = np.random.default_rng(8)
+    n, n_models = 400, 80
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    ability, difficulty = rng.normal(size=(1, n_models)), rng.normal(size=(n, 1)) * 2
+    rate = 1 / (1 + np.exp(ability - difficulty + 1.5 * ability * (x[:, :1] > 0)))
+    losses = (rng.random((n, n_models)) < rate).astype(float)
+    keys = prompt_keys(row.tobytes() for row in x)
+    profiler = fit_profiler(x, losses[:, :60], keys=keys)
+    phi, few = profiler.map.phi(x), rng.permutation(n)[:40]
+    known = profiler.observe(phi[few], losses[few, 60:], keys=keys[few])
+    unknown = profiler.observe(phi[few], losses[few, 60:])
+    # The truth that a map without the prompts' own difficulty can know: means by side.
+    side = np.where(x[:, :1] > 0, rate[x[:, 0] > 0].mean(axis=0), rate[x[:, 0] <= 0].mean(axis=0))
+    errors = [
+        np.abs(phi @ profiler.profile(e).psi - side[:, 60:] + 0.0).mean() for e in (known, unknown)
+    ]
+    assert profiler.profile(known).standard_error.mean() < (
+        profiler.profile(unknown).standard_error.mean()
+    )
+    assert errors[0] < errors[1]
+
+
+def test_keys_tell_prompts_apart_and_know_them_again():
+    keys = prompt_keys([b"one", b"two", b"one", b""])
+    assert keys[0] == keys[2]
+    assert len(set(keys.tolist())) == 3
