@@ -245,13 +245,16 @@ impl Pool {
         // Adding zero turns -0.0 into 0.0: costs that are equal must also sort as equal.
         pool.costs.extend(costs.iter().map(|c| c + 0.0));
         pool.profiles.push(columns, added);
-        pool.sort_by_cost();
         if added == 1 {
+            pool.insert_by_cost(self.len() as u32);
             for cluster in 0..clusters {
                 pool.merge_into_hull(cluster, self.len());
             }
         } else {
-            (0..clusters).for_each(|cluster| pool.rebuild_hull(cluster));
+            pool.sort_by_cost();
+            for cluster in 0..clusters {
+                pool.rebuild_hull(cluster);
+            }
         }
         Ok(pool)
     }
@@ -267,7 +270,10 @@ impl Pool {
             .values_mut()
             .for_each(|i| *i -= u32::from(*i > model));
         pool.profiles.remove(model as usize);
-        pool.sort_by_cost();
+        pool.by_cost.retain(|&m| m != model);
+        for other in &mut pool.by_cost {
+            *other -= u32::from(*other > model);
+        }
         for (cluster, hull) in self.hulls.iter().enumerate() {
             if hull.has_vertex(model) {
                 pool.rebuild_hull(cluster);
@@ -284,7 +290,8 @@ impl Pool {
         check_costs("cost", &[cost])?;
         let mut pool = self.clone();
         pool.costs[model as usize] = cost + 0.0;
-        pool.sort_by_cost();
+        pool.by_cost.retain(|&m| m != model);
+        pool.insert_by_cost(model);
         for cluster in 0..self.hulls.len() {
             if self.hulls[cluster].has_vertex(model) {
                 pool.rebuild_hull(cluster);
@@ -325,6 +332,15 @@ impl Pool {
         let costs = &self.costs;
         self.by_cost
             .sort_by(|&a, &b| costs[a as usize].total_cmp(&costs[b as usize]));
+    }
+
+    /// Puts one model in its place among `by_cost`, where it is not yet.
+    fn insert_by_cost(&mut self, model: u32) {
+        let key = |m: u32| (self.costs[m as usize], m);
+        let at = self
+            .by_cost
+            .partition_point(|&other| key(other) < key(model));
+        self.by_cost.insert(at, model);
     }
 
     fn rebuild_hull(&mut self, cluster: usize) {

@@ -11,7 +11,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+#[allow(unsafe_code)]
 pub mod lexical;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod lexical_avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod lexical_avx512;
 pub(crate) mod packed;
 mod pool;
 mod portable;
@@ -122,11 +129,20 @@ fn is_available(isa: Isa) -> bool {
     match isa {
         Isa::Portable => true,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::is_available(),
+        Isa::Avx2 => avx2::is_available() && has_bit_manipulation(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::is_available(),
+        Isa::Avx512 => avx512::is_available() && has_bit_manipulation(),
         _ => false,
     }
+}
+
+/// The bit instructions that every CPU with AVX2 has, and that some virtual machines hide.
+#[cfg(target_arch = "x86_64")]
+fn has_bit_manipulation() -> bool {
+    is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// The instruction sets that this CPU offers, in ascending order of preference.
