@@ -113,6 +113,17 @@ pub struct Bound {
     pub price: f32,
 }
 
+/// How far a vector is from what its integers stand for.
+#[derive(Clone, Copy)]
+pub struct Residual {
+    /// At least the Euclidean length of the difference.
+    pub norm: f64,
+    /// Its greatest coordinate.
+    pub farthest: f64,
+    /// What else `|y|` is multiplied by in the bound: rounding.
+    pub rounding: f64,
+}
+
 /// Vectors quantised and packed.
 pub struct Packed {
     /// How.
@@ -280,8 +291,9 @@ impl Packed {
     }
 
     /// Quantises vector `k` into its lane and widens its group's bound, where the product with a
-    /// row `y` may err by another `extra |y|`.
-    pub fn put(&mut self, k: usize, e: &[f64], bias: f64, extra: f64) {
+    /// row `y` may err by another `extra |y|`. Returns how far it is from what its integers stand
+    /// for.
+    pub fn put(&mut self, k: usize, e: &[f64], bias: f64, extra: f64) -> Residual {
         let greatest = e.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         let mut unit = (greatest / f64::from(self.limit)) as f32;
         if unit < f32::MIN_POSITIVE {
@@ -296,7 +308,7 @@ impl Packed {
         let per_word = self.precision.per_word();
         let (panel, lane) = (k / LANES, k % LANES);
         let lines = &mut self.lines[panel * self.steps..][..self.steps];
-        let (mut squares, mut residuals) = (0.0f64, 0.0f64);
+        let (mut squares, mut residuals, mut farthest) = (0.0f64, 0.0f64, 0.0f64);
         for (line, values) in lines.iter_mut().zip(e.chunks(per_word)) {
             let word = &mut line.0[lane];
             for (i, &value) in values.iter().enumerate() {
@@ -304,6 +316,7 @@ impl Packed {
                 let residual = value - q * f64::from(unit);
                 squares += value * value;
                 residuals += residual * residual;
+                farthest = farthest.max(residual.abs());
                 match self.precision {
                     Precision::Int8 => word[i] = (q as i16 + 128) as u8,
                     Precision::Int16 => {
@@ -318,12 +331,15 @@ impl Packed {
         let norm = squares.sqrt() * (1.0 + 2f64.powi(-40));
         let residual = residuals.sqrt() * (1.0 + 2f64.powi(-40)) + norm * 2f64.powi(-50);
         let bound = &mut self.bounds[panel / GROUP];
-        widen(
-            &mut bound.norm,
-            residual + (norm + residual) * ARITHMETIC + extra,
-        );
+        let rounding = (norm + residual) * ARITHMETIC + extra;
+        widen(&mut bound.norm, residual + rounding);
         widen(&mut bound.residual, norm + extra);
         widen(&mut bound.bias, bias.abs() * ARITHMETIC);
+        Residual {
+            norm: residual,
+            farthest,
+            rounding,
+        }
     }
 
     /// The packed vectors' own offsets.

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use super::packed::{LANES, Packed, power_for};
+use super::packed::{LANES, Packed, Row, power_for};
 use super::search::{BLOCK, Candidate, Offsets, Search};
 use super::{Costs, Isa, Kernels, Scan, isa};
 use crate::error::{Error, Result};
@@ -62,6 +62,9 @@ pub struct PackedPool {
     /// Of the packed prices: `price = -(cost - least) * price_scale`.
     price_scale: f64,
     packed: Option<Packed>,
+    /// See [`Self::sharpen`].
+    evenness: f64,
+    rounding: f64,
 }
 
 thread_local! {
@@ -123,6 +126,8 @@ impl PackedPool {
             greatest_level: 0.0,
             price_scale: 1.0,
             packed: None,
+            evenness: 0.0,
+            rounding: 0.0,
         };
         if psi.iter().all(|v| v.abs() <= PROFILE_LIMIT) {
             pool.pack(psi);
@@ -150,7 +155,11 @@ impl PackedPool {
             // The definition's rounding, and that of the subtractions here.
             let rounding = (k + 2.0) * squares.sqrt() * 2f64.powi(-24)
                 + (level.abs() * k.sqrt() + squares.sqrt()) * 2f64.powi(-50);
-            packed.put(m, &e, level, rounding);
+            let residual = packed.put(m, &e, level, rounding);
+            if residual.norm > 0.0 {
+                self.evenness = self.evenness.max(residual.farthest / residual.norm);
+            }
+            self.rounding = self.rounding.max(residual.rounding);
             self.levels.push(level);
             self.greatest_level = self.greatest_level.max(level.abs());
         }
@@ -374,6 +383,7 @@ impl PackedPool {
         search.quantise(self.kernels, packed, phi, self.clusters);
         let sums = phi.chunks_exact(self.clusters).map(sum);
         for (i, (row, sum)) in search.rows_mut().iter_mut().zip(sums).enumerate() {
+            self.sharpen(row, sum);
             if let Some(shared) = shared {
                 let off = (sum - shared.sum).abs() * self.greatest_level;
                 row.slack += (off as f32).next_up();
@@ -384,6 +394,20 @@ impl PackedPool {
         }
         let offsets = shared.map_or(packed.offsets(), SharedOffsets::offsets);
         search.find(self.kernels, packed, offsets, best);
+    }
+
+    /// A better bound where few clusters count: `|y'.r| <= |y'|_1 max|r|` beside the
+    /// `|y'|_2 |r|_2` of [`super::packed`]. As `max|r| <= evenness |r|_2` for all LLMs, it is as if
+    /// the row were shorter; except in the rounding, which is moved to the slack.
+    fn sharpen(&self, row: &mut Row, sum: f64) {
+        // |y'|_1 <= |y|_1 + |r|_1, and |r|_1 <= sqrt(K) |r|_2.
+        let sum = sum + (self.clusters as f64).sqrt() * f64::from(row.residual);
+        let shorter = (sum * self.evenness * (1.0 + 2f64.powi(-20))) as f32;
+        if shorter < row.norm {
+            let rounding = f64::from(row.norm) * self.rounding * (1.0 + 2f64.powi(-20));
+            row.slack += (rounding as f32).next_up();
+            row.norm = shorter.next_up();
+        }
     }
 
     /// The best of a prompt's candidates, by the definition, into `scratch.order`.

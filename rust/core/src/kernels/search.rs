@@ -196,6 +196,22 @@ impl Search {
         }
     }
 
+    /// Has another measure look at row `i`'s candidates: keeps those for which `least(measures)`
+    /// is at or above their own, where there are several.
+    pub fn refine(&mut self, i: usize, measure: impl Fn(u32) -> f32, least: impl Fn(f32) -> f32) {
+        let candidates = &mut self.candidates[i];
+        if self.unbounded[i] || candidates.len() < 2 {
+            return;
+        }
+        let mut smallest = f32::INFINITY;
+        for (k, measured) in candidates.iter_mut() {
+            *measured = measure(*k);
+            smallest = smallest.min(*measured);
+        }
+        let keep = least(smallest);
+        candidates.retain(|&(_, measured)| measured <= keep);
+    }
+
     /// Row `i`'s candidates, in ascending order of index; `None` if no bound holds for it, because
     /// it is too long or not finite.
     pub fn candidates(&self, i: usize) -> Option<&[Candidate]> {
