@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
+from uniroute_fast.batch.losses import LossReader
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 _SHIFT = np.uint64(52 - 13)
 _FIRST = (1023 - 64) << 13
 _BINS = 128 << 13
-
-#: Predicted losses held at once.
-_VALUES = 1 << 22
 
 
 @dataclass
@@ -49,37 +47,21 @@ class Spending:
     """
 
     def __init__(self, router: Router) -> None:
-        self.router = router
+        self.losses = LossReader(router)
         self.costs = router.costs
-        heads = router.heads()
-        self._hard = len(heads) == 1 and heads[0][0] == "nearest"
-        self._profiles = router.profiles
         self.rows = 0
         self.spend = 0.0
         self.savings = np.zeros(_BINS)
 
     def of(self, texts: Any) -> Steps:
         """Return the steps of some prompts. Several threads may call it at once."""
-        decisions = self.router.route_batch(texts, 0.0)
-        ok = decisions.ok
-        cluster, chosen = decisions.cluster[ok], decisions.index[ok]
-        by_profile = np.zeros(len(ok), bool)
-        if self._hard:
-            # Where the loss is the cluster's own, the cluster says all, and few clusters there are.
-            by_profile[ok] = self._profiles[cluster, chosen] == decisions.predicted_loss[ok]
-        clusters, counts = np.unique(decisions.cluster[by_profile], return_counts=True)
-        parts = [self._steps(self._profiles[clusters], counts)]
-        others = np.flatnonzero(ok & ~by_profile)
-        for some in np.array_split(others, len(others) * len(self.costs) // _VALUES + 1):
-            losses = self.router.predict_loss(_take(texts, some)) if len(some) else None
-            if losses is not None:
-                parts.append(self._steps(losses, np.ones(len(some))))
-        return Steps(
-            rows=len(ok),
-            spend=float(np.nansum(decisions.cost)),
-            bins=np.concatenate([bins for bins, _ in parts]),
-            savings=np.concatenate([savings for _, savings in parts]),
-        )
+        steps = Steps(len(texts), 0.0, np.zeros(0, np.int64), np.zeros(0))
+        for losses in self.losses.of(texts):
+            spend, bins, savings = self._steps(losses.values, losses.counts)
+            steps.spend += spend
+            steps.bins = np.append(steps.bins, bins)
+            steps.savings = np.append(steps.savings, savings)
+        return steps
 
     def add(self, steps: Steps) -> None:
         """Count some prompts."""
@@ -109,18 +91,17 @@ class Spending:
         return float(_edge(int(enough[0]) + 1))
 
     def _steps(
-        self, losses: NDArray[np.float32], counts: NDArray[Any]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return bins and savings of rows that stand for so many prompts each."""
-        if not len(losses):
-            return np.zeros(0, np.int64), np.zeros(0)
+        self, losses: NDArray[np.float32], counts: NDArray[np.int64]
+    ) -> tuple[float, NDArray[np.int64], NDArray[np.float64]]:
+        """Return spend, bins and savings of rows of losses that so many prompts have."""
         offsets, models, weights = _native.lower_hulls(losses.astype(np.float64), self.costs)
         costs = self.costs[models]
         row = np.repeat(np.arange(len(losses)), np.diff(offsets))
         step = np.flatnonzero(row[1:] == row[:-1]) + 1
         saved = (costs[step - 1] - costs[step]) * counts[row[step]]
         bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
-        return bins, np.bincount(inverse, saved, len(bins)).astype(np.float64)
+        spend = float(costs[offsets[:-1]] @ counts)
+        return spend, bins, np.bincount(inverse, saved, len(bins)).astype(np.float64)
 
 
 def _bin(weights: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -132,8 +113,3 @@ def _edge(number: int) -> float:
     """Return the lower end of a bin."""
     return float(np.uint64((number + _FIRST) << int(_SHIFT)).view(np.float64))
 
-
-def _take(texts: Any, rows: NDArray[np.int64]) -> Any:
-    if isinstance(texts, list):
-        return [texts[i] for i in rows]
-    return texts.take(rows)

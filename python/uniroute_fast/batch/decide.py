@@ -156,8 +156,10 @@ class BatchRouter:
         decisions = self.router.route_batch(texts, weight)
         if self._names is None:
             self._names = pa.array(self.router.models, pa.string())
-        ok: NDArray[np.bool_] = decisions.ok
-        failed = None if ok.all() else ~ok
+        ok = decisions.ok
+        if statuses:
+            ok[list(statuses)] = False
+        failed: NDArray[np.bool_] | None = None if ok.all() else ~ok
         if failed is None:
             status = pa.repeat(pa.scalar("ok"), len(ok))
         else:
