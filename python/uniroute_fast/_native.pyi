@@ -91,7 +91,7 @@ def lower_hulls(
 # --- router ---
 
 _Head: TypeAlias = (
-    tuple[Literal["nearest"], ArrayLike] | tuple[Literal["softmax"], ArrayLike, ArrayLike, int]
+    tuple[Literal["nearest"], ArrayLike] | tuple[Literal["softmax"], ArrayLike, ArrayLike, float]
 )
 
 class Router:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 Parts: TypeAlias = "tuple[dict[str, NDArray[Any]], dict[str, Any]]"
 
 
+#: Weights below this share of the largest are left out: routing then reads a few rows of the
+#: profiles in place of all. ``bench/floor.py`` prints what it does to Area.
+FLOOR = 1 / 64
+
+
 @dataclass(frozen=True, eq=False)
 class NearestHead:
     """All weight on the nearest of K centroids.
@@ -47,7 +52,7 @@ class NearestHead:
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxHead:
-    """Weights softmax(``weights`` e + ``bias``) for an embedding e.
+    """Weights softmax(``weights`` e + ``bias``) for an embedding e, without those below `FLOOR`.
 
     Attributes
     ----------
@@ -80,6 +85,7 @@ class SoftmaxHead:
         scores = embeddings @ self.weights.T + self.bias
         scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
+        scores[scores < FLOOR] = 0
         scores /= scores.sum(axis=1, keepdims=True)
         return np.asarray(scores, dtype=np.float32)
 
@@ -142,7 +148,7 @@ class ClusterMap:
         return [
             ("nearest", head.centroids)
             if isinstance(head, NearestHead)
-            else ("softmax", head.weights, head.bias, head.n_clusters)
+            else ("softmax", head.weights, head.bias, FLOOR)
             for head in self.heads
         ]
 
