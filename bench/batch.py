@@ -48,12 +48,11 @@ def copy_jsonl(source: str, target: str) -> None:
 
 def prompts() -> list[str]:
     """Return the prompts of the data sets."""
-    found = [
+    return [
         text
         for name in SETS
         for text in pq.read_table(DATA / name / "prompts.parquet")["text"].to_pylist()
     ]
-    return found
 
 
 def make_log(path: Path, rows: int) -> float:
@@ -68,7 +67,9 @@ def make_log(path: Path, rows: int) -> float:
             drawn = [f"{start + i} {texts[c]}" for i, c in enumerate(chosen)]
             ids = np.arange(start, start + len(drawn))
             users = [f"user-{c % 997}" for c in chosen]
-            writer.write_table(pa.table([pa.array(ids), pa.array(users), pa.array(drawn)], schema=schema))
+            writer.write_table(
+                pa.table([pa.array(ids), pa.array(users), pa.array(drawn)], schema=schema)
+            )
             size += sum(len(text.encode()) for text in drawn)
             if lines:
                 for row in zip(ids.tolist(), users, drawn, strict=True):

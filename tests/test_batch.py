@@ -400,10 +400,10 @@ def test_a_budget_for_soft_maps_is_that_of_a_search(pool):
     kind, centroids = router.heads()[0]
     assert kind == "nearest"
     weights = 8 * centroids
-    soft = uf.Router(router.embedder, [("softmax", weights, np.zeros(len(weights), "f4"), 8)])
+    soft = uf.Router(router.embedder, [("softmax", weights, np.zeros(len(weights), "f4"), 0.0)])
     soft.insert(router.models, router.costs, router.profiles)
     texts = log_table()["text"].to_pylist()
-    spending = Spending(soft)
+    spending = Spending(BatchRouter(soft))
     spending.add(spending.of(texts))
     for budget in np.linspace(float(soft.costs.min()) * 1000, spending.spend, 7):
         weight = spending.cost_weight(budget)
@@ -574,6 +574,29 @@ def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
 
     assert route_log(pool, log, out, progress=second).totals.rows == 1000
     assert len(refusals) == 1
+
+
+class Lengths:
+    """An embedder of the caller's own, which knows no nulls."""
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return np.array([[len(text), text.count(" ")] for text in texts], np.float32)
+
+
+def test_an_embedder_of_the_callers_own_is_used(tmp_path):
+    router = uf.Router.fit(list(DATA.texts), embedder=Lengths(), n_clusters=4)
+    router.add_models(DATA.models, DATA.costs, list(DATA.texts), DATA.losses)
+    table = log_table()
+    write(table, tmp_path / "log.parquet")
+    summary = route_log(router, tmp_path / "log.parquet", tmp_path / "out.parquet", budget=500.0)
+    assert summary.totals.statuses == {"ok": 997, "null": 1, "empty": 1, "blank": 1}
+    assert summary.totals.cost <= 500.0
+    routed = pq.read_table(tmp_path / "out.parquet")
+    wanted = router.route_batch(table["text"].to_pylist()[7:], summary.cost_weight)
+    assert routed["model"].to_pylist()[7:] == wanted.models
+    router.save(tmp_path / "pool.uniroute")
+    with pytest.raises(errors.InvalidArgumentError, match="that embedder too"):
+        route_log(tmp_path / "pool.uniroute", tmp_path / "log.parquet", tmp_path / "o.parquet")
 
 
 @pytest.mark.usefixtures("small_parts")

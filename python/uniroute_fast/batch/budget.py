@@ -20,7 +20,7 @@ from uniroute_fast.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniroute_fast.router import Router
+    from uniroute_fast.batch.decide import BatchRouter
 
 #: A bin is a float's exponent and its first 13 bits of mantissa; they cover 2^-64 to 2^64.
 _SHIFT = np.uint64(52 - 13)
@@ -43,12 +43,12 @@ class Spending:
 
     Parameters
     ----------
-    router : Router
+    router : BatchRouter
     """
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: BatchRouter) -> None:
         self.losses = LossReader(router)
-        self.costs = router.costs
+        self.costs = router.router.costs
         self.rows = 0
         self.spend = 0.0
         self.savings = np.zeros(_BINS)
@@ -112,4 +112,3 @@ def _bin(weights: NDArray[np.float64]) -> NDArray[np.int64]:
 def _edge(number: int) -> float:
     """Return the lower end of a bin."""
     return float(np.uint64((number + _FIRST) << int(_SHIFT)).view(np.float64))
-

@@ -153,18 +153,19 @@ class BatchRouter:
         """
         pa = pyarrow()
         weight = self.cost_weight if cost_weight is None else cost_weight
-        decisions = self.router.route_batch(texts, weight)
+        inputs, failures = self.inputs(texts)
+        decisions = self.router.route_batch(**inputs, cost_weight=weight)
+        failures |= statuses or {}
         if self._names is None:
             self._names = pa.array(self.router.models, pa.string())
         ok = decisions.ok
-        if statuses:
-            ok[list(statuses)] = False
+        ok[list(failures)] = False
         failed: NDArray[np.bool_] | None = None if ok.all() else ~ok
         if failed is None:
             status = pa.repeat(pa.scalar("ok"), len(ok))
         else:
             names = decisions.status
-            for row, name in (statuses or {}).items():
+            for row, name in failures.items():
                 names[row] = name
             status = pa.array(names, pa.string())
 
@@ -180,6 +181,29 @@ class BatchRouter:
             column(decisions.coverage, pa.float32()),
             status,
         ]
+
+    def inputs(self, texts: Any) -> tuple[dict[str, Any], dict[int, str]]:
+        """Return what the router is called with, and the status of rows that it cannot tell.
+
+        An embedder that is not this package's own takes a list of str and knows no nulls.
+        """
+        from uniroute_fast.embedders import LexicalEmbedder
+
+        embedder = self.router.embedder
+        if embedder is None:
+            raise InvalidArgumentError(
+                "pool: was fitted with an embedder of its own; expected that embedder too"
+            )
+        if isinstance(embedder, LexicalEmbedder):
+            return {"texts": texts}, {}
+        listed = texts if isinstance(texts, list) else texts.to_pylist()
+        failures = {
+            row: "null" if text is None else "empty" if not text else "blank"
+            for row, text in enumerate(listed)
+            if text is None or not text.strip()
+        }
+        embeddings = embedder.embed([text or "" for text in listed])
+        return {"embeddings": np.asarray(embeddings, np.float32)}, failures
 
     def _text_type(self, schema: Any) -> None:
         pa = pyarrow()

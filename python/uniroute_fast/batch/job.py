@@ -254,7 +254,7 @@ def _cost_weight(
     progress: Progress | None,
 ) -> float:
     """Return the least cost weight with which the whole log keeps to the budget."""
-    spending = Spending(router.router)
+    spending = Spending(router)
     totals = Totals()
 
     def report(file: str, done: float | None) -> None:

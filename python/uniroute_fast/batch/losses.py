@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniroute_fast.router import Router
+    from uniroute_fast.batch.decide import BatchRouter
 
 #: Predicted losses held at once.
 VALUES = 1 << 22
@@ -52,16 +52,20 @@ class LossReader:
     prompt has losses of its own.
     """
 
-    def __init__(self, router: Router) -> None:
-        self.router = router
+    def __init__(self, batch_router: BatchRouter) -> None:
+        self.batch_router = batch_router
+        self.router = router = batch_router.router
         heads = router.heads()
         self._hard = len(heads) == 1 and heads[0][0] == "nearest"
         self._profiles = router.profiles
 
     def of(self, texts: Any) -> Iterator[Losses]:
         """Yield the losses of the prompts that can be routed, each prompt once."""
-        decisions = self.router.route_batch(texts, 0.0)
-        ok = np.flatnonzero(decisions.ok)
+        inputs, failures = self.batch_router.inputs(texts)
+        decisions = self.router.route_batch(**inputs, cost_weight=0.0)
+        routed = decisions.ok
+        routed[list(failures)] = False
+        ok = np.flatnonzero(routed)
         cluster, chosen = decisions.cluster[ok].astype(np.int64), decisions.index[ok]
         # A hard map alone does not promise that a prompt's losses are its cluster's: look.
         shared = np.full(len(ok), self._hard)
@@ -74,9 +78,13 @@ class LossReader:
         if not len(own):
             return
         for some in np.array_split(own, len(own) * len(self.router.models) // VALUES + 1):
-            values = self.router.predict_loss(_take(texts, ok[some]))
+            own_inputs = {name: _take(all_, ok[some]) for name, all_ in inputs.items()}
+            values = self.router.predict_loss(**own_inputs)
             yield Losses(values, cluster[some], ok[some], np.arange(len(some)))
 
 
-def _take(texts: Any, rows: NDArray[np.int64]) -> Any:
-    return [texts[i] for i in rows] if isinstance(texts, list) else texts.take(rows)
+def _take(prompts: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(prompts, list):
+        return [prompts[i] for i in rows]
+    # Of an array of NumPy, by rows too.
+    return prompts[rows] if isinstance(prompts, np.ndarray) else prompts.take(rows)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Prompts:
-    """The texts of a part, and the status of rows that hold none."""
+    """The texts of a part, and the status of rows that hold none: their text is null."""
 
     texts: Any
     statuses: dict[int, str] = field(default_factory=dict)
@@ -43,7 +43,12 @@ class TablePart:
 
     def prompts(self, router: BatchRouter) -> Prompts:
         """Return the texts to route."""
-        return Prompts(router.texts(self.rows), self.statuses)
+        texts = router.texts(self.rows)
+        if self.statuses:
+            texts = texts.to_pylist()
+            for row in self.statuses:
+                texts[row] = None
+        return Prompts(texts, self.statuses)
 
     def table(self) -> Any:
         """Return the rows."""
