@@ -8,19 +8,19 @@ cost weights so narrow (1 in 8,192) that nothing of note lies within one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.batch.losses import LossReader
+from uniroute_fast.batch.losses import Losses, LossReader
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniroute_fast.batch.decide import BatchRouter
+    from uniroute_fast.batch.prompter import Prompter
 
 #: A bin is a float's exponent and its first 13 bits of mantissa; they cover 2^-64 to 2^64.
 _SHIFT = np.uint64(52 - 13)
@@ -33,9 +33,9 @@ class Steps:
     """What some prompts spend at cost weight 0, and what their steps save."""
 
     rows: int
-    spend: float
-    bins: NDArray[np.int64]
-    savings: NDArray[np.float64]
+    spend: float = 0.0
+    bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    savings: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 class Spending:
@@ -43,10 +43,10 @@ class Spending:
 
     Parameters
     ----------
-    router : BatchRouter
+    router : Prompter
     """
 
-    def __init__(self, router: BatchRouter) -> None:
+    def __init__(self, router: Prompter) -> None:
         self.losses = LossReader(router)
         self.costs = router.router.costs
         self.rows = 0
@@ -55,13 +55,22 @@ class Spending:
 
     def of(self, texts: Any) -> Steps:
         """Return the steps of some prompts. Several threads may call it at once."""
-        steps = Steps(len(texts), 0.0, np.zeros(0, np.int64), np.zeros(0))
+        steps = Steps(len(texts))
         for losses in self.losses.of(texts):
-            spend, bins, savings = self._steps(losses.values, losses.counts)
-            steps.spend += spend
-            steps.bins = np.append(steps.bins, bins)
-            steps.savings = np.append(steps.savings, savings)
+            self.count(losses, steps)
         return steps
+
+    def count(self, losses: Losses, steps: Steps) -> None:
+        """Add the steps of prompts with these losses."""
+        offsets, models, weights = _native.lower_hulls(losses.values.astype(np.float64), self.costs)
+        costs, counts = self.costs[models], losses.counts
+        row = np.repeat(np.arange(len(counts)), np.diff(offsets))
+        step = np.flatnonzero(row[1:] == row[:-1]) + 1
+        saved = (costs[step - 1] - costs[step]) * counts[row[step]]
+        bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
+        steps.spend += float(costs[offsets[:-1]] @ counts)
+        steps.bins = np.append(steps.bins, bins)
+        steps.savings = np.append(steps.savings, np.bincount(inverse, saved, len(bins)))
 
     def add(self, steps: Steps) -> None:
         """Count some prompts."""
@@ -89,19 +98,6 @@ class Spending:
             )
         # The upper end of the bin: all of its steps are taken there.
         return float(_edge(int(enough[0]) + 1))
-
-    def _steps(
-        self, losses: NDArray[np.float32], counts: NDArray[np.int64]
-    ) -> tuple[float, NDArray[np.int64], NDArray[np.float64]]:
-        """Return spend, bins and savings of rows of losses that so many prompts have."""
-        offsets, models, weights = _native.lower_hulls(losses.astype(np.float64), self.costs)
-        costs = self.costs[models]
-        row = np.repeat(np.arange(len(losses)), np.diff(offsets))
-        step = np.flatnonzero(row[1:] == row[:-1]) + 1
-        saved = (costs[step - 1] - costs[step]) * counts[row[step]]
-        bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
-        spend = float(costs[offsets[:-1]] @ counts)
-        return spend, bins, np.bincount(inverse, saved, len(bins)).astype(np.float64)
 
 
 def _bin(weights: NDArray[np.float64]) -> NDArray[np.int64]:

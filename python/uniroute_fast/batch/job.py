@@ -8,18 +8,18 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.budget import Spending
+from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.decide import BatchRouter
 from uniroute_fast.batch.journal import PartialFile
 from uniroute_fast.batch.logs import LogFile, find_log
-from uniroute_fast.batch.pipeline import ordered, scan, share
+from uniroute_fast.batch.pipeline import ordered, scan
+from uniroute_fast.batch.progress import Callback, Meter
 from uniroute_fast.batch.readers import PART_BYTES, PART_ROWS, Reader, open_log
 from uniroute_fast.batch.staging import Staging, Target
 from uniroute_fast.batch.totals import Totals
@@ -29,11 +29,7 @@ from uniroute_fast.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uniroute_fast.batch.parts import Part
-
-#: What a progress callback is given: the pass ("price" or "route"), the file, the share of it
-#: that is done (None where unknown), and the totals so far.
-Progress = Callable[[str, str, float | None, Totals], None]
+    from uniroute_fast.batch.parts import Part, Prompts
 
 
 @dataclass
@@ -88,7 +84,7 @@ def route_log(
     out_format: str | None = None,
     compression: str = "snappy",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Callback | None = None,
 ) -> Summary:
     """Route every prompt of a log, in bounded memory.
 
@@ -116,7 +112,7 @@ def route_log(
     threads : int, optional
         Parts in work at once. Default: `get_num_threads`.
     progress : callable, optional
-        Called after every part.
+        Given a `Progress` after every part.
 
     Returns
     -------
@@ -147,8 +143,7 @@ def route_log(
         messages_column=messages_column,
         prefix=prefix,
     )
-    if not router.router.models:
-        raise InvalidArgumentError("pool: has no LLM yet; expected one or more: add them first")
+    router.load()
     if budget is not None and not (0 <= budget < math.inf):
         raise InvalidArgumentError(f"budget: {budget}; expected a finite number, 0 or more")
     source = find_log(os.fspath(log), log_format)
@@ -177,11 +172,13 @@ def route_log(
     with Staging(target, identity, source.resumable) as staging:
         if budget is not None:
             if staging.cost_weight is None:
-                staging.keep(_cost_weight(source.files, router, budget, threads, progress))
+                meter = Meter("price", source.files, progress)
+                staging.keep(_cost_weight(router, source.files, budget, threads, meter))
             router.cost_weight = staging.cost_weight or 0.0
         summary = Summary(os.fspath(out), router.cost_weight)
+        meter = Meter("route", source.files, progress)
         for job in jobs():
-            _route_file(job, router, staging, summary, threads, progress)
+            _route_file(job, router, staging, summary, threads, meter)
         staging.publish()
     summary.seconds = time.perf_counter() - start
     return summary
@@ -219,13 +216,13 @@ def _route_file(
     staging: Staging,
     summary: Summary,
     threads: int,
-    progress: Progress | None,
+    meter: Meter,
 ) -> None:
     """Route a file into the staging folder, from where an earlier run came to."""
 
     def work(part: Part) -> tuple[Encoded, int, Totals]:
         prompts = part.prompts(router)
-        columns = router.decide(prompts.texts, statuses=prompts.statuses)
+        columns = router.decide(prompts.texts, prompts.statuses)
         encoded = job.writer.encode(part, columns)
         return encoded, zlib.crc32(encoded.data), Totals.of(columns)
 
@@ -235,36 +232,29 @@ def _route_file(
             summary.totals.add(part.totals)
             summary.resumed_rows += part.totals.rows
         if partial.finished:
+            meter.end(job.file, partial.position.rows)
             return
         parts = job.reader.parts(partial.position)
         with contextlib.closing(ordered(parts, work, threads)) as results:
             for (encoded, crc, totals), at in results:
                 partial.append(encoded, crc, at, totals)
                 summary.totals.add(totals)
-                if progress:
-                    progress("route", job.file.path, share(job.reader, at), summary.totals)
+                meter.at(job.file, job.reader, at, summary.totals.cost)
         partial.finish(job.writer.end((part.note, part.start) for part in partial.parts))
+    meter.end(job.file, partial.position.rows)
 
 
 def _cost_weight(
-    files: list[LogFile],
-    router: BatchRouter,
-    budget: float,
-    threads: int,
-    progress: Progress | None,
+    router: BatchRouter, files: list[LogFile], budget: float, threads: int, meter: Meter
 ) -> float:
     """Return the least cost weight with which the whole log keeps to the budget."""
     spending = Spending(router)
-    totals = Totals()
 
-    def report(file: str, done: float | None) -> None:
-        if progress:
-            progress("price", file, done, totals)
+    def work(_: Part, prompts: Prompts) -> Steps:
+        return spending.of(prompts.texts)
 
-    steps = scan(files, router, lambda _, prompts: spending.of(prompts.texts), threads, report)
-    for some in steps:
-        spending.add(some)
-        totals.rows = spending.rows
+    for steps in scan(files, router, work, threads, meter):
+        spending.add(steps)
     return spending.cost_weight(budget)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniroute_fast.batch.decide import BatchRouter
+    from uniroute_fast.batch.prompter import Prompter
 
 #: Predicted losses held at once.
 VALUES = 1 << 22
@@ -52,16 +52,16 @@ class LossReader:
     prompt has losses of its own.
     """
 
-    def __init__(self, batch_router: BatchRouter) -> None:
-        self.batch_router = batch_router
-        self.router = router = batch_router.router
+    def __init__(self, prompter: Prompter) -> None:
+        self.prompter = prompter
+        self.router = router = prompter.router
         heads = router.heads()
         self._hard = len(heads) == 1 and heads[0][0] == "nearest"
         self._profiles = router.profiles
 
     def of(self, texts: Any) -> Iterator[Losses]:
         """Yield the losses of the prompts that can be routed, each prompt once."""
-        inputs, failures = self.batch_router.inputs(texts)
+        inputs, failures = self.prompter.inputs(texts)
         decisions = self.router.route_batch(**inputs, cost_weight=0.0)
         routed = decisions.ok
         routed[list(failures)] = False

@@ -13,7 +13,7 @@ from uniroute_fast.batch.messages import last_user_text
 from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
-    from uniroute_fast.batch.decide import BatchRouter
+    from uniroute_fast.batch.prompter import Prompter
 
 
 @dataclass
@@ -27,11 +27,14 @@ class Prompts:
 class Part(Protocol):
     """Some rows of a log."""
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Return the texts to route."""
 
     def table(self) -> Any:
         """Return the rows as an Arrow table."""
+
+    def values(self, column: str) -> list[Any]:
+        """Return a column's values; None where a row has none."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class TablePart:
     rows: Any
     statuses: dict[int, str] = field(default_factory=dict)
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Return the texts to route."""
         texts = router.texts(self.rows)
         if self.statuses:
@@ -53,6 +56,11 @@ class TablePart:
     def table(self) -> Any:
         """Return the rows."""
         return self.rows
+
+    def values(self, column: str) -> list[Any]:
+        """Return a column's values."""
+        values: list[Any] = self.rows.column(column).to_pylist()
+        return values
 
 
 def text_part(lines: list[bytes], column: str) -> TablePart:
@@ -77,7 +85,7 @@ class JsonLines:
     lines: list[bytes]
     first_line: int
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Parse the lines; those that are no objects get the status "malformed"."""
         prompts = Prompts([])
         column = router.messages_column or router.text_column
@@ -106,6 +114,10 @@ class JsonLines:
                 prompts.statuses[row] = status
         return prompts
 
+    def values(self, column: str) -> list[Any]:
+        """Return a member of every line; None where it has none or is no object."""
+        return [record.get(column) for record in map(_record, self.lines)]
+
     def table(self) -> Any:
         """Refuse: lines need not agree on columns and types."""
         raise DatasetError("JSON lines stay JSON lines: expected an output that ends in .jsonl")
@@ -118,7 +130,7 @@ class CsvRows:
     header: list[str]
     rows: list[list[str]]
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Return the texts; rows of another length than the header's are "malformed"."""
         at = self.header.index(router.text_column)
         prompts = Prompts([])
@@ -130,6 +142,11 @@ class CsvRows:
                 prompts.statuses[row] = "malformed"
         return prompts
 
+    def values(self, column: str) -> list[Any]:
+        """Return a column's values; None where a row is too short or the value is empty."""
+        at = self.header.index(column)
+        return [row[at] or None if at < len(row) else None for row in self.rows]
+
     def table(self) -> Any:
         """Return the rows as columns of strings; null where a row is too short."""
         pa = pyarrow()
@@ -139,6 +156,15 @@ class CsvRows:
                 column.append(_valid(values[i]) if i < len(values) else None)
         arrays = [pa.array(column, pa.string()) for column in columns]
         return pa.table(arrays, names=self.header)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Return a line's object; an empty one where it holds none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _valid(text: str) -> str:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
-    from uniroute_fast.batch.decide import BatchRouter
     from uniroute_fast.batch.logs import LogFile
     from uniroute_fast.batch.parts import Part, Prompts
-    from uniroute_fast.batch.readers import Reader
+    from uniroute_fast.batch.progress import Meter
+    from uniroute_fast.batch.prompter import Prompter
 
 T = TypeVar("T")
 
@@ -50,21 +50,17 @@ def ordered(
 
 def scan(
     files: Iterable[LogFile],
-    router: BatchRouter,
+    router: Prompter,
     work: Callable[[Part, Prompts], T],
     threads: int,
-    progress: Callable[[str, float | None], None] | None = None,
+    meter: Meter,
 ) -> Iterator[T]:
     """Yield the work on each part of a whole log, which is only read."""
     for file in files:
         reader = open_log(file.fs, file.path, file.form, router)
         parts = reader.parts(Position())
+        at = Position()
         for done, at in ordered(parts, lambda part: work(part, part.prompts(router)), threads):
             yield done
-            if progress:
-                progress(file.path, share(reader, at))
-
-
-def share(reader: Reader, at: Position) -> float | None:
-    """Return how much of a file lies before a position; None where unknown."""
-    return (at.bytes or at.rows) / reader.total if reader.total else None
+            meter.at(file, reader, at)
+        meter.end(file, at.rows)
