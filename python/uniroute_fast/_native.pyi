@@ -4,6 +4,29 @@ from typing import Any, Literal, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "FEATURE_VERSION",
+    "STATUS_NAMES",
+    "Alternative",
+    "Centroids",
+    "Decision",
+    "Decisions",
+    "FeatureCounter",
+    "LexicalEmbedder",
+    "Loaded",
+    "Router",
+    "Vocabulary",
+    "__version__",
+    "available_isas",
+    "build_profile",
+    "feature_ids",
+    "get_num_threads",
+    "isa",
+    "lower_hulls",
+    "set_num_threads",
+]
 
 __version__: str
 build_profile: Literal["debug", "release"]
@@ -38,6 +61,7 @@ def available_isas() -> list[str]: ...
 FEATURE_VERSION: int
 STATUS_NAMES: list[str]
 
+@disjoint_base
 class LexicalEmbedder:
     def __new__(cls, embedder: LexicalEmbedder) -> LexicalEmbedder: ...
     def embed(self, texts: Any) -> NDArray[np.float32]: ...
@@ -94,6 +118,7 @@ _Head: TypeAlias = (
     tuple[Literal["nearest"], ArrayLike] | tuple[Literal["softmax"], ArrayLike, ArrayLike, float]
 )
 
+@disjoint_base
 class Router:
     def __new__(cls, embedder: Any, heads: Sequence[_Head] | Loaded) -> Self: ...
     @property
