@@ -20,7 +20,7 @@ import uniroute_fast as uf
 from uniroute_fast import errors
 from uniroute_fast.batch import COLUMNS, BatchRouter, Progress, readers, route_log, what_if
 from uniroute_fast.batch.budget import Spending
-from uniroute_fast.batch.messages import last_user_content, last_user_text
+from uniroute_fast.batch.messages import text_of, texts_of
 from uniroute_fast.cli import main
 from uniroute_fast.cli.made_up import make_dataset
 
@@ -135,31 +135,40 @@ def conversation(*turns: tuple[str, str | None]) -> list[dict]:
 
 CONVERSATIONS = [
     (conversation(("system", "be brief"), ("user", "one"), ("assistant", "a")), "one"),
-    (conversation(("user", "one"), ("assistant", "a"), ("user", "two")), "two"),
-    (conversation(("system", "be brief")), None),
-    (conversation(("user", None)), None),
-    ([], None),
+    (conversation(("user", "one"), ("assistant", "a"), ("user", "two")), "one\ntwo"),
+    (conversation(("system", "be brief")), ""),
+    (conversation(("user", None), ("user", ""), ("user", "b")), "b"),
+    ([], ""),
     (None, None),
 ]
 
 
-def test_the_last_user_message_is_routed():
+def test_columns_of_messages_give_what_chat_text_gives():
     rows, texts = zip(*CONVERSATIONS, strict=True)
-    assert [last_user_text(row) for row in rows] == list(texts)
+    assert [None if row is None else uf.chat_text(row) for row in rows] == list(texts)
+    assert [text_of(row) for row in rows] == [(text, None) for text in texts]
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     column = pa.array(rows, kind)
-    assert last_user_content(column).to_pylist() == list(texts)
+
+    def plain(column: pa.Array) -> list[str | None]:
+        found, statuses = texts_of(column)
+        assert statuses == {}
+        return found.to_pylist()
+
+    assert plain(column) == list(texts)
     # A slice keeps the buffers of the whole.
-    assert last_user_content(column[1:4]).to_pylist() == list(texts[1:4])
-    chunks = pa.chunked_array([column[:2], column[2:]])
-    assert last_user_content(chunks).to_pylist() == list(texts)
+    assert plain(column[1:4]) == list(texts[1:4])
+    assert plain(pa.chunked_array([column[:2], column[2:]])) == list(texts)
+    assert plain(pa.array([None, None], kind)) == [None, None]
 
 
-def test_content_may_come_in_parts():
+def test_messages_may_have_parts_and_may_be_bad():
     parts = [{"type": "text", "text": "one"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
-    rows = [[{"role": "user", "content": parts}], [{"role": "user", "content": []}]]
-    assert [last_user_text(row) for row in rows] == ["one\nb", None]
-    assert last_user_content(pa.array(rows)).to_pylist() == ["one\nb", None]
+    good, bad = {"role": "user", "content": parts}, {"role": None, "content": parts}
+    texts, statuses = texts_of(pa.array([[good], [bad], None]))
+    assert texts.to_pylist() == ["one\nb", None, None]
+    assert statuses == {1: "not text"}
+    assert [text_of(7), text_of("a"), text_of([7])] == 3 * [(None, "not text")]
 
 
 # --- whole logs ---

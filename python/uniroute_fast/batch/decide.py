@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.prompter import Prompter
+from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -85,26 +86,24 @@ class BatchRouter(Prompter):
         """Return the table or record batch with the decision columns appended.
 
         Rows that cannot be routed have nulls and a status that says why: "null", "empty",
-        "blank", "unknown" or "invalid".
+        "blank", "unknown", "invalid" or, of messages, "not text".
         """
         self.check_schema(batch.schema)
-        for name, column in zip(self.names, self.decide(self.texts(batch)), strict=True):
+        columns = self.decide(self.prompts(batch))
+        for name, column in zip(self.names, columns, strict=True):
             batch = batch.append_column(name, column)
         return batch
 
-    def decide(self, texts: Any, statuses: dict[int, str] | None = None) -> list[Any]:
-        """Route texts and return the arrays of `COLUMNS`.
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield each of many batches with its decisions, as Spark's ``mapInArrow`` wants it."""
+        return map(self, batches)
 
-        Parameters
-        ----------
-        texts : list[str] or Arrow string array
-        statuses : dict of int to str, optional
-            Rows whose status is known better than the router can tell.
-        """
+    def decide(self, prompts: Prompts) -> list[Any]:
+        """Route prompts and return the arrays of `COLUMNS`."""
         pa = pyarrow()
-        inputs, failures = self.inputs(texts)
+        inputs, failures = self.inputs(prompts.texts)
         decisions = self.router.route_batch(**inputs, cost_weight=self.cost_weight)
-        failures |= statuses or {}
+        failures |= prompts.statuses
         ok = decisions.ok
         ok[list(failures)] = False
         failed: NDArray[np.bool_] | None = None if ok.all() else ~ok

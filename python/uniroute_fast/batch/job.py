@@ -29,7 +29,8 @@ from uniroute_fast.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uniroute_fast.batch.parts import Part, Prompts
+    from uniroute_fast.batch.parts import Part
+    from uniroute_fast.batch.prompter import Prompts
 
 
 @dataclass
@@ -221,8 +222,7 @@ def _route_file(
     """Route a file into the staging folder, from where an earlier run came to."""
 
     def work(part: Part) -> tuple[Encoded, int, Totals]:
-        prompts = part.prompts(router)
-        columns = router.decide(prompts.texts, prompts.statuses)
+        columns = router.decide(part.prompts(router))
         encoded = job.writer.encode(part, columns)
         return encoded, zlib.crc32(encoded.data), Totals.of(columns)
 

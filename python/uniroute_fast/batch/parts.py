@@ -9,19 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.messages import last_user_text
+from uniroute_fast.batch.messages import text_of
+from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     from uniroute_fast.batch.prompter import Prompter
-
-
-@dataclass
-class Prompts:
-    """The texts of a part, and the status of rows that hold none: their text is null."""
-
-    texts: Any
-    statuses: dict[int, str] = field(default_factory=dict)
 
 
 class Part(Protocol):
@@ -46,12 +39,12 @@ class TablePart:
 
     def prompts(self, router: Prompter) -> Prompts:
         """Return the texts to route."""
-        texts = router.texts(self.rows)
+        prompts = router.prompts(self.rows)
         if self.statuses:
-            texts = texts.to_pylist()
+            prompts.texts = prompts.texts.to_pylist()
             for row in self.statuses:
-                texts[row] = None
-        return Prompts(texts, self.statuses)
+                prompts.texts[row] = None
+        return Prompts(prompts.texts, prompts.statuses | self.statuses)
 
     def table(self) -> Any:
         """Return the rows."""
@@ -105,9 +98,10 @@ class JsonLines:
                         "already; expected another name: give a prefix for the added columns"
                     )
                 else:
-                    value = record.get(column)
-                    text = value if router.messages_column is None else last_user_text(value)
-                    if text is not None and not isinstance(text, str):
+                    text = record.get(column)
+                    if router.messages_column is not None:
+                        text, status = text_of(text)
+                    elif text is not None and not isinstance(text, str):
                         text, status = None, "not text"
             prompts.texts.append(text)
             if status:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from uniroute_fast.batch.logs import LogFile
-    from uniroute_fast.batch.parts import Part, Prompts
+    from uniroute_fast.batch.parts import Part
     from uniroute_fast.batch.progress import Meter
-    from uniroute_fast.batch.prompter import Prompter
+    from uniroute_fast.batch.prompter import Prompter, Prompts
 
 T = TypeVar("T")
 

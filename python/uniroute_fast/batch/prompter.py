@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uniroute_fast.batch.arrow import pyarrow
+from uniroute_fast.batch.messages import texts_of
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import os
 
     from uniroute_fast.router import Router
+
+
+@dataclass
+class Prompts:
+    """Texts, and the status of rows that hold none: their text is null."""
+
+    texts: Any
+    statuses: dict[int, str] = field(default_factory=dict)
 
 
 class Prompter:
@@ -28,7 +38,7 @@ class Prompter:
         Holds the prompts: strings, or bytes of UTF-8.
     messages_column : str, optional
         In place of ``text_column``: lists of chat messages, structs of ``role`` and ``content``;
-        the last content of role "user" is routed.
+        `uniroute_fast.chat_text` says what of them is routed.
     """
 
     def __init__(
@@ -89,14 +99,12 @@ class Prompter:
                 "give a prefix for the added columns"
             )
 
-    def texts(self, batch: Any) -> Any:
-        """Return the prompts of a table or record batch as an Arrow array of strings."""
-        from uniroute_fast.batch.messages import last_user_content
-
+    def prompts(self, batch: Any) -> Prompts:
+        """Return the prompts of a table or record batch."""
         self._text_type(batch.schema)
         if self.messages_column is not None:
-            return last_user_content(batch.column(self.messages_column))
-        return _as_strings(batch.column(self.text_column))
+            return Prompts(*texts_of(batch.column(self.messages_column)))
+        return Prompts(_as_strings(batch.column(self.text_column)))
 
     def inputs(self, texts: Any) -> tuple[dict[str, Any], dict[int, str]]:
         """Return what the router is called with, and the status of rows that it cannot tell.

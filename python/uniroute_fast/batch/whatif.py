@@ -22,13 +22,13 @@ from uniroute_fast.batch.logs import find_log
 from uniroute_fast.batch.losses import LossReader
 from uniroute_fast.batch.pipeline import scan
 from uniroute_fast.batch.progress import Callback, Meter
-from uniroute_fast.batch.prompter import Prompter
+from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniroute_fast.batch.parts import Part, Prompts
+    from uniroute_fast.batch.parts import Part
 
 #: Unless the caller names cost weights: those that leave so much of the spend between that of the
 #: cheapest LLM and that of quality alone.

@@ -65,7 +65,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument(
         "--messages-column",
         metavar="NAME",
-        help="chat messages in place of texts: the last content of role user is routed",
+        help="chat messages in place of texts: what the user wrote in them is routed",
     )
 
 
