@@ -13,7 +13,12 @@ from uniroute_fast._native import (
 )
 from uniroute_fast._versions import show_versions, warn_if_debug_build
 from uniroute_fast.centroids import Centroids, nearest_centroid
-from uniroute_fast.embedders import LexicalEmbedder, SentenceTransformerEmbedder
+from uniroute_fast.chat import chat_text
+from uniroute_fast.embedders import (
+    LexicalEmbedder,
+    OpenAIEmbedder,
+    SentenceTransformerEmbedder,
+)
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.router import Router
 
@@ -23,10 +28,12 @@ __all__ = [
     "Decision",
     "Decisions",
     "LexicalEmbedder",
+    "OpenAIEmbedder",
     "Outcomes",
     "Router",
     "SentenceTransformerEmbedder",
     "__version__",
+    "chat_text",
     "errors",
     "get_num_threads",
     "nearest_centroid",
