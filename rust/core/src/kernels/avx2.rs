@@ -119,9 +119,9 @@ fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
     let (c_chunks, c_rest) = c.as_chunks::<LANES>();
     let mut sums = [_mm256_setzero_ps(); 2];
     for (x, c) in x_chunks.iter().zip(c_chunks) {
-        for h in 0..2 {
-            let difference = _mm256_sub_ps(load8(&halves(x)[h]), load8(&halves(c)[h]));
-            sums[h] = _mm256_fmadd_ps(difference, difference, sums[h]);
+        for ((sum, x), c) in sums.iter_mut().zip(halves(x)).zip(halves(c)) {
+            let difference = _mm256_sub_ps(load8(x), load8(c));
+            *sum = _mm256_fmadd_ps(difference, difference, *sum);
         }
     }
     let rest = x_rest

@@ -151,7 +151,9 @@ impl PackedPool {
                 *e = mean - f64::from(loss);
             }
             let level = e.iter().sum::<f64>() / k;
-            e.iter_mut().for_each(|e| *e -= level);
+            for e in &mut e {
+                *e -= level;
+            }
             // The definition's rounding, and that of the subtractions here.
             let rounding = (k + 2.0) * squares.sqrt() * 2f64.powi(-24)
                 + (level.abs() * k.sqrt() + squares.sqrt()) * 2f64.powi(-50);
@@ -436,7 +438,9 @@ impl PackedPool {
         gamma.extend(fours.iter().flat_map(|&four| self.gamma(phi, four)));
         gamma.extend(rest.iter().map(|&m| self.gamma(phi, [m])[0]));
         Scan::new(gamma, Costs::Given(costs), weight, None).top_n(best, order);
-        order.iter_mut().for_each(|at| *at = indices[*at as usize]);
+        for at in order {
+            *at = indices[*at as usize];
+        }
     }
 
     /// Predicted losses of some LLMs, as [`super::weighted_rows`] sums them. Several at a time,
