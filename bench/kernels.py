@@ -102,7 +102,7 @@ def assignment(isa: str, runs: int, peak: dict[str, float]) -> list[dict[str, An
                     "faiss ms": peer * 1e3,
                     "faiss / ours": peer / ours,
                     "labels only": peer / labels,
-                    "with packing": peer / packing,
+                    "with packing": peer / packing if isa == uf._native.isa() else float("nan"),
                     "scikit-learn / ours": sklearn[0] / ours if sklearn else float("nan"),
                     "GOP/s": operations,
                     "of int8 peak": operations / peak["int8 GOP/s"] if isa != "avx2" else np.nan,

@@ -55,7 +55,9 @@ fn scans(c: &mut Criterion) {
     group.bench_function("predicted loss of every LLM", |b| {
         b.iter(|| weighted_rows(&every, black_box(&phi), &psi, &mut losses));
     });
-    group.bench_function("winner", |b| b.iter(|| pool.best_one(black_box(&phi), 1e-3)));
+    group.bench_function("winner", |b| {
+        b.iter(|| pool.best_one(black_box(&phi), 1e-3))
+    });
     group.finish();
 }
 
