@@ -178,7 +178,7 @@ def soft_map(runs: int, peak: dict[str, float]) -> list[dict[str, Any]]:
                 "with costs": peer_costs / ours_costs,
                 "of int8 peak": operations / peak["int8 GOP/s"],
                 "candidates": float(pool.count_candidates(phi[:2000]).mean()),
-                "memory ratio": (phi.shape[0] * m * 4) / (m * k * 5 + m * 24 + PROMPTS * 8),
+                "memory ratio": (PROMPTS * m * 4) / (m * k * 5 + m * 24 + PROMPTS * 8),
             }
         )
     return rows
@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="turns each contender takes")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--plot", metavar="FILE", help="draw scaling plots instead")
+    parser.add_argument("--only", choices=("assignment", "query", "soft"), help="one table")
     parser.add_argument("--threads", action="store_true", help="compare thread counts instead")
     options = parser.parse_args()
     uf.set_num_threads(1)
@@ -274,11 +275,14 @@ def main() -> None:
     else:
         peak = peaks()
         results["Peaks of one core"] = [peak]
-        for isa in reversed(uf._native.available_isas()[1:]):
-            title = f"Nearest centroid, N {PROMPTS:,}, {isa}"
-            results[title] = assignment(isa, options.runs, peak)
-        results["One query from Python"] = one_query(options.runs * 4 + 1)
-        results[f"Soft map, N {PROMPTS:,}, K 64, M 5,000"] = soft_map(options.runs, peak)
+        if options.only in (None, "assignment"):
+            for isa in reversed(uf._native.available_isas()[1:]):
+                title = f"Nearest centroid, N {PROMPTS:,}, {isa}"
+                results[title] = assignment(isa, options.runs, peak)
+        if options.only in (None, "query"):
+            results["One query from Python"] = one_query(options.runs * 4 + 1)
+        if options.only in (None, "soft"):
+            results[f"Soft map, N {PROMPTS:,}, K 64, M 5,000"] = soft_map(options.runs, peak)
     for name, value in results["versions"].items():
         print(f"{name}: {value}")
     for title, rows in results.items():

@@ -367,18 +367,16 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-/// Objectives of eight LLMs, or of those that `exist`.
+/// Objectives of eight LLMs, all of which exist.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn eight(scan: &Scan<'_>, first: usize, exist: __mmask8) -> __m512d {
+fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
     let (gamma, costs, cost_weight) = scan.parts();
-    // SAFETY: the mask covers no LLM past the last, and all arrays have one value per LLM.
-    let single = |values: &[f32]| unsafe {
-        _mm512_cvtps_pd(_mm256_maskz_loadu_ps(exist, values.as_ptr().add(first)))
-    };
+    // SAFETY: the caller's word, and all arrays have one value per LLM.
+    let single =
+        |values: &[f32]| unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(values.as_ptr().add(first))) };
     // SAFETY: as above.
-    let double =
-        |values: &[f64]| unsafe { _mm512_maskz_loadu_pd(exist, values.as_ptr().add(first)) };
+    let double = |values: &[f64]| unsafe { _mm512_loadu_pd(values.as_ptr().add(first)) };
     let cost = match costs {
         Costs::Given(costs) => double(costs),
         Costs::Metered {
@@ -399,16 +397,17 @@ fn eight(scan: &Scan<'_>, first: usize, exist: __mmask8) -> __m512d {
 fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
     assert!(first + out.len() <= scan.len());
     let mut least = _mm512_set1_pd(f64::INFINITY);
-    for (i, out) in out.chunks_mut(8).enumerate() {
+    let (eights, rest) = out.as_chunks_mut::<8>();
+    let after = first + 8 * eights.len();
+    for (i, out) in eights.iter_mut().enumerate() {
         let first = first + 8 * i;
-        let exist = first_lanes(out.len()) as __mmask8;
-        let taking_part = exist & scan.octet(first);
-        let objective = eight(scan, first, exist);
+        let objective = eight(scan, first);
+        let taking_part = scan.octet(first);
         // Where an objective is NaN, the second operand is what comes out.
         least = _mm512_mask_min_pd(least, taking_part, objective, least);
         let objective = _mm512_mask_mov_pd(_mm512_set1_pd(f64::NAN), taking_part, objective);
-        // SAFETY: the mask covers what `out` holds.
-        unsafe { _mm512_mask_storeu_pd(out.as_mut_ptr(), exist, objective) };
+        // SAFETY: 8 values.
+        unsafe { _mm512_storeu_pd(out.as_mut_ptr(), objective) };
     }
-    _mm512_reduce_min_pd(least)
+    _mm512_reduce_min_pd(least).min(portable::objectives(scan, after, rest))
 }
