@@ -582,6 +582,31 @@ def test_a_log_damaged_midway_leaves_no_output(pool, tmp_path, capsys):
     assert not out.exists()
 
 
+FULL = """
+import resource, signal, sys
+from uniroute_fast.cli import main
+# What a full disk does to a write, without a disk to fill.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_fills_up_costs_no_finished_part(pool, tmp_path):
+    pytest.importorskip("resource", reason="limits on file sizes as POSIX has them")
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    write(log_table(), log)
+    argv = ["route", pool, log, "--out", out]
+    done = subprocess.run([sys.executable, "-c", FULL, *argv], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("uniroute: ")
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
+    route_log(pool, log, tmp_path / "whole.jsonl")
+    route_log(pool, log, out)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 # --- resume ---
 
 

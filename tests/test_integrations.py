@@ -78,16 +78,16 @@ def test_duckdb_calls_the_router(router, routed):
             "SELECT id, text, unnest(route) FROM (SELECT *, uniroute(text) AS route FROM log) "
             "ORDER BY id"
         )
-        found = connection.execute(query).to_arrow_table().to_pylist()
+        found = connection.sql(query).to_arrow_table().to_pylist()
     assert found == routed
 
 
 @pytest.fixture(scope="module")
 def ray():
-    """A real local cluster of two cores."""
+    """A real local cluster: two slots for the workers, two for reading."""
     ray = engine("ray", "ray")
     engine("ray.data", "ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray
     ray.shutdown()
 
@@ -97,7 +97,7 @@ def test_ray_actors_give_the_same(workers, ray, pool, routed, tmp_path):
     from uniroute_fast.integrations.ray import route_dataset
 
     pq.write_table(log(), tmp_path / "log.parquet", row_group_size=250)
-    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet"))
+    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet"), override_num_blocks=8)
     found = route_dataset(dataset, pool, 0.05, workers=workers, batch_rows=200)
     assert sorted(found.take_all(), key=lambda row: row["id"]) == routed
 
@@ -120,7 +120,7 @@ def test_a_ray_worker_that_is_killed_changes_nothing(ray, pool, routed, tmp_path
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__call__(batch)
 
-    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet"))
+    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet"), override_num_blocks=8)
     found = dataset.map_batches(
         Mortal,
         fn_constructor_args=(str(pool), 0.05, 1),
@@ -128,8 +128,6 @@ def test_a_ray_worker_that_is_killed_changes_nothing(ray, pool, routed, tmp_path
         batch_size=100,
         concurrency=2,
         num_cpus=1,
-        max_restarts=2,
-        max_task_retries=2,
     )
     rows = sorted(found.take_all(), key=lambda row: row["id"])
     assert once.exists()

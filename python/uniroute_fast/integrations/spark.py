@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from uniroute_fast.batch import BatchRouter
 
 #: Spark's types of the decisions.
-TYPES = ("string", "float", "double", "int", "float", "string")
+TYPES = ("string", "float", "double", "integer", "float", "string")
 
 
 def route_dataframe(frame: Any, router: BatchRouter) -> Any:
