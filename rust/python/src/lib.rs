@@ -9,6 +9,7 @@ mod centroids;
 mod errors;
 mod evaluate;
 mod lexical;
+mod pool;
 mod router;
 mod run;
 mod tensors;
@@ -22,5 +23,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     centroids::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
+    m.add_class::<pool::PyPackedPool>()?;
     router::register(m)
 }
