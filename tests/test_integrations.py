@@ -134,7 +134,7 @@ def test_a_ray_worker_that_is_killed_changes_nothing(ray, pool, routed, tmp_path
     assert rows == routed
 
 
-def test_spark_executors_give_the_same(router, routed, tmp_path):
+def test_spark_executors_give_the_same(router, routed, tmp_path, monkeypatch):
     engine("pyspark", "spark")
     if shutil.which("java") is None:
         pytest.skip("Spark needs a Java runtime, and there is none on the path")
@@ -144,7 +144,7 @@ def test_spark_executors_give_the_same(router, routed, tmp_path):
 
     pq.write_table(log(), tmp_path / "log.parquet")
     builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    builder = builder.config("spark.pyspark.python", sys.executable)
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     session = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", "300").getOrCreate()
     try:
         frame = session.read.parquet(str(tmp_path / "log.parquet")).repartition(4)
