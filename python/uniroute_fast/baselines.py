@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RANKS, PENALTIES = (1, 2, 4, 8, 16), (1.0, 3.0, 10.0, 30.0, 100.0)
 
 #: Weight decay of the multilayer perceptron.
-MLP_PENALTY = 1e-2
+MLP_PENALTY = 1.0
 
 
 def best_single(trial: Trial) -> BlindPlan:
