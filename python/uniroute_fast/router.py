@@ -224,6 +224,23 @@ class Router(_native.Router):
             column = column[:, None] if column.ndim == 1 else column
         self.add_models([name], [cost], texts, column, embeddings=embeddings)
 
+    def replace(self, other: Router) -> None:
+        """Put everything that another router holds in place of this one's, at once.
+
+        For a new artifact: ``router.replace(Router.load(path))``. Calls under way end with what
+        they began with; the next ones see the new embedder, cluster map and LLMs together, as one
+        more version.
+
+        Raises
+        ------
+        ArgumentTypeError
+            `other` is no `Router`.
+        """
+        if not isinstance(other, Router):
+            raise ArgumentTypeError(f"other: a {type(other).__name__}; expected a Router")
+        self.swap_in(other)
+        self._profiler = other._profiler
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the router to one file, whole or not at all.
 
