@@ -22,7 +22,7 @@ LENGTHS = [None, 100, 1000, 8000, 128_000]
 def build(heads: str) -> uf.Router:
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(CLUSTERS, DIM)).astype(np.float32)
-    head = ("nearest", weights) if heads == "hard" else ("softmax", weights, np.zeros(CLUSTERS), 4)
+    head = ("nearest", weights) if heads == "hard" else ("softmax", weights, np.zeros(CLUSTERS), 0.1)
     router = uf.Router(None, [head])
     names = [f"{('openai', 'meta', 'acme')[i % 3]}/m{i}" for i in range(MODELS)]
     router.insert(names, rng.integers(0, 9, MODELS) / 4, rng.random((CLUSTERS, MODELS)))

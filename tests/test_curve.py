@@ -1,5 +1,7 @@
 """The deferral curve against the rule itself, applied at every cost weight that matters."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,7 +51,7 @@ def critical_weights(predicted, costs):
 def test_corners_are_what_the_rule_gives_between_critical_weights(problem):
     predicted, quality, costs = problem
     weights = critical_weights(predicted, costs)
-    between = [(a + b) / 2 for a, b in zip(weights, weights[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(weights)]
     probes = [*reversed([*between, 2 * weights[-1] + 1])]
     expected = [point(rule(predicted, costs, w), quality, costs) for w in probes]
     # At weight 0 equal losses go to the lower cost, as just above 0.

@@ -22,7 +22,7 @@ def centroids() -> np.ndarray:
 
 def soft() -> list[tuple]:
     rng = np.random.default_rng(1)
-    return [("softmax", rng.normal(size=(CLUSTERS, DIM)).astype(np.float32), np.zeros(CLUSTERS), 3)]
+    return [("softmax", rng.normal(size=(CLUSTERS, DIM)).astype(np.float32), np.zeros(CLUSTERS), 0.1)]
 
 
 MAPS = {"hard": [("nearest", centroids())], "soft": soft()}

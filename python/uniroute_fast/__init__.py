@@ -18,7 +18,12 @@ from uniroute_fast._native import (
 )
 from uniroute_fast._versions import show_versions, warn_if_debug_build
 from uniroute_fast.centroids import Centroids, nearest_centroid
-from uniroute_fast.embedders import LexicalEmbedder, SentenceTransformerEmbedder
+from uniroute_fast.chat import chat_text
+from uniroute_fast.embedders import (
+    LexicalEmbedder,
+    OpenAIEmbedder,
+    SentenceTransformerEmbedder,
+)
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.router import Router
 
@@ -32,11 +37,13 @@ __all__ = [
     "Exclusion",
     "LexicalEmbedder",
     "ModelInfo",
+    "OpenAIEmbedder",
     "Outcomes",
     "Router",
     "SentenceTransformerEmbedder",
     "Snapshot",
     "__version__",
+    "chat_text",
     "errors",
     "get_num_threads",
     "nearest_centroid",

@@ -4,6 +4,34 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "FEATURE_VERSION",
+    "STATUS_NAMES",
+    "Alternative",
+    "Centroids",
+    "Change",
+    "Constraints",
+    "Decision",
+    "Decisions",
+    "Exclusion",
+    "FeatureCounter",
+    "LexicalEmbedder",
+    "Loaded",
+    "ModelInfo",
+    "Router",
+    "Snapshot",
+    "Vocabulary",
+    "__version__",
+    "available_isas",
+    "build_profile",
+    "feature_ids",
+    "get_num_threads",
+    "isa",
+    "lower_hulls",
+    "set_num_threads",
+]
 
 __version__: str
 build_profile: Literal["debug", "release"]
@@ -38,6 +66,7 @@ def available_isas() -> list[str]: ...
 FEATURE_VERSION: int
 STATUS_NAMES: list[str]
 
+@disjoint_base
 class LexicalEmbedder:
     def __new__(cls, embedder: LexicalEmbedder) -> LexicalEmbedder: ...
     def embed(self, texts: Any) -> NDArray[np.float32]: ...
@@ -91,7 +120,7 @@ def lower_hulls(
 # --- router ---
 
 _Head: TypeAlias = (
-    tuple[Literal["nearest"], ArrayLike] | tuple[Literal["softmax"], ArrayLike, ArrayLike, int]
+    tuple[Literal["nearest"], ArrayLike] | tuple[Literal["softmax"], ArrayLike, ArrayLike, float]
 )
 
 class _Fields(TypedDict, total=False):
@@ -167,6 +196,7 @@ class Snapshot:
         self, texts: Any = None, *, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float32]: ...
 
+@disjoint_base
 class Router:
     def __new__(cls, embedder: Any, heads: Sequence[_Head] | Loaded) -> Self: ...
     @property

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.cluster_map import assign, kmeans
-from uniroute_fast.evaluate.curve import BlindPlan
-from uniroute_fast.profiling import hierarchical_means, shrunk_means
+from uniroute_fast.cluster_map import NearestHead, assign, kmeans
+from uniroute_fast.deferral import BlindPlan
+from uniroute_fast.evidence import observe
+from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.profiling import hierarchical, shrunk_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniroute_fast.evaluate.trial import Trial
+    from uniroute_fast.profiling import Profiler
 
 
 def best_single(trial: Trial) -> BlindPlan:
@@ -62,21 +65,37 @@ def kmeans_paper(trial: Trial, n_clusters: int | None = None) -> NDArray[np.floa
 
     ``n_clusters`` defaults to one for ten validation prompts, 24 at most.
     """
-    centroids = _centroids(trial, n_clusters or clusters_for(len(trial.validation)))
-    labels = assign(trial.validation, centroids)
-    means = shrunk_means(labels, trial.losses, len(centroids))
-    return means[assign(trial.test, centroids)]
+    head = NearestHead(_centroids(trial, n_clusters or clusters_for(len(trial.validation))))
+    evidence = observe(head.phi(trial.validation), trial.losses, gram=False)
+    return shrunk_means(evidence)[assign(trial.test, head.centroids)]
 
 
-def hierarchical(
+def hierarchical_shrinkage(
     trial: Trial, n_fine: int = 100, n_coarse: int = 20, strength: float = 24.0
 ) -> NDArray[np.float64]:
     """Shrink fine clusters' means to coarse clusters' means to the overall mean."""
-    fine, coarse = _centroids(trial, n_fine), _centroids(trial, n_coarse)
-    means = hierarchical_means(
-        assign(trial.validation, fine), trial.losses, assign(fine, coarse), strength
-    )
-    return means[assign(trial.test, fine)]
+    fine, coarse = NearestHead(_centroids(trial, n_fine)), _centroids(trial, n_coarse)
+    evidence = observe(fine.phi(trial.validation), trial.losses, gram=False)
+    parents = assign(fine.centroids, coarse)
+    means = hierarchical(evidence.loss, evidence.phi, parents, strength)
+    return means[assign(trial.test, fine.centroids)]
+
+
+def uniroute(trial: Trial) -> NDArray[np.float64]:
+    """Profile with what seen LLMs teach, on a soft map: this package's default."""
+    profiler = fit_profiler(trial.train, trial.seen_train, trial.seen_costs, seed=trial.seed)
+    return _route(profiler, trial)
+
+
+def uniroute_unseen(trial: Trial) -> NDArray[np.float64]:
+    """Profile without any seen LLM: this package's default where there are none."""
+    return _route(fit_profiler(trial.train, seed=trial.seed), trial)
+
+
+def _route(profiler: Profiler, trial: Trial) -> NDArray[np.float64]:
+    phi = profiler.map.phi
+    profiles = profiler.profile(profiler.observe(phi(trial.validation), trial.losses))
+    return phi(trial.test).astype(np.float64) @ profiles.psi
 
 
 def oracle(trial: Trial) -> NDArray[np.float64]:

@@ -1,15 +1,192 @@
-"""From an embedding to clusters: the cluster map Phi."""
+"""From an embedding to clusters: the cluster map Phi.
+
+A map is a list of heads, side by side. A head gives each embedding weights over its own clusters,
+which add up to 1: all of it on the nearest centroid (`NearestHead`), or a softmax of linear scores
+(`SoftmaxHead`). The predicted loss of an LLM is then the product of these weights and its profile.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast.errors import ArtifactError, InvalidArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+#: Named arrays and a dict that JSON can hold: what an object is saved as, and restored from.
+Parts: TypeAlias = "tuple[dict[str, NDArray[Any]], dict[str, Any]]"
+
+
+#: Weights below this share of the largest are left out: routing then reads a few rows of the
+#: profiles in place of all. ``bench/floor.py`` prints what it does to Area.
+FLOOR = 1 / 64
+
+
+@dataclass(frozen=True, eq=False)
+class NearestHead:
+    """All weight on the nearest of K centroids.
+
+    Attributes
+    ----------
+    centroids : float32[K, D]
+    """
+
+    centroids: NDArray[np.float32]
+
+    @property
+    def n_clusters(self) -> int:
+        """K."""
+        return len(self.centroids)
+
+    def phi(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the weights, float32[N, K]: one 1 in each row."""
+        weights = np.zeros((len(embeddings), self.n_clusters), dtype=np.float32)
+        weights[np.arange(len(embeddings)), assign(embeddings, self.centroids)] = 1
+        return weights
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxHead:
+    """Weights softmax(``weights`` e + ``bias``) for an embedding e, without those below `FLOOR`.
+
+    Attributes
+    ----------
+    weights : float32[K, D]
+    bias : float32[K]
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    @classmethod
+    def around(cls, centroids: NDArray[np.float32], sharpness: float) -> SoftmaxHead:
+        """Return the head whose scores are ``-sharpness / 2`` x squared distance to a centroid.
+
+        The term that all clusters share is left out: it does not change a softmax.
+        """
+        half = np.einsum("kd,kd->k", centroids, centroids) / 2
+        return cls(
+            np.asarray(sharpness * centroids, dtype=np.float32),
+            np.asarray(-sharpness * half, dtype=np.float32),
+        )
+
+    @property
+    def n_clusters(self) -> int:
+        """K."""
+        return len(self.weights)
+
+    def phi(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the weights, float32[N, K]."""
+        scores = embeddings @ self.weights.T + self.bias
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores[scores < FLOOR] = 0
+        scores /= scores.sum(axis=1, keepdims=True)
+        return np.asarray(scores, dtype=np.float32)
+
+
+Head: TypeAlias = NearestHead | SoftmaxHead
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterMap:
+    """Heads side by side.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        At least one; all for embeddings of the same dimension.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two = ClusterMap([NearestHead(np.eye(2, dtype=np.float32))])
+    >>> two.phi(np.array([[0.1, 0.9]], dtype=np.float32))
+    array([[0., 1.]], dtype=float32)
+    """
+
+    heads: Sequence[Head]
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters of all heads together, K_total."""
+        return sum(head.n_clusters for head in self.heads)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the embeddings, D."""
+        head = self.heads[0]
+        return int((head.centroids if isinstance(head, NearestHead) else head.weights).shape[1])
+
+    def phi(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the cluster weights of embeddings float32[N, D], float32[N, K_total].
+
+        O(N K D). Routing computes the same in Rust.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Embeddings of another shape, or not finite.
+        """
+        embeddings = np.asarray(embeddings, dtype=np.float32)
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
+            raise InvalidArgumentError(
+                f"embeddings has shape {embeddings.shape}, expected (N, {self.dim})"
+            )
+        if not np.isfinite(embeddings).all():
+            row = int(np.argmin(np.isfinite(embeddings).all(axis=1)))
+            raise InvalidArgumentError(f"embeddings[{row}] has a value that is not finite")
+        return np.hstack([head.phi(embeddings) for head in self.heads])
+
+    def to_native(self) -> list[Any]:
+        """Return the heads as the router in Rust takes them."""
+        return [
+            ("nearest", head.centroids)
+            if isinstance(head, NearestHead)
+            else ("softmax", head.weights, head.bias, FLOOR)
+            for head in self.heads
+        ]
+
+    def to_parts(self) -> Parts:
+        """Return what `from_parts` restores the map from."""
+        arrays: dict[str, NDArray[Any]] = {}
+        kinds = []
+        for i, head in enumerate(self.heads):
+            if isinstance(head, NearestHead):
+                kinds.append("nearest")
+                arrays[f"head{i}.centroids"] = head.centroids
+            else:
+                kinds.append("softmax")
+                arrays[f"head{i}.weights"] = head.weights
+                arrays[f"head{i}.bias"] = head.bias
+        return arrays, {"heads": kinds}
+
+    @classmethod
+    def from_parts(cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> ClusterMap:
+        """Restore a map from `to_parts`.
+
+        Raises
+        ------
+        ArtifactError
+            A part is missing or unknown.
+        """
+        heads: list[Head] = []
+        try:
+            for i, kind in enumerate(meta["heads"]):
+                if kind == "nearest":
+                    heads.append(NearestHead(arrays[f"head{i}.centroids"]))
+                elif kind == "softmax":
+                    heads.append(SoftmaxHead(arrays[f"head{i}.weights"], arrays[f"head{i}.bias"]))
+                else:
+                    raise ArtifactError(f"cluster map: head {i} is of unknown kind {kind!r}")
+        except KeyError as error:
+            raise ArtifactError(f"cluster map: part {error} is missing") from error
+        return cls(heads)
 
 
 def kmeans(
@@ -40,7 +217,8 @@ def kmeans(
 
     Notes
     -----
-    O(restarts x iterations x N K D), 50 iterations at most; faiss does the work.
+    O(restarts x iterations x N K D), 50 iterations at most; faiss does the work. It draws 256
+    embeddings a centroid from larger sets.
     """
     if not 1 <= n_clusters <= len(embeddings):
         raise InvalidArgumentError(
@@ -53,14 +231,11 @@ def kmeans(
             "clustering needs faiss: pip install 'uniroute_fast[fit]'"
         ) from error
     x = np.ascontiguousarray(embeddings, dtype=np.float32)
-    # faiss samples down sets of more than 256 points a centroid; that bound is kept, the lower one
-    # only prints a warning.
     search = faiss.Kmeans(
         x.shape[1], n_clusters, niter=50, nredo=restarts, seed=seed, min_points_per_centroid=1
     )
     search.train(x)
-    centroids: NDArray[np.float32] = np.array(search.centroids, dtype=np.float32)
-    return centroids
+    return np.array(search.centroids, dtype=np.float32)
 
 
 def assign(embeddings: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -69,5 +244,4 @@ def assign(embeddings: NDArray[np.float32], centroids: NDArray[np.float32]) -> N
     For fitting and evaluation; routing uses the exact kernel. O(N K D).
     """
     half = np.einsum("kd,kd->k", centroids, centroids) / 2
-    labels: NDArray[np.intp] = np.argmax(embeddings @ centroids.T - half, axis=1)
-    return labels
+    return np.asarray(np.argmax(embeddings @ centroids.T - half, axis=1), dtype=np.intp)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -28,8 +27,10 @@ Texts: TypeAlias = Any
 #: What a row's status number means.
 STATUS_NAMES: tuple[str, ...] = tuple(_native.STATUS_NAMES)
 
-DEFAULT_DIM = 128
-DEFAULT_ROWS = 1 << 16
+#: Table of 64 columns x 32,768 rows: 2 MiB, which stays in the caches of one core. More of either
+#: costs time and gains nothing that shows in Area; see ``docs/embedding.md``.
+DEFAULT_DIM = 64
+DEFAULT_ROWS = 1 << 15
 DEFAULT_NGRAMS = 2
 MAX_SAMPLE = 50_000
 
@@ -205,6 +206,7 @@ class LexicalEmbedder(_native.LexicalEmbedder):
         _import("scipy.sparse", "fit", "LexicalEmbedder.distill")
         if not ridge > 0 or not np.isfinite(ridge):
             raise InvalidArgumentError(f"ridge: {ridge}; expected a positive number")
+        texts = texts if hasattr(texts, "__len__") else list(texts)
         features = _Features.of(texts, dim, rows, ngrams, min_df, max_sample, seed)
         target = _unit(_teach(teacher, texts, features.sample))
         held_out = np.zeros(len(target), bool)
@@ -315,6 +317,41 @@ class SentenceTransformerEmbedder:
         return np.asarray(vectors, np.float32)
 
 
+class OpenAIEmbedder:
+    """Maps texts to vectors with an OpenAI-compatible embeddings endpoint.
+
+    Parameters
+    ----------
+    client : openai.OpenAI
+        Or anything with its ``embeddings.create(model=..., input=[...])``.
+    model : str
+        Name of the model at that endpoint.
+    batch_size : int
+        Texts of one request.
+
+    Examples
+    --------
+    >>> teacher = uf.OpenAIEmbedder(openai.OpenAI(), "text-embedding-3-small")  # doctest: +SKIP
+    >>> uf.LexicalEmbedder.distill(texts, teacher)  # doctest: +SKIP
+    """
+
+    def __init__(self, client: Any, model: str, *, batch_size: int = 256):
+        self.client = client
+        self.model = model
+        self.batch_size = batch_size
+
+    def embed(self, texts: Texts, /) -> NDArray[np.float32]:
+        """Return one vector for each text, float32[N, D]; the endpoint's errors pass through."""
+        texts = _as_list(texts)
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), self.batch_size):
+            batch = texts[start : start + self.batch_size]
+            answer = self.client.embeddings.create(model=self.model, input=batch)
+            by_index = sorted(answer.data, key=lambda item: item.index)
+            vectors += [item.embedding for item in by_index]
+        return np.asarray(vectors, np.float32).reshape(len(texts), -1 if texts else 0)
+
+
 @dataclass
 class _Features:
     """The weighted features of a sample of texts."""
@@ -378,32 +415,29 @@ class _Features:
 
 def _teach(teacher: Any, texts: Texts, sample: NDArray[np.int64] | None) -> NDArray[np.float32]:
     """Return the teacher's vectors of the sampled texts, float32[n, E]."""
-    n = len(texts) if hasattr(texts, "__len__") else None
-    make: Callable[[list[str]], Any] | None = None
-    for name in ("embed", "encode"):
-        make = make or getattr(teacher, name, None)
+    if isinstance(teacher, (str, bytes)) or teacher is None:
+        raise ArgumentTypeError(
+            f"teacher: a {type(teacher).__name__}; expected vectors, an embedder or a callable"
+        )
+    make = getattr(teacher, "embed", None) or getattr(teacher, "encode", None)
     if make is None and callable(teacher):
         make = teacher
-    if make is None:
-        vectors = np.asarray(teacher)
-        if sample is not None and vectors.shape[:1] == (n,):
-            vectors = vectors[sample]
-    else:
+    if make is not None:
         chosen = _as_list(texts)
         if sample is not None:
             chosen = [chosen[i] for i in sample]
-        n = len(chosen)
-        vectors = np.asarray(make(chosen))
+        vectors, expected = np.asarray(make(chosen)), len(chosen)
+    else:
+        vectors, expected = np.asarray(teacher), len(texts)
     if vectors.dtype.kind not in "fiu":
-        raise ArgumentTypeError(
-            f"teacher: gives {vectors.dtype}; expected float vectors, or what makes them"
-        )
-    expected = n if sample is None else len(sample)
+        raise ArgumentTypeError(f"teacher: gives {vectors.dtype}; expected vectors of floats")
     if vectors.ndim != 2 or len(vectors) != expected or not np.isfinite(vectors).all():
         raise InvalidArgumentError(
             f"teacher: gives an array of shape {vectors.shape}; "
-            f"expected one finite vector for each of {n} texts"
+            f"expected one finite vector for each of {expected} texts"
         )
+    if make is None and sample is not None:
+        vectors = vectors[sample]
     return np.asarray(vectors, np.float32)
 
 

@@ -68,11 +68,14 @@ class Outcomes:
         Loss of each LLM on each prompt, in [0, 1], lower is better; NaN = not run.
     names : sequence of str, optional
         Their names; informative only: seen LLMs do not join the pool.
+    costs : float array-like [models], optional
+        Their costs per prompt, finite, 0 or more. With them the router's settings are chosen for
+        quality at every cost; without, for quality alone.
 
     Raises
     ------
     ArgumentTypeError, InvalidArgumentError
-        Losses or names of another type, shape or range; an LLM without any outcome.
+        Losses, names or costs of another type, shape or range; an LLM without any outcome.
 
     Examples
     --------
@@ -83,8 +86,14 @@ class Outcomes:
 
     losses: NDArray[np.float64]
     names: tuple[str, ...] | None
+    costs: NDArray[np.float64] | None
 
-    def __init__(self, losses: ArrayLike, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        losses: ArrayLike,
+        names: Sequence[str] | None = None,
+        costs: ArrayLike | None = None,
+    ) -> None:
         array = as_losses("seen.losses", losses)
         if names is not None and len(names) != array.shape[1]:
             raise InvalidArgumentError(
@@ -100,8 +109,24 @@ class Outcomes:
             )
         object.__setattr__(self, "losses", array)
         object.__setattr__(self, "names", None if names is None else tuple(names))
+        checked = None if costs is None else _as_costs(costs, array.shape[1])
+        object.__setattr__(self, "costs", checked)
 
     @property
     def n_models(self) -> int:
         """Number of LLMs."""
         return int(self.losses.shape[1])
+
+
+def _as_costs(costs: ArrayLike, count: int) -> NDArray[np.float64]:
+    array = np.asarray(costs)
+    if array.dtype.kind not in "biuf":
+        raise ArgumentTypeError(f"seen.costs: dtype {array.dtype}; expected real numbers")
+    if array.shape != (count,):
+        raise InvalidArgumentError(f"seen.costs: shape {array.shape}; expected ({count},)")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if len(bad):
+        raise InvalidArgumentError(
+            f"seen.costs: {array[bad[0]]} at index {bad[0]}; expected finite costs of 0 or more"
+        )
+    return array.astype(np.float64)

@@ -102,7 +102,7 @@ class Router(_native.Router):
         O(N) for the embedder, O(N K D) an iteration for the clusters, O(N S K) an iteration for
         the learned map of S seen LLMs.
         """
-        from uniroute_fast.profiling import fit_profiler
+        from uniroute_fast.fitting import fit_profiler
 
         if seen is not None and not isinstance(seen, Outcomes):
             raise ArgumentTypeError(
@@ -133,9 +133,9 @@ class Router(_native.Router):
                 f"n_clusters: {n_clusters}; expected 1 to {usable.sum()}, the number of prompts "
                 "that can be embedded"
             )
-        losses = None if seen is None else seen.losses[usable]
-        heads, profiler = fit_profiler(x[usable], losses, n_clusters=n_clusters, seed=seed)
-        router = cls(embedder, heads)
+        losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
+        profiler = fit_profiler(x[usable], losses, seen_costs, n_clusters=n_clusters, seed=seed)
+        router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
         return router
 
@@ -203,7 +203,8 @@ class Router(_native.Router):
                 f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
                 "can be embedded; expected at least one for each LLM"
             )
-        self.insert(names, costs, self._profiler.profile(phi[usable], outcomes))
+        evidence = self._profiler.observe(phi[usable], outcomes)
+        self.insert(names, costs, self._profiler.profile(evidence).psi)
 
     def add_model(
         self,
@@ -287,12 +288,12 @@ class Router(_native.Router):
     def _extra(self) -> tuple[str, dict[str, NDArray[Any]]]:
         if self._profiler is None:
             return "null", {}
-        params, tensors = self._profiler.to_parts()
+        tensors, params = self._profiler.to_parts()
         return json.dumps({"profiler": params}), tensors
 
     @classmethod
     def _from_loaded(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
-        from uniroute_fast.profiling import Profiler
+        from uniroute_fast.profiling import profiler_from_parts
 
         if loaded.embedder is not None:
             if embedder is not None:
@@ -302,7 +303,7 @@ class Router(_native.Router):
         extra = json.loads(loaded.json)
         if extra is not None:
             try:
-                router._profiler = Profiler.from_parts(extra["profiler"], loaded.tensors)
+                router._profiler = profiler_from_parts(loaded.tensors, extra["profiler"])
             except (KeyError, TypeError, ValueError) as error:
                 raise ArtifactError(
                     f"artifact: its profiler is not understood ({error!r})"

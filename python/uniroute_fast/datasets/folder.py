@@ -60,7 +60,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
         folder / "scores.parquet", ids, _strings(folder / "scores.parquet", scores, "id")
     )
     matrix = _score_matrix(folder, scores, models)[rows]
-    return Dataset(folder.name, ids, tasks, texts, matrix, models, costs, unit)
+    return Dataset(folder.name, ids, tasks, texts, matrix, models, np.array(costs), unit)
 
 
 def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
@@ -124,7 +124,7 @@ def _strings(file: Path, table: Any, column: str) -> list[str]:
     """Return a column as strings; ids that are numbers are taken as their decimal form."""
     if column not in table.column_names:
         raise DatasetError(f"{file}: no column {column!r}; it has {table.column_names[:5]}")
-    values = table[column].to_pylist()
+    values: list[Any] = table[column].to_pylist()
     for row, value in enumerate(values):
         if isinstance(value, int) and column == "id":
             values[row] = str(value)
@@ -178,7 +178,7 @@ def _score_matrix(folder: Path, scores: Any, models: list[str]) -> NDArray[np.fl
 
 def _numbers(file: Path, column: Any, name: str) -> NDArray[np.float64]:
     try:
-        values = column.cast("float64").to_numpy().astype(np.float64)
+        values: NDArray[np.float64] = column.cast("float64").to_numpy().astype(np.float64)
     except Exception as error:
         raise DatasetError(f"{file}: column {name!r} is {column.type}, not numbers") from error
     with np.errstate(invalid="ignore"):

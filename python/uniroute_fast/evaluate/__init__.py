@@ -1,6 +1,6 @@
 """How good a router is: deferral curves, the figures read off them, and repeated trials."""
 
-from uniroute_fast.evaluate.curve import DeferralCurve, area, deferral_curve, qnc, reaches_best
+from uniroute_fast.deferral import DeferralCurve, area, deferral_curve, qnc, reaches_best
 from uniroute_fast.evaluate.methods import METHODS, Method
 from uniroute_fast.evaluate.table import Row, Table
 from uniroute_fast.evaluate.trial import Split, Trial, random_split

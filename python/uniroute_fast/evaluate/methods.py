@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniroute_fast.evaluate.curve import BlindPlan
+    from uniroute_fast.deferral import BlindPlan
     from uniroute_fast.evaluate.trial import Access, Trial
 
 
@@ -45,7 +45,9 @@ METHODS = {
         Method("zero_router", baselines.zero_router),
         Method("knn", baselines.knn),
         Method("kmeans", baselines.kmeans_paper),
-        Method("hierarchical", baselines.hierarchical),
+        Method("hierarchical", baselines.hierarchical_shrinkage),
+        Method("uniroute_unseen", baselines.uniroute_unseen),
+        Method("uniroute", baselines.uniroute),
         Method("oracle", baselines.oracle, access="test"),
     )
 }

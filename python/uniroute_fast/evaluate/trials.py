@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
-from uniroute_fast.evaluate.curve import (
+from uniroute_fast.deferral import (
     BlindPlan,
     area,
     deferral_curve,
     qnc,
     reaches_best,
 )
+from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
 from uniroute_fast.evaluate.methods import Method, resolve
 from uniroute_fast.evaluate.table import Table
 from uniroute_fast.evaluate.trial import Split, Trial, make_trial, random_split
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniroute_fast.datasets import Dataset
-    from uniroute_fast.evaluate.curve import DeferralCurve
+    from uniroute_fast.deferral import DeferralCurve
 
 
 def run_trials(

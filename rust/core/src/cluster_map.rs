@@ -3,7 +3,7 @@
 //! A [`ClusterMap`] is one or more *heads* side by side; Phi is the concatenation of what they
 //! say. A *nearest* head is K-means as the paper has it: one-hot on the nearest centroid, found
 //! exactly. A *softmax* head is the paper's learned map in its linear form: softmax of `W e + b`,
-//! cut to its largest entries where asked. Several heads make an ensemble, whose mixing weights
+//! without its negligible entries where asked. Several heads make an ensemble, whose mixing weights
 //! are folded into the profiles.
 //!
 //! Every sum here runs in one fixed order with multiply then add, so all instruction sets, single
@@ -78,13 +78,13 @@ pub struct Softmax {
     /// [dim, clusters], row-major: transposed, so that one embedding entry meets all clusters.
     weights: Vec<f32>,
     bias: Vec<f32>,
-    keep: usize,
+    floor: f32,
 }
 
 impl Softmax {
-    /// From `weights` [clusters, dim] row-major, `bias` [clusters], and how many of the largest
-    /// entries to keep (the others become 0, the kept ones are scaled to sum to 1).
-    pub fn new(weights: &[f32], bias: &[f32], keep: usize) -> Result<Self> {
+    /// From `weights` [clusters, dim] row-major, `bias` [clusters], and a `floor` from 0 to 1:
+    /// entries below that share of the largest are left out, the others scaled to sum to 1.
+    pub fn new(weights: &[f32], bias: &[f32], floor: f32) -> Result<Self> {
         let clusters = bias.len();
         if clusters == 0 || weights.is_empty() || !weights.len().is_multiple_of(clusters) {
             return Err(Error::invalid(
@@ -93,8 +93,8 @@ impl Softmax {
                 "clusters x dim weights, at least one of each",
             ));
         }
-        if keep == 0 {
-            return Err(Error::invalid("keep", "0 entries kept", "1 or more"));
+        if !(0.0..=1.0).contains(&floor) {
+            return Err(Error::invalid("floor", floor.to_string(), "0 to 1"));
         }
         let finite = |argument, values: &[f32]| match values.iter().position(|v| !v.is_finite()) {
             Some(at) => Err(Error::invalid(
@@ -111,7 +111,7 @@ impl Softmax {
         Ok(Self {
             weights: transposed.collect(),
             bias: bias.to_vec(),
-            keep: keep.min(clusters),
+            floor,
         })
     }
 
@@ -132,9 +132,9 @@ impl Softmax {
         &self.bias
     }
 
-    /// How many of the largest entries are kept.
-    pub fn keep(&self) -> usize {
-        self.keep
+    /// Share of the largest entry below which entries are left out.
+    pub fn floor(&self) -> f32 {
+        self.floor
     }
 
     /// Appends this head's entries, numbered from `offset`.
@@ -145,43 +145,28 @@ impl Softmax {
         phi: &mut Phi,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Scratch {
-            every_dim,
-            values,
-            sorted,
-        } = scratch;
+        let Scratch { every_dim, values } = scratch;
         if every_dim.len() != embedding.len() {
             *every_dim = (0..embedding.len() as u32).collect();
         }
         values.clear();
         values.resize(self.bias.len(), 0.0);
         kernels::weighted_rows(every_dim, embedding, &self.weights, values);
-        values.iter_mut().zip(&self.bias).for_each(|(v, b)| *v += b);
-        let largest = values.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-        for v in values.iter_mut() {
-            *v = exp(*v - largest);
+        for (value, bias) in values.iter_mut().zip(&self.bias) {
+            *value += bias;
         }
-        let mut least = 0.0;
-        let mut ties_left = self.keep;
-        if self.keep < values.len() {
-            sorted.clear();
-            sorted.extend_from_slice(values);
-            let (above, at, _) =
-                sorted.select_nth_unstable_by(self.keep - 1, |a, b| b.total_cmp(a));
-            least = *at;
-            // Of those that equal the least kept value, the lowest indices stay.
-            ties_left -= above.iter().filter(|&&v| v > least).count();
+        let largest = values.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+        for value in values.iter_mut() {
+            *value = exp(*value - largest);
         }
         let start = phi.weights.len();
         let mut sum = 0.0;
-        for (k, &v) in values.iter().enumerate() {
-            let tie = v == least;
-            if v < least || (tie && ties_left == 0) {
-                continue;
+        for (k, &value) in values.iter().enumerate() {
+            // The largest is 1 here. A NaN is kept, so that the sum tells.
+            if value > 0.0 && value >= self.floor || value.is_nan() {
+                sum += value;
+                phi.push(offset + k, value);
             }
-            ties_left -= usize::from(tie);
-            sum += v;
-            phi.push(offset + k, v);
         }
         if !(sum.is_finite() && sum > 0.0) {
             let problem = "logits that overflow float32";
@@ -201,7 +186,6 @@ impl Softmax {
 pub struct Scratch {
     every_dim: Vec<u32>,
     values: Vec<f32>,
-    sorted: Vec<f32>,
 }
 
 /// Phi: embedding [dim] -> weights over all clusters of all heads.
@@ -278,10 +262,12 @@ fn exp(x: f32) -> f32 {
     // 2^n * e^r with |r| <= ln(2)/2; ln(2) split in two so that r keeps its digits.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    const ROUNDER: f32 = 12_582_912.0;
     if x < -87.0 {
         return 0.0;
     }
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    // Adding and taking away 3 * 2^22 rounds to an integer; `round` is a call on plain x86-64.
+    let n = (x * std::f32::consts::LOG2_E + ROUNDER) - ROUNDER;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     // Taylor coefficients: the error at |r| = 0.35 is below 1e-8.
     let series = [
@@ -325,7 +311,7 @@ mod tests {
     #[test]
     fn softmax_is_that_of_the_definition_and_sums_to_one() {
         let weights: Vec<f32> = (0..15).map(|i| ((i * 7) % 5) as f32 - 2.0).collect();
-        let softmax = Softmax::new(&weights, &[0.1, 0.2, 0.3, -0.4, 0.5], 99).unwrap();
+        let softmax = Softmax::new(&weights, &[0.1, 0.2, 0.3, -0.4, 0.5], 0.0).unwrap();
         assert_eq!(softmax.weights(), weights);
         let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
         let embedding = [0.3f32, -0.2, 0.9];
@@ -344,11 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn truncation_keeps_the_largest_and_the_lowest_of_equals() {
-        let softmax = Softmax::new(&[0.0; 4], &[1.0, 3.0, 1.0, 1.0], 2).unwrap();
+    fn entries_below_the_floor_are_left_out() {
+        let softmax = Softmax::new(&[0.0; 4], &[1.0, 3.0, 2.5, -4.0], 0.1).unwrap();
         let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
         let phi = phi_of(&map, &[1.0]);
-        assert_eq!(phi.clusters, [0, 1]);
+        assert_eq!(phi.clusters, [0, 1, 2]);
         assert!((phi.weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         assert_eq!(map.cluster(&phi), 1);
     }
@@ -356,7 +342,7 @@ mod tests {
     #[test]
     fn heads_stand_side_by_side() {
         let nearest = Centroids::new(&[0.0, 0.0, 1.0, 1.0], 2).unwrap();
-        let softmax = Softmax::new(&[0.0; 4], &[0.0, 50.0], 1).unwrap();
+        let softmax = Softmax::new(&[0.0; 4], &[0.0, 50.0], 0.01).unwrap();
         let map = ClusterMap::new(vec![Head::Nearest(nearest), Head::Softmax(softmax)]).unwrap();
         let phi = phi_of(&map, &[0.9, 0.8]);
         assert_eq!(
@@ -369,7 +355,7 @@ mod tests {
 
     #[test]
     fn logits_that_overflow_are_an_error() {
-        let softmax = Softmax::new(&[f32::MAX, 1.0, f32::MIN, 1.0], &[0.0; 2], 2).unwrap();
+        let softmax = Softmax::new(&[f32::MAX, 1.0, f32::MIN, 1.0], &[0.0; 2], 0.0).unwrap();
         let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
         let mut phi = Phi::default();
         assert!(
@@ -381,12 +367,12 @@ mod tests {
     #[test]
     fn bad_heads_are_refused() {
         assert!(ClusterMap::new(vec![]).is_err());
-        assert!(Softmax::new(&[], &[], 1).is_err());
-        assert!(Softmax::new(&[1.0; 3], &[0.0; 2], 1).is_err());
-        assert!(Softmax::new(&[f32::NAN; 2], &[0.0; 2], 1).is_err());
-        assert!(Softmax::new(&[0.0; 2], &[0.0; 2], 0).is_err());
-        let one = Softmax::new(&[0.0; 2], &[0.0; 2], 1).unwrap();
-        let two = Softmax::new(&[0.0; 4], &[0.0; 2], 1).unwrap();
+        assert!(Softmax::new(&[], &[], 0.0).is_err());
+        assert!(Softmax::new(&[1.0; 3], &[0.0; 2], 0.0).is_err());
+        assert!(Softmax::new(&[f32::NAN; 2], &[0.0; 2], 0.0).is_err());
+        assert!(Softmax::new(&[0.0; 2], &[0.0; 2], 1.5).is_err());
+        let one = Softmax::new(&[0.0; 2], &[0.0; 2], 0.0).unwrap();
+        let two = Softmax::new(&[0.0; 4], &[0.0; 2], 0.0).unwrap();
         assert!(ClusterMap::new(vec![Head::Softmax(one), Head::Softmax(two)]).is_err());
     }
 }

@@ -8,6 +8,10 @@
 //! in any order, and the embedding is the same, bit for bit, on every instruction set and thread
 //! count, alone or in a batch.
 
+// What runs for every token is compiled once for each instruction set, inside
+// `kernels::lexical::run`; only inlining it there makes it so.
+#![allow(clippy::inline_always)]
+
 pub mod features;
 pub mod fit;
 mod unicode;
@@ -21,16 +25,15 @@ use serde_json::{Value, json};
 
 use crate::artifact::{Tensor, damaged};
 use crate::error::{Error, Result};
-use crate::kernels;
+use crate::kernels::lexical::{Lexical, Work, run};
+use crate::kernels::{Isa, Kernels};
 use crate::threads::Run;
 
+use features::{Buffers, CHUNK, Features, MAX_ORDER};
 pub use vocabulary::Vocabulary;
 
 /// Largest number of dimensions.
 pub const MAX_DIM: usize = 4096;
-
-/// Rows whose weighted sum cannot overflow 32 bits: 127 x 127 x this < 2^31.
-const MAX_SUMMED: usize = 1 << 17;
 
 /// Texts of a batch that a thread takes at once.
 const TEXTS_PER_TASK: usize = 64;
@@ -100,22 +103,20 @@ impl Embedded {
     }
 }
 
-/// `1 + ln count` in sixteenths, for counts up to 255.
-fn count_weight(count: u8) -> u8 {
-    static WEIGHTS: LazyLock<[u8; 256]> = LazyLock::new(|| {
-        std::array::from_fn(|count| (16.0 * (1.0 + (count.max(1) as f64).ln())).round() as u8)
-    });
-    WEIGHTS[count as usize]
-}
+/// `COUNT_WEIGHTS[count]`: `1 + ln count` in sixteenths.
+static COUNT_WEIGHTS: LazyLock<[u8; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|count| (16.0 * (1.0 + (count.max(1) as f64).ln())).round() as u8)
+});
 
 /// Counts the features of one text by table row; its memory is kept from text to text.
 #[derive(Default)]
 pub struct Counter {
-    /// For each row its count, zero between texts; one more, never zero, for unknown features.
+    buffers: Buffers,
+    /// Of each row, up to 255; zero between texts.
     counts: Vec<u8>,
-    /// The first `n_distinct` are the rows counted, in order of first occurrence.
-    distinct: Vec<u32>,
-    n_distinct: usize,
+    /// The rows counted, in order of first occurrence, and then their weights.
+    rows: Vec<u32>,
+    weights: Vec<u8>,
 }
 
 /// Feature occurrences of a text, each weighted with its inverse document frequency.
@@ -126,37 +127,55 @@ struct Occurrences {
 }
 
 impl Counter {
-    fn count(&mut self, text: &str, order: usize, vocabulary: &Vocabulary) -> Occurrences {
-        let rows = vocabulary.rows();
-        if self.counts.len() != rows + 1 {
-            self.counts = vec![0; rows + 1];
-            self.counts[rows] = 1;
-            self.distinct = vec![0; rows + 1];
+    /// Counts a text: the rows of its known features, and `1 + ln count` of each in sixteenths.
+    #[inline(always)]
+    fn count<L: Lexical>(
+        &mut self,
+        text: &str,
+        order: usize,
+        vocabulary: &Vocabulary,
+        on_new: impl Fn(&[u32]),
+    ) -> (Occurrences, &[u32], &[u8]) {
+        let idf = vocabulary.idf();
+        if self.counts.len() != idf.len() {
+            self.counts = vec![0; idf.len()];
+            // Room for one more than can be kept: every row is written, then kept if it is new.
+            self.rows = vec![0; idf.len() + 1];
+            self.weights = vec![0; idf.len()];
         }
-        let (counts, distinct) = (&mut self.counts[..], &mut self.distinct[..]);
-        let mut n_distinct = 0;
-        let (mut known, mut features, mut found_some) = (0, 0u64, 0u64);
-        features::for_each_feature(text, order, |id| {
-            let found = vocabulary.find(id);
-            let count = &mut counts[found.row as usize];
-            distinct[n_distinct] = found.row;
-            n_distinct += usize::from(*count == 0);
-            *count = count.saturating_add(1);
-            known += u64::from(found.idf);
-            found_some += u64::from(found.idf != 0);
-            features += 1;
-        });
-        self.n_distinct = n_distinct;
-        let unknown = (features - found_some) * u64::from(vocabulary.unknown_idf());
-        Occurrences { known, unknown }
-    }
-
-    /// The rows counted and their counts, which are forgotten.
-    fn drain(&mut self) -> impl Iterator<Item = (u32, u8)> + '_ {
-        let counts = &mut self.counts;
-        self.distinct[..std::mem::take(&mut self.n_distinct)]
-            .iter()
-            .map(|&row| (row, std::mem::take(&mut counts[row as usize])))
+        let (counts, rows) = (&mut self.counts[..idf.len()], &mut self.rows[..]);
+        let (mut distinct, mut known, mut n_known, mut n_features) = (0, 0u64, 0, 0);
+        let mut found = [0; CHUNK * MAX_ORDER];
+        let mut features = Features::new(text, order, &mut self.buffers);
+        while let Some(ids) = features.next_chunk::<L>() {
+            let n_found = vocabulary.find(ids, &mut found);
+            let before = distinct;
+            for &row in &found[..n_found] {
+                let count = counts[row as usize];
+                if count == u8::MAX {
+                    known += u64::from(idf[row as usize]);
+                    continue;
+                }
+                counts[row as usize] = count + 1;
+                rows[distinct] = row;
+                distinct += usize::from(count == 0);
+            }
+            on_new(&rows[before..distinct]);
+            n_known += n_found;
+            n_features += ids.len();
+        }
+        let weight_of = &*COUNT_WEIGHTS;
+        for (weight, &row) in self.weights.iter_mut().zip(&rows[..distinct]) {
+            let count = std::mem::take(&mut counts[row as usize]);
+            known += u64::from(count) * u64::from(idf[row as usize]);
+            *weight = weight_of[count as usize];
+        }
+        let unknown = (n_features - n_known) as u64 * u64::from(vocabulary.unknown_idf());
+        (
+            Occurrences { known, unknown },
+            &self.rows[..distinct],
+            &self.weights[..distinct],
+        )
     }
 }
 
@@ -165,10 +184,7 @@ impl Counter {
 #[derive(Default)]
 pub struct Scratch {
     counter: Counter,
-    rows: Vec<u32>,
-    weights: Vec<u8>,
     sums: Vec<i32>,
-    totals: Vec<i64>,
 }
 
 /// Maps texts to vectors by hashed n-grams and a table. Immutable; share it between threads.
@@ -182,6 +198,25 @@ pub struct LexicalEmbedder {
     scales: Vec<f32>,
     /// What the fit has to say of itself; kept, never read.
     info: Value,
+    kernels: &'static Kernels,
+}
+
+/// The work of [`LexicalEmbedder::embed`].
+struct Embed<'a> {
+    embedder: &'a LexicalEmbedder,
+    text: &'a str,
+    out: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl Work for Embed<'_> {
+    type Output = Embedded;
+
+    #[inline(always)]
+    fn run<L: Lexical>(self) -> Embedded {
+        self.embedder
+            .embed_with::<L>(self.text, self.out, self.scratch)
+    }
 }
 
 /// What an artifact's manifest says of an embedder.
@@ -247,7 +282,14 @@ impl LexicalEmbedder {
             table: table.collect(),
             scales,
             info,
+            kernels: Kernels::active(),
         })
+    }
+
+    /// The same embedder on another instruction set; an error if this CPU lacks it.
+    pub fn with_isa(mut self, isa: Isa) -> Result<Self> {
+        self.kernels = Kernels::of(isa)?;
+        Ok(self)
     }
 
     /// Dimensions of an embedding.
@@ -278,8 +320,30 @@ impl LexicalEmbedder {
     /// If `out` does not have [`Self::dim`] elements.
     pub fn embed(&self, text: &str, out: &mut [f32], scratch: &mut Scratch) -> Embedded {
         assert_eq!(out.len(), self.dim(), "out");
+        run(
+            self.kernels,
+            Embed {
+                embedder: self,
+                text,
+                out,
+                scratch,
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn embed_with<L: Lexical>(
+        &self,
+        text: &str,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Embedded {
         out.fill(0.0);
-        let seen = scratch.counter.count(text, self.order, &self.vocabulary);
+        let Scratch { counter, sums } = scratch;
+        let (seen, rows, weights) =
+            counter.count::<L>(text, self.order, &self.vocabulary, |rows| {
+                L::prefetch(&self.table, rows, self.dim());
+            });
         if seen.known == 0 {
             return Embedded::none(match (seen.unknown, text.is_empty()) {
                 (0, true) => Status::Empty,
@@ -287,9 +351,11 @@ impl LexicalEmbedder {
                 _ => Status::Unknown,
             });
         }
-        self.sum_rows(scratch);
-        for ((out, &total), scale) in out.iter_mut().zip(&scratch.totals).zip(&self.scales) {
-            *out = total as f32 * scale;
+        sums.clear();
+        sums.resize(self.dim(), 0);
+        L::add_rows(&self.table, rows, weights, sums);
+        for ((out, &sum), scale) in out.iter_mut().zip(&*sums).zip(&self.scales) {
+            *out = sum as f32 * scale;
         }
         if !normalise(out) {
             return Embedded::none(Status::Unknown);
@@ -298,33 +364,6 @@ impl LexicalEmbedder {
         Embedded {
             status: Status::Ok,
             coverage: coverage as f32,
-        }
-    }
-
-    /// Sums the rows that were counted into `scratch.totals`.
-    fn sum_rows(&self, scratch: &mut Scratch) {
-        let Scratch {
-            counter,
-            rows,
-            weights,
-            sums,
-            totals,
-        } = scratch;
-        rows.clear();
-        weights.clear();
-        for (row, count) in counter.drain() {
-            rows.push(row);
-            weights.push(count_weight(count));
-        }
-        totals.clear();
-        totals.resize(self.dim(), 0);
-        for (rows, weights) in rows.chunks(MAX_SUMMED).zip(weights.chunks(MAX_SUMMED)) {
-            sums.clear();
-            sums.resize(self.dim(), 0);
-            kernels::lexical::add_rows(&self.table, rows, weights, sums);
-            for (total, &sum) in totals.iter_mut().zip(&*sums) {
-                *total += i64::from(sum);
-            }
         }
     }
 
@@ -385,7 +424,10 @@ impl LexicalEmbedder {
         let (rows, dim) = (self.vocabulary.rows(), self.dim());
         [
             ("tags", Tensor::new(&[rows], self.vocabulary.tags())),
-            ("idf", Tensor::new(&[rows], self.vocabulary.idf())),
+            (
+                "idf",
+                Tensor::new(&[rows], self.vocabulary.idf().iter().copied()),
+            ),
             (
                 "table",
                 Tensor::new(&[rows, dim], self.table.iter().copied()),
@@ -438,18 +480,19 @@ impl LexicalEmbedder {
             table,
             scales,
             info: params.info,
+            kernels: Kernels::active(),
         })
     }
 }
 
 fn check_order(order: usize) -> Result<()> {
-    if (1..=features::MAX_ORDER).contains(&order) {
+    if (1..=MAX_ORDER).contains(&order) {
         return Ok(());
     }
     Err(Error::invalid(
         "ngrams",
         order.to_string(),
-        format!("1 to {}", features::MAX_ORDER),
+        format!("1 to {MAX_ORDER}"),
     ))
 }
 
@@ -465,6 +508,7 @@ fn check_dim(dim: usize) -> Result<()> {
 }
 
 /// Scales `x` to a norm of one; false if it is zero.
+#[inline(always)]
 fn normalise(x: &mut [f32]) -> bool {
     let mut lanes = [0f32; LANES];
     for chunk in x.chunks(LANES) {
@@ -579,6 +623,19 @@ mod tests {
                 match text {
                     Ok(text) => assert_eq!((row.to_vec(), *embedded), embed(&embedder, text)),
                     Err(status) => assert_eq!(*embedded, Embedded::none(*status)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        for dim in [1, 33, 64, 96, 128, 200] {
+            let embedder = embedder(dim);
+            for isa in crate::kernels::available() {
+                let other = embedder.clone().with_isa(isa).unwrap();
+                for text in TEXTS {
+                    assert_eq!(embed(&other, text), embed(&embedder, text), "{isa:?}");
                 }
             }
         }

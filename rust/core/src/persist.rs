@@ -58,7 +58,7 @@ struct Manifest {
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Kind {
     Nearest,
-    Softmax { keep: usize },
+    Softmax { floor: f32 },
 }
 
 /// The snapshot and what goes with it, ready to be written.
@@ -93,7 +93,7 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
             Head::Softmax(softmax) => {
                 put("weights", &[head.clusters(), dim], softmax.weights());
                 put("bias", &[head.clusters()], softmax.bias().to_vec());
-                heads.push(json!({"kind": "softmax", "keep": softmax.keep()}));
+                heads.push(json!({"kind": "softmax", "floor": softmax.floor()}));
             }
         }
     }
@@ -147,7 +147,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
                 let ([_, dim], values) = artifact.take(&format!("head.{i}.centroids"))?;
                 Ok(Head::Nearest(Centroids::new(&values, dim)?))
             }
-            Kind::Softmax { keep } => {
+            Kind::Softmax { floor } => {
                 let ([rows, _], weights): ([usize; 2], _) =
                     artifact.take(&format!("head.{i}.weights"))?;
                 let ([clusters], bias) = artifact.take(&format!("head.{i}.bias"))?;
@@ -156,7 +156,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
                         format!("head {i} has {rows} rows of weights and {clusters} biases");
                     return Err(damaged(problem, "as many of both"));
                 }
-                Ok(Head::Softmax(Softmax::new(&weights, &bias, *keep)?))
+                Ok(Head::Softmax(Softmax::new(&weights, &bias, *floor)?))
             }
         });
     let map = ClusterMap::new(heads.collect::<Result<_>>()?)?;

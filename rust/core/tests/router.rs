@@ -54,7 +54,7 @@ fn nearest() -> Result<Head> {
 
 fn softmax() -> Result<Head> {
     let weights: Vec<f32> = noise(7 * DIM, 3).map(|v| 9.0 * v).collect();
-    Ok(Head::Softmax(Softmax::new(&weights, &[0.1; 7], 4)?))
+    Ok(Head::Softmax(Softmax::new(&weights, &[0.1; 7], 0.05)?))
 }
 
 /// More models than one strip holds.

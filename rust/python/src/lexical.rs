@@ -197,7 +197,12 @@ impl Vocabulary {
     /// The inverse document frequency of each row, float32 [rows]; zero in free rows.
     #[getter]
     fn idf<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
-        let idf: Vec<f32> = self.inner.idf().map(|idf| f32::from(idf) / 16.0).collect();
+        let idf: Vec<f32> = self
+            .inner
+            .idf()
+            .iter()
+            .map(|&idf| f32::from(idf) / 16.0)
+            .collect();
         idf.into_pyarray(py)
     }
 
@@ -256,7 +261,7 @@ fn feature_ids<'py>(
 ) -> PyResult<Bound<'py, PyArray1<u32>>> {
     let mut ids = Vec::new();
     CoreCounter::new(ngrams).map_err(|e| to_py(py, &e))?;
-    py.detach(|| features::for_each_feature(text, ngrams, |id| ids.push(id)));
+    py.detach(|| features::collect_ids(text, ngrams, &mut ids, &mut features::Buffers::default()));
     Ok(ids.into_pyarray(py))
 }
 

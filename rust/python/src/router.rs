@@ -34,10 +34,10 @@ thread_local! {
 }
 
 /// One head of a cluster map, as Python gives it: `("nearest", centroids)` or
-/// `("softmax", weights, bias, keep)`.
+/// `("softmax", weights, bias, floor)`.
 #[derive(FromPyObject)]
 enum HeadParts<'py> {
-    Softmax(String, Bound<'py, PyAny>, Bound<'py, PyAny>, usize),
+    Softmax(String, Bound<'py, PyAny>, Bound<'py, PyAny>, f32),
     Nearest(String, Bound<'py, PyAny>),
 }
 
@@ -49,15 +49,15 @@ impl HeadParts<'_> {
                 let dim = centroids.shape()[1];
                 Centroids::new(centroids.as_slice()?, dim).map(Head::Nearest)
             }
-            Self::Softmax(kind, weights, bias, keep) if kind == "softmax" => {
+            Self::Softmax(kind, weights, bias, floor) if kind == "softmax" => {
                 let weights = array::<f32>(weights, "weights", 2, "[n_clusters, dim]")?;
                 let bias = array::<f32>(bias, "bias", 1, "[n_clusters]")?;
-                Softmax::new(weights.as_slice()?, bias.as_slice()?, *keep).map(Head::Softmax)
+                Softmax::new(weights.as_slice()?, bias.as_slice()?, *floor).map(Head::Softmax)
             }
             Self::Nearest(kind, ..) | Self::Softmax(kind, ..) => Err(Error::invalid(
                 "heads",
                 format!("a head of kind {kind:?} with other parts than that kind has"),
-                "(\"nearest\", centroids) or (\"softmax\", weights, bias, keep)",
+                "(\"nearest\", centroids) or (\"softmax\", weights, bias, floor)",
             )),
         }
         .map_err(|e| to_py(py, &e))
@@ -401,7 +401,7 @@ impl View {
         phi.into_pyarray(py).reshape(shape)
     }
 
-    /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, keep)`.
+    /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`.
     fn heads<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let dim = self.snapshot.map().dim();
         let matrix = |values: Vec<f32>| {
@@ -414,7 +414,7 @@ impl View {
                 .into_any()),
             Head::Softmax(s) => {
                 let bias = PyArray1::from_slice(py, s.bias());
-                let parts = ("softmax", matrix(s.weights())?, bias, s.keep());
+                let parts = ("softmax", matrix(s.weights())?, bias, s.floor());
                 Ok(parts.into_pyobject(py)?.into_any())
             }
         });
@@ -761,7 +761,7 @@ impl Router {
             .collect()
     }
 
-    /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, keep)`.
+    /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`.
     fn heads<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         self.now().heads(py)
     }

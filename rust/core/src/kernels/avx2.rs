@@ -9,7 +9,7 @@ use std::array;
 
 use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
 use super::search::{Candidate, Group, Pick, Task};
-use super::{Isa, Kernels, portable};
+use super::{Costs, Isa, Kernels, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
 // CPU has AVX2 and FMA, which is all that the functions called here ask for.
@@ -20,8 +20,11 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
-    weighted_rows: portable::weighted_rows,
-    argmin_cost: portable::argmin_cost,
+    weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
+        weighted_rows(phi_idx, phi_val, psi, out);
+    },
+    argmin: |scan| unsafe { argmin(scan) },
+    objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -249,5 +252,125 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
             ));
             passing &= passing - 1;
         }
+    }
+}
+
+/// Columns summed in registers at a time: enough sums to hide the latency of an addition.
+const STRIP: usize = 8 * HALF;
+
+#[target_feature(enable = "avx2,fma")]
+fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+    let m = out.len();
+    let (strips, rest) = out.as_chunks_mut::<STRIP>();
+    for (s, out) in strips.iter_mut().enumerate() {
+        let mut sums = [_mm256_setzero_ps(); 8];
+        for (&k, &phi) in phi_idx.iter().zip(phi_val) {
+            let row = &psi[k as usize * m + s * STRIP..].as_chunks::<HALF>().0[..8];
+            let phi = _mm256_set1_ps(phi);
+            for i in 0..8 {
+                sums[i] = _mm256_add_ps(sums[i], _mm256_mul_ps(phi, load8(&row[i])));
+            }
+        }
+        for (out, sum) in out.as_chunks_mut::<HALF>().0.iter_mut().zip(sums) {
+            store8(out, sum);
+        }
+    }
+    let first = m - rest.len();
+    rest.fill(0.0);
+    for (&k, &phi) in phi_idx.iter().zip(phi_val) {
+        let row = &psi[k as usize * m + first..][..rest.len()];
+        for (out, &psi) in rest.iter_mut().zip(row) {
+            *out += phi * psi;
+        }
+    }
+}
+
+/// Objectives and costs of four LLMs, all of which exist.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn four(scan: &Scan<'_>, first: usize) -> (__m256d, __m256d) {
+    let (gamma, costs, cost_weight) = scan.parts();
+    assert!(first + 4 <= gamma.len());
+    // SAFETY: asserted for `gamma`, and all arrays have one value per LLM.
+    let single =
+        |values: &[f32]| unsafe { _mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr().add(first))) };
+    // SAFETY: as above.
+    let double = |values: &[f64]| unsafe { _mm256_loadu_pd(values.as_ptr().add(first)) };
+    let cost = match costs {
+        Costs::Given(costs) => double(costs),
+        Costs::Metered {
+            in_prices,
+            out_prices,
+            tokens_in,
+            tokens_out,
+        } => _mm256_add_pd(
+            _mm256_mul_pd(double(in_prices), _mm256_set1_pd(tokens_in)),
+            _mm256_mul_pd(double(out_prices), single(tokens_out)),
+        ),
+    };
+    let weighted = _mm256_mul_pd(_mm256_set1_pd(cost_weight), cost);
+    (_mm256_add_pd(single(gamma), weighted), cost)
+}
+
+/// Which of four LLMs from `first`, a multiple of 4, take part: all bits of a lane, or none.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn taking_part(scan: &Scan<'_>, first: usize) -> __m256d {
+    let bits = i64::from(scan.octet(first / 8 * 8) >> (first % 8));
+    let lane = _mm256_setr_epi64x(1, 2, 4, 8);
+    let set = _mm256_and_si256(_mm256_set1_epi64x(bits), lane);
+    _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn argmin(scan: &Scan<'_>) -> Option<u32> {
+    // Per lane: the least objective so far, its cost, and where.
+    let mut objectives = _mm256_set1_pd(f64::INFINITY);
+    let mut costs = _mm256_set1_pd(f64::INFINITY);
+    let mut starts = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
+    let full = scan.len() / 4 * 4;
+    for first in (0..full).step_by(4) {
+        let (objective, cost) = four(scan, first);
+        let lower = _mm256_cmp_pd::<_CMP_LT_OQ>(objective, objectives);
+        let ties = _mm256_cmp_pd::<_CMP_EQ_OQ>(objective, objectives);
+        let cheaper = _mm256_and_pd(ties, _mm256_cmp_pd::<_CMP_LT_OQ>(cost, costs));
+        let better = _mm256_and_pd(_mm256_or_pd(lower, cheaper), taking_part(scan, first));
+        objectives = _mm256_blendv_pd(objectives, objective, better);
+        costs = _mm256_blendv_pd(costs, cost, better);
+        let start = _mm256_castsi256_pd(_mm256_set1_epi64x(first as i64));
+        starts = _mm256_blendv_pd(starts, start, better);
+    }
+    let mut at = [0i64; 4];
+    // SAFETY: 4 values.
+    unsafe { _mm256_storeu_pd(at.as_mut_ptr().cast(), starts) };
+    let winners = (0..4)
+        .filter(|&lane| at[lane] >= 0)
+        .map(|lane| at[lane] as usize + lane);
+    // No lane has one where nothing is less than infinity: then the definition says.
+    scan.best_of(winners.chain(full..scan.len()))
+        .or_else(|| scan.best_of(0..scan.len()))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let after = first + 4 * fours.len();
+    for (i, out) in fours.iter_mut().enumerate() {
+        let first = first + 4 * i;
+        let (objective, _) = four(scan, first);
+        let values = _mm256_blendv_pd(
+            _mm256_set1_pd(f64::NAN),
+            objective,
+            taking_part(scan, first),
+        );
+        // SAFETY: 4 values.
+        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), values) };
+    }
+    for (m, out) in (after..).zip(rest) {
+        *out = if scan.takes_part(m) {
+            scan.objective(m)
+        } else {
+            f64::NAN
+        };
     }
 }

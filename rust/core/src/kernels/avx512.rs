@@ -6,7 +6,7 @@ use std::array;
 
 use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
 use super::search::{Candidate, Group, Pick, Task};
-use super::{Isa, Kernels, portable};
+use super::{Costs, Isa, Kernels, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where the CPU has what `features!`
 // names, which is all that the functions called here ask for.
@@ -17,8 +17,11 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
-    weighted_rows: portable::weighted_rows,
-    argmin_cost: portable::argmin_cost,
+    weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
+        weighted_rows(phi_idx, phi_val, psi, out);
+    },
+    argmin: |scan| unsafe { argmin(scan) },
+    objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -32,6 +35,12 @@ pub fn is_available() -> bool {
 
 /// Rows of a register tile: with a group's panels, 24 sums, 4 lines and a word of the 32 registers.
 const ROWS: usize = 6;
+
+/// Mask of the first `n` lanes, all of them if there are fewer.
+#[inline]
+fn first_lanes(n: usize) -> __mmask16 {
+    if n >= LANES { !0 } else { !(!0 << n) }
+}
 
 /// Up to 16 values from the start of `x`, zeros after them.
 #[inline]
@@ -304,6 +313,109 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
                 scores[lane] + bound,
             ));
             passing &= passing - 1;
+        }
+    }
+}
+
+/// Columns summed in registers at a time: enough sums to hide the latency of an addition.
+const STRIP: usize = 8 * LANES;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+    let m = out.len();
+    for (s, out) in out.chunks_mut(STRIP).enumerate() {
+        // Masks of the columns that exist, none in registers past the last.
+        let masks: [__mmask16; 8] =
+            array::from_fn(|i| first_lanes(out.len().saturating_sub(i * LANES)));
+        let mut sums = [_mm512_setzero_ps(); 8];
+        for (&k, &phi) in phi_idx.iter().zip(phi_val) {
+            let row = &psi[k as usize * m + s * STRIP..][..out.len()];
+            let phi = _mm512_set1_ps(phi);
+            for i in 0..8 {
+                // SAFETY: the mask covers no column past the end of the row.
+                let psi = unsafe {
+                    _mm512_maskz_loadu_ps(masks[i], row.as_ptr().wrapping_add(i * LANES))
+                };
+                sums[i] = _mm512_add_ps(sums[i], _mm512_mul_ps(phi, psi));
+            }
+        }
+        for i in 0..8 {
+            // SAFETY: as above.
+            unsafe {
+                let to = out.as_mut_ptr().wrapping_add(i * LANES);
+                _mm512_mask_storeu_ps(to, masks[i], sums[i]);
+            }
+        }
+    }
+}
+
+/// Objectives and costs of eight LLMs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn eight(scan: &Scan<'_>, first: usize) -> (__m512d, __m512d) {
+    let (gamma, costs, cost_weight) = scan.parts();
+    let mask = first_lanes(gamma.len() - first) as __mmask8;
+    // SAFETY: the mask covers no LLM past the last, and all arrays have one value per LLM.
+    let single = |values: &[f32]| unsafe {
+        _mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, values.as_ptr().add(first)))
+    };
+    // SAFETY: as above.
+    let double =
+        |values: &[f64]| unsafe { _mm512_maskz_loadu_pd(mask, values.as_ptr().add(first)) };
+    let cost = match costs {
+        Costs::Given(costs) => double(costs),
+        Costs::Metered {
+            in_prices,
+            out_prices,
+            tokens_in,
+            tokens_out,
+        } => _mm512_add_pd(
+            _mm512_mul_pd(double(in_prices), _mm512_set1_pd(tokens_in)),
+            _mm512_mul_pd(double(out_prices), single(tokens_out)),
+        ),
+    };
+    let weighted = _mm512_mul_pd(_mm512_set1_pd(cost_weight), cost);
+    (_mm512_add_pd(single(gamma), weighted), cost)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn argmin(scan: &Scan<'_>) -> Option<u32> {
+    // Per lane: the least objective so far, its cost, and where.
+    let mut objectives = _mm512_set1_pd(f64::INFINITY);
+    let mut costs = _mm512_set1_pd(f64::INFINITY);
+    let mut starts = _mm512_set1_epi64(-1);
+    for first in (0..scan.len()).step_by(8) {
+        let (objective, cost) = eight(scan, first);
+        let lower = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(objective, objectives);
+        let ties = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(objective, objectives);
+        let cheaper = _mm512_mask_cmp_pd_mask::<_CMP_LT_OQ>(ties, cost, costs);
+        let better = (lower | cheaper) & scan.octet(first);
+        objectives = _mm512_mask_mov_pd(objectives, better, objective);
+        costs = _mm512_mask_mov_pd(costs, better, cost);
+        starts = _mm512_mask_set1_epi64(starts, better, first as i64);
+    }
+    let mut at = [0i64; 8];
+    // SAFETY: 8 values.
+    unsafe { _mm512_storeu_si512(at.as_mut_ptr().cast(), starts) };
+    let winners = (0..8)
+        .filter(|&lane| at[lane] >= 0)
+        .map(|lane| at[lane] as usize + lane);
+    // No lane has one where nothing is less than infinity: then the definition says.
+    scan.best_of(winners)
+        .or_else(|| scan.best_of(0..scan.len()))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    for (i, out) in out.chunks_mut(8).enumerate() {
+        let first = first + 8 * i;
+        let (objective, _) = eight(scan, first);
+        let taking_part =
+            _mm512_mask_mov_pd(_mm512_set1_pd(f64::NAN), scan.octet(first), objective);
+        // SAFETY: the mask covers what `out` holds.
+        unsafe {
+            let mask = first_lanes(out.len()) as __mmask8;
+            _mm512_mask_storeu_pd(out.as_mut_ptr(), mask, taking_part);
         }
     }
 }

@@ -1,13 +1,18 @@
 //! The inner loops of the lexical embedder: what each byte of a block is, and weighted sums of
-//! table rows.
+//! table rows. [`Portable`] is their definition.
 //!
 //! Both are exact in integers, so every instruction set gives the same bits.
 
-/// Bytes that one call of [`classify`] looks at.
+use super::{Isa, Kernels};
+
+/// Bytes that one call of [`Lexical::classify`] looks at.
 pub const BLOCK: usize = 64;
 
 /// A block and the bytes after it that a 16-byte load at its last byte reaches.
 pub const WINDOW: usize = BLOCK + 16;
+
+/// Greatest weight of [`Lexical::add_rows`].
+pub const MAX_WEIGHT: u8 = 127;
 
 /// What the bytes of a block are, bit `i` for byte `i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,30 +25,161 @@ pub struct Classes {
     pub wide: u64,
 }
 
-/// Classifies the first [`BLOCK`] bytes of `window` and writes them to `lower` with ASCII letters
-/// in lower case.
-pub fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
-    let mut classes = Classes {
-        letters: 0,
-        spaces: 0,
-        wide: 0,
-    };
-    for (i, (&byte, lower)) in window[..BLOCK].iter().zip(lower.iter_mut()).enumerate() {
-        *lower = byte.to_ascii_lowercase();
-        classes.letters |= u64::from(byte.is_ascii_alphabetic()) << i;
-        classes.spaces |= u64::from(byte <= b' ' || byte == 0x7f) << i;
-        classes.wide |= u64::from(!byte.is_ascii()) << i;
-    }
-    classes
+/// The inner loops for one instruction set.
+pub trait Lexical {
+    /// Classifies the first [`BLOCK`] bytes of `window` and writes them to `lower` with ASCII
+    /// letters in lower case.
+    fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes;
+
+    /// Adds `weights[i] * table[rows[i]]` to `sums` for every `i`; a row has `sums.len()` columns.
+    ///
+    /// # Panics
+    /// If a row lies outside the table, a weight is over [`MAX_WEIGHT`], or there are not as many
+    /// weights as rows.
+    fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]);
+
+    /// Asks the processor to load rows of `dim` columns that will be added soon.
+    fn prefetch(table: &[i8], rows: &[u32], dim: usize);
 }
 
-/// Adds `weights[i] * table[rows[i]]` to `sums` for every `i`; a row has `sums.len()` columns.
-pub fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]) {
-    let dim = sums.len();
-    for (&row, &weight) in rows.iter().zip(weights) {
-        let row = &table[row as usize * dim..][..dim];
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum += i32::from(value) * i32::from(weight);
+/// Work that is compiled once for each instruction set, its own code included.
+pub trait Work {
+    /// What it returns.
+    type Output;
+    /// Does it. Mark it `#[inline(always)]`: it is compiled for what its caller is compiled for.
+    fn run<L: Lexical>(self) -> Self::Output;
+}
+
+/// Does `work` with the instruction set of `kernels`.
+pub fn run<W: Work>(kernels: &'static Kernels, work: W) -> W::Output {
+    match kernels.isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: there is a table of kernels only for what this CPU has.
+        Isa::Avx512 | Isa::Amx => unsafe { super::lexical_avx512::run(work) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { super::lexical_avx2::run(work) },
+        _ => work.run::<Portable>(),
+    }
+}
+
+/// Checks what [`Lexical::add_rows`] promises to check.
+pub(super) fn check(table: &[i8], rows: &[u32], weights: &[u8], dim: usize) {
+    assert_eq!(rows.len(), weights.len(), "weights: one for each row");
+    let n_rows = table.len().checked_div(dim).unwrap_or(0);
+    let last = rows.iter().fold(0, |last, &row| row.max(last)) as usize;
+    assert!(rows.is_empty() || last < n_rows, "rows: {last} of {n_rows}");
+    let heaviest = weights.iter().fold(0, |heaviest, &w| w.max(heaviest));
+    assert!(heaviest <= MAX_WEIGHT, "weights: {heaviest}");
+}
+
+/// Plain Rust.
+pub struct Portable;
+
+impl Lexical for Portable {
+    fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
+        let mut classes = Classes {
+            letters: 0,
+            spaces: 0,
+            wide: 0,
+        };
+        for (i, (&byte, lower)) in window[..BLOCK].iter().zip(lower.iter_mut()).enumerate() {
+            *lower = byte.to_ascii_lowercase();
+            classes.letters |= u64::from(byte.is_ascii_alphabetic()) << i;
+            classes.spaces |= u64::from(byte <= b' ' || byte == 0x7f) << i;
+            classes.wide |= u64::from(!byte.is_ascii()) << i;
         }
+        classes
+    }
+
+    fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]) {
+        let dim = sums.len();
+        check(table, rows, weights, dim);
+        for (&row, &weight) in rows.iter().zip(weights) {
+            let row = &table[row as usize * dim..][..dim];
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(value) * i32::from(weight);
+            }
+        }
+    }
+
+    fn prefetch(_: &[i8], _: &[u32], _: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::available;
+
+    fn kernels() -> impl Iterator<Item = &'static Kernels> {
+        available().into_iter().map(|isa| Kernels::of(isa).unwrap())
+    }
+
+    struct Classify<'a>(&'a [u8; WINDOW]);
+    impl Work for Classify<'_> {
+        type Output = (Classes, [u8; BLOCK]);
+        fn run<L: Lexical>(self) -> Self::Output {
+            let mut lower = [0; WINDOW];
+            let classes = L::classify(self.0, &mut lower);
+            (classes, *lower.first_chunk().unwrap())
+        }
+    }
+
+    struct AddRows<'a>(&'a [i8], &'a [u32], &'a [u8], usize);
+    impl Work for AddRows<'_> {
+        type Output = Vec<i32>;
+        fn run<L: Lexical>(self) -> Self::Output {
+            let mut sums = vec![5; self.3];
+            L::add_rows(self.0, self.1, self.2, &mut sums);
+            sums
+        }
+    }
+
+    #[test]
+    fn every_byte_is_classified_alike() {
+        for kernels in kernels() {
+            for byte in 0..=255u8 {
+                for at in [0, 1, 31, 32, 63] {
+                    let mut window = [b'x'; WINDOW];
+                    window[at] = byte;
+                    let expected = Classify(&window).run::<Portable>();
+                    assert_eq!(
+                        run(kernels, Classify(&window)),
+                        expected,
+                        "{byte} {:?}",
+                        kernels.isa
+                    );
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_rows_are_exact(
+            dim in 1usize..200,
+            entries in prop::collection::vec((0u32..9, 0u8..=MAX_WEIGHT), 0..40),
+            seed in any::<u64>(),
+        ) {
+            let table: Vec<i8> = (0..9 * dim as u64)
+                .map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as i8)
+                .collect();
+            let (rows, weights): (Vec<u32>, Vec<u8>) = entries.into_iter().unzip();
+            let expected = AddRows(&table, &rows, &weights, dim).run::<Portable>();
+            for kernels in kernels() {
+                prop_assert_eq!(run(kernels, AddRows(&table, &rows, &weights, dim)), expected.clone());
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "rows: 9 of 9")]
+    fn a_row_outside_the_table_is_refused() {
+        run(
+            Kernels::active(),
+            AddRows(&[0; 9 * 64], &[1, 9], &[1, 1], 64),
+        );
     }
 }

@@ -11,9 +11,17 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+#[allow(unsafe_code)]
 pub mod lexical;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod lexical_avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod lexical_avx512;
 pub(crate) mod packed;
 mod portable;
+mod scan;
 pub(crate) mod search;
 
 use std::sync::OnceLock;
@@ -21,6 +29,8 @@ use std::sync::OnceLock;
 use self::packed::{Lanes, Packed, Precision, Row};
 use self::search::{Candidate, Pick, Task};
 use crate::error::{Error, Result};
+
+pub use self::scan::{Costs, Scan};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,8 +73,6 @@ pub(crate) type Quantise = fn(packed: &Packed, x: &[f32], words: &mut [i32]) -> 
 pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]);
 /// Signature of [`Kernels::pick`].
 pub(crate) type PickCandidates = fn(pick: &Pick<'_>, out: &mut Vec<Candidate>);
-/// Signature of [`argmin_cost`].
-pub type ArgminCost = fn(&[f32], &[f64], f64, Option<&[u64]>) -> Option<u32>;
 
 /// The functions of one instruction set.
 pub struct Kernels {
@@ -83,8 +91,10 @@ pub struct Kernels {
     pub(crate) pick: PickCandidates,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
-    /// See [`argmin_cost`].
-    pub argmin_cost: ArgminCost,
+    /// See [`Scan::argmin`].
+    pub argmin: fn(scan: &Scan<'_>) -> Option<u32>,
+    /// Objectives of a run of LLMs from `first`, a multiple of 8; NaN for those not taking part.
+    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]),
 }
 
 impl Kernels {
@@ -117,11 +127,20 @@ fn is_available(isa: Isa) -> bool {
     match isa {
         Isa::Portable => true,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::is_available(),
+        Isa::Avx2 => avx2::is_available() && has_bit_manipulation(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::is_available(),
+        Isa::Avx512 => avx512::is_available() && has_bit_manipulation(),
         _ => false,
     }
+}
+
+/// The bit instructions that every CPU with AVX2 has, and that some virtual machines hide.
+#[cfg(target_arch = "x86_64")]
+fn has_bit_manipulation() -> bool {
+    is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// The instruction sets that this CPU offers, in ascending order of preference.
@@ -192,67 +211,19 @@ pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f
     (Kernels::active().weighted_rows)(phi_idx, phi_val, psi, out);
 }
 
-/// The LLM with the least `f64(gamma[m]) + cost_weight * costs[m]`: a float64 multiplication and
-/// then an addition. Ties go to the lower cost, then to the lower index.
-///
-/// `mask`, if given, holds one bit per LLM, least significant bit first: only LLMs whose bit is set
-/// take part. LLMs whose sum is NaN never win. `None` if no LLM takes part. `O(M)`.
+/// The LLM with the least `f64(gamma[m]) + cost_weight * costs[m]`: [`Scan::argmin`] with a cost
+/// per LLM. `None` if no LLM takes part. `O(M)`.
 ///
 /// # Panics
-/// If `costs` or `mask` are shorter than `gamma` asks for.
+/// As [`Scan::new`].
 pub fn argmin_cost(
     gamma: &[f32],
     costs: &[f64],
     cost_weight: f64,
     mask: Option<&[u64]>,
 ) -> Option<u32> {
-    assert_eq!(gamma.len(), costs.len(), "costs: one per LLM");
-    assert!(
-        mask.is_none_or(|mask| mask.len() >= gamma.len().div_ceil(64)),
-        "mask: one bit per LLM"
-    );
-    (Kernels::active().argmin_cost)(gamma, costs, cost_weight, mask)
+    Scan::new(gamma, Costs::Given(costs), cost_weight, mask).argmin()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_environment_forces_an_instruction_set() {
-        assert_eq!(choose(None).ok(), available().last().copied());
-        assert_eq!(choose(Some("".as_ref())).ok(), available().last().copied());
-        assert_eq!(choose(Some("portable".as_ref())).ok(), Some(Isa::Portable));
-        assert!(choose(Some("sse9".as_ref())).unwrap_err().contains("sse9"));
-        for isa in Isa::ALL {
-            let chosen = choose(Some(isa.name().as_ref()));
-            assert_eq!(chosen.is_ok(), available().contains(&isa));
-            assert_eq!(Kernels::of(isa).is_ok(), available().contains(&isa));
-        }
-    }
-
-    #[test]
-    fn ties_go_to_the_lower_cost_then_the_lower_index() {
-        let gamma = [0.5, 0.25, 0.25, 0.25, 0.75];
-        let costs = [1.0, 3.0, 2.0, 2.0, 0.0];
-        assert_eq!(argmin_cost(&gamma, &costs, 0.0, None), Some(2));
-        assert_eq!(argmin_cost(&gamma, &costs, 1.0, None), Some(4));
-        assert_eq!(argmin_cost(&gamma, &costs, 0.0, Some(&[0b11010])), Some(3));
-        assert_eq!(argmin_cost(&gamma, &costs, 0.0, Some(&[0])), None);
-        assert_eq!(
-            argmin_cost(&[f32::NAN, 1.0], &[0.0, 0.0], 0.0, None),
-            Some(1)
-        );
-    }
-
-    #[test]
-    fn weighted_rows_add_in_the_order_given() {
-        let psi = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 1e8, 1e8, 1e8];
-        let mut out = [0.0; 3];
-        weighted_rows(&[0, 1], &[0.5, 0.25], &psi, &mut out);
-        assert_eq!(out, [3.0, 6.0, 9.0]);
-        // 1e8 absorbs a single 1.0 of float32: the order shows.
-        weighted_rows(&[2, 0], &[1.0, 1.0], &psi, &mut out);
-        assert_eq!(out[0], 1e8);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
 use super::search::{Candidate, Group, Pick, Task};
-use super::{Isa, Kernels};
+use super::{Isa, Kernels, Scan};
 
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
@@ -12,7 +12,8 @@ pub static KERNELS: Kernels = Kernels {
     scores,
     pick,
     weighted_rows,
-    argmin_cost,
+    argmin,
+    objectives,
 };
 
 /// Longest run that is summed without being split, as in NumPy.
@@ -64,7 +65,7 @@ fn square(x: f32, c: f32) -> f64 {
     difference * difference
 }
 
-pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
+fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
     let m = out.len();
     out.fill(0.0);
     for (&k, &phi) in phi_idx.iter().zip(phi_val) {
@@ -75,22 +76,18 @@ pub fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f
     }
 }
 
-pub fn argmin_cost(
-    gamma: &[f32],
-    costs: &[f64],
-    cost_weight: f64,
-    mask: Option<&[u64]>,
-) -> Option<u32> {
-    let mut best: Option<(f64, f64, usize)> = None;
-    for (m, (&gamma, &cost)) in gamma.iter().zip(costs).enumerate() {
-        let score = f64::from(gamma) + cost_weight * cost;
-        let takes_part = mask.is_none_or(|mask| mask[m / 64] >> (m % 64) & 1 == 1);
-        let wins = best.is_none_or(|(s, c, _)| score < s || (score == s && cost < c));
-        if takes_part && wins && !score.is_nan() {
-            best = Some((score, cost, m));
-        }
+fn argmin(scan: &Scan<'_>) -> Option<u32> {
+    scan.best_of(0..scan.len())
+}
+
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    for (m, out) in (first..).zip(out) {
+        *out = if scan.takes_part(m) {
+            scan.objective(m)
+        } else {
+            f64::NAN
+        };
     }
-    best.map(|(_, _, m)| m as u32)
 }
 
 /// Quantises `S (x - mu)`; `None` if it is too long for the bound to hold, or not finite.

@@ -10,14 +10,16 @@
 //!    selectors, accents) do not.
 //! 3. *Hashes.* A token's hash folds the 16-byte pieces of its UTF-8 bytes, the last one filled
 //!    with zeros: `h = mix(low ^ h, high ^ SECOND)`, starting from [`SEED`]; `mix` is the folded
-//!    product of wyhash. An n-gram's is `mix(hash of its first n - 1 tokens ^ THIRD, h ^ FOURTH)`.
-//! 4. *Features.* Of each token its unigram and the n-grams that end in it, up to the order in
-//!    use; [`START`] stands before the first token. A feature's id is the upper half of its hash.
+//!    product of wyhash. An n-gram's is `((first n - 1 tokens' <<< 23) ^ last token's) * THIRD`,
+//!    which vectorises.
+//! 4. *Features.* The unigrams, then the n-grams of each higher order in use; [`SEED`] stands for
+//!    what comes before the first token. A feature's id is the upper half of its hash.
 //!
 //! Anything that changes an id makes a new version. `tests/conformance/lexical_v1.json` pins it.
 
 use super::unicode::{ACTION_OF, ACTIONS, BLOCK as CODE_BLOCK, BLOCK_OF, EXPANSIONS};
-use crate::kernels::lexical::{BLOCK, WINDOW, classify};
+use crate::kernels::Kernels;
+use crate::kernels::lexical::{BLOCK, Lexical, WINDOW, Work, run};
 
 /// Version of the definition, stored with every table that was fitted on its ids.
 pub const VERSION: u32 = 1;
@@ -28,25 +30,23 @@ pub const MAX_ORDER: usize = 3;
 const SEED: u64 = 0xa076_1d64_78bd_642f;
 const SECOND: u64 = 0xe703_7ed1_a0b4_28db;
 const THIRD: u64 = 0x8ebc_6af0_9c88_c6e3;
-const FOURTH: u64 = 0x5899_65cc_7537_4cc3;
-
-/// The hash that stands before the first token.
-const START: u64 = SEED;
 
 /// Most tokens that [`Tokens::fill`] gives at once.
-pub const CHUNK: usize = 256;
+pub const CHUNK: usize = 128;
 
 /// Most tokens that one step of the tokeniser adds.
 const STEP: usize = BLOCK;
 
+#[inline(always)]
 fn mix(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }
 
 /// Hash of the token `piece`, or of a longer one that goes on with `piece` after `state`.
-fn fold(state: u64, piece: u128) -> u64 {
-    mix(piece as u64 ^ state, (piece >> 64) as u64 ^ SECOND)
+#[inline(always)]
+fn fold(state: u64, [low, high]: [u64; 2]) -> u64 {
+    mix(low ^ state, high ^ SECOND)
 }
 
 /// A token under construction.
@@ -75,7 +75,11 @@ impl Word {
     }
 
     fn hash(&self) -> u64 {
-        fold(self.state.unwrap_or(SEED), u128::from_le_bytes(self.piece))
+        let piece = u128::from_le_bytes(self.piece);
+        fold(
+            self.state.unwrap_or(SEED),
+            [piece as u64, (piece >> 64) as u64],
+        )
     }
 }
 
@@ -115,13 +119,14 @@ impl<'a> Tokens<'a> {
     }
 
     /// Writes the hashes of the next tokens and returns how many; zero at the end of the text.
-    pub fn fill(&mut self, hashes: &mut [u64; CHUNK]) -> usize {
+    #[inline(always)]
+    pub fn fill<L: Lexical>(&mut self, hashes: &mut [u64; CHUNK]) -> usize {
         let mut sink = Sink { hashes, len: 0 };
         while sink.len + STEP <= CHUNK && self.at < self.text.len() {
             if self.by_code_point {
                 self.step_code_point(&mut sink);
             } else {
-                self.step_block(&mut sink);
+                self.step_block::<L>(&mut sink);
             }
         }
         if self.at == self.text.len() && sink.len < CHUNK {
@@ -131,7 +136,8 @@ impl<'a> Tokens<'a> {
     }
 
     /// Takes the tokens that lie wholly in the next block, up to the first one that is not ASCII.
-    fn step_block(&mut self, sink: &mut Sink<'_>) {
+    #[inline(always)]
+    fn step_block<L: Lexical>(&mut self, sink: &mut Sink<'_>) {
         let rest = &self.text.as_bytes()[self.at..];
         let mut padded = [0; WINDOW];
         let window = rest.first_chunk().unwrap_or_else(|| {
@@ -139,7 +145,7 @@ impl<'a> Tokens<'a> {
             &padded
         });
         let mut lower = [0; WINDOW];
-        let classes = classify(window, &mut lower);
+        let classes = L::classify(window, &mut lower);
         let ascii = classes.wide.trailing_zeros();
         // A run of letters that touches the end of what can be read here may go on after it.
         let cut = if ascii == 0 {
@@ -156,11 +162,13 @@ impl<'a> Tokens<'a> {
         let letters = classes.letters & here;
         let alone = !classes.letters & !classes.spaces & here;
         let mut starts = letters & !(letters << 1) | alone;
+        let mut ends = letters & !(letters >> 1) | alone;
         while starts != 0 {
             let start = starts.trailing_zeros() as usize;
+            let last = ends.trailing_zeros() as usize;
             starts &= starts - 1;
-            let len = (letters >> start).trailing_ones().max(1) as usize;
-            sink.push(hash_token(&lower, start, len));
+            ends &= ends.wrapping_sub(1);
+            sink.push(hash_token(&lower, start, last + 1 - start));
         }
         self.at += (end as usize).min(rest.len());
     }
@@ -209,12 +217,28 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// `MASKS[n]`: the first `n` bytes of two words.
+const MASKS: [[u64; 2]; 17] = {
+    let mut masks = [[0; 2]; 17];
+    let mut n = 1;
+    while n <= 16 {
+        masks[n] = if n < 8 {
+            [u64::MAX >> (64 - 8 * n), 0]
+        } else {
+            [u64::MAX, u64::MAX.unbounded_shr(128 - 8 * n as u32)]
+        };
+        n += 1;
+    }
+    masks
+};
+
 /// Hash of the token at `start` of a block in lower case.
+#[inline(always)]
 fn hash_token(lower: &[u8; WINDOW], start: usize, len: usize) -> u64 {
     let piece = |at: usize, len: usize| {
         let at = at % BLOCK;
-        let bytes: [u8; 16] = lower[at..at + 16].try_into().unwrap_or_default();
-        u128::from_le_bytes(bytes) & (u128::MAX >> (128 - 8 * len))
+        let word = |at: usize| u64::from_le_bytes(lower[at..at + 8].try_into().unwrap_or_default());
+        [word(at) & MASKS[len][0], word(at + 8) & MASKS[len][1]]
     };
     let mut hash = fold(SEED, piece(start, len.min(16)));
     let mut done = 16;
@@ -254,59 +278,87 @@ fn compose_hangul(first: char, rest: &mut std::str::Chars<'_>) -> char {
     char::from_u32(code).unwrap_or(first)
 }
 
-/// The last tokens' n-grams, from which the next ones are made.
-#[derive(Clone, Copy)]
-pub struct Context {
-    /// `ngrams[n - 1]`: hash of the last `n` tokens.
-    ngrams: [u64; MAX_ORDER],
+/// Memory that [`Features`] works in.
+pub struct Buffers {
+    /// `hashes[n]`: of n-grams of `n + 1` tokens; first the last one of the chunk before.
+    hashes: [[u64; CHUNK + 1]; MAX_ORDER],
+    ids: [u32; CHUNK * MAX_ORDER],
 }
 
-impl Default for Context {
+impl Default for Buffers {
     fn default() -> Self {
         Self {
-            ngrams: [START; MAX_ORDER],
+            hashes: [[0; CHUNK + 1]; MAX_ORDER],
+            ids: [0; CHUNK * MAX_ORDER],
         }
     }
 }
 
-impl Context {
-    /// The ids of the features that end in this token, lowest order first.
-    #[inline]
-    pub fn next<const ORDER: usize>(&mut self, hash: u64) -> [u32; ORDER] {
-        let mut ngrams = [hash; MAX_ORDER];
-        for (ngram, shorter) in ngrams[1..].iter_mut().zip(self.ngrams).take(ORDER - 1) {
-            *ngram = mix(shorter ^ THIRD, hash ^ FOURTH);
+/// The feature ids of a text, in chunks of bounded size.
+pub struct Features<'a> {
+    tokens: Tokens<'a>,
+    order: usize,
+    buffers: &'a mut Buffers,
+}
+
+impl<'a> Features<'a> {
+    /// Starts at the beginning of `text`; n-grams have up to `order` tokens, [`MAX_ORDER`] at most.
+    #[inline(always)]
+    pub fn new(text: &'a str, order: usize, buffers: &'a mut Buffers) -> Self {
+        for hashes in &mut buffers.hashes {
+            hashes[0] = SEED;
         }
-        self.ngrams = ngrams;
-        std::array::from_fn(|n| (ngrams[n] >> 32) as u32)
+        Self {
+            tokens: Tokens::new(text),
+            order: order.min(MAX_ORDER),
+            buffers,
+        }
     }
-}
 
-/// Calls `each` with every feature id of `text`, in the order of the text; repeats included.
-pub fn for_each_feature(text: &str, order: usize, mut each: impl FnMut(u32)) {
-    match order {
-        1 => for_each_feature_of::<1>(text, &mut each),
-        2 => for_each_feature_of::<2>(text, &mut each),
-        _ => for_each_feature_of::<MAX_ORDER>(text, &mut each),
-    }
-}
-
-#[inline]
-fn for_each_feature_of<const ORDER: usize>(text: &str, each: &mut impl FnMut(u32)) {
-    let mut tokens = Tokens::new(text);
-    let mut hashes = [0; CHUNK];
-    let mut context = Context::default();
-    loop {
-        let n = tokens.fill(&mut hashes);
+    /// The ids of the features that end in the next tokens, repeats included, the unigrams first;
+    /// `None` at the end of the text.
+    #[inline(always)]
+    pub fn next_chunk<L: Lexical>(&mut self) -> Option<&[u32]> {
+        let Buffers { hashes, ids } = &mut *self.buffers;
+        let (_, tokens) = hashes[0].split_first_chunk_mut::<1>()?;
+        let n = self.tokens.fill::<L>(tokens.first_chunk_mut()?);
         if n == 0 {
-            return;
+            return None;
         }
-        for &hash in &hashes[..n] {
-            for id in context.next::<ORDER>(hash) {
-                each(id);
+        for order in 1..self.order {
+            let (shorter, ngrams) = hashes.split_at_mut(order);
+            let (starts, ends) = (&shorter[order - 1][..n], &shorter[0][1..=n]);
+            for ((ngram, start), end) in ngrams[0][1..=n].iter_mut().zip(starts).zip(ends) {
+                *ngram = (start.rotate_left(23) ^ end).wrapping_mul(THIRD);
+            }
+        }
+        for (hashes, ids) in hashes[..self.order].iter_mut().zip(ids.chunks_exact_mut(n)) {
+            for (id, hash) in ids.iter_mut().zip(&hashes[1..]) {
+                *id = (hash >> 32) as u32;
+            }
+            hashes[0] = hashes[n];
+        }
+        Some(&ids[..self.order * n])
+    }
+}
+
+/// Every feature id of `text`, repeats included, in no order of note. `ids` is cleared first.
+pub fn collect_ids(text: &str, order: usize, ids: &mut Vec<u32>, buffers: &mut Buffers) {
+    struct Collect<'a>(Features<'a>, &'a mut Vec<u32>);
+    impl Work for Collect<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<L: Lexical>(mut self) {
+            while let Some(ids) = self.0.next_chunk::<L>() {
+                self.1.extend_from_slice(ids);
             }
         }
     }
+    ids.clear();
+    run(
+        Kernels::active(),
+        Collect(Features::new(text, order, buffers), ids),
+    );
 }
 
 #[cfg(test)]
@@ -315,7 +367,8 @@ mod tests {
 
     fn ids(text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        for_each_feature(text, 2, |id| ids.push(id));
+        collect_ids(text, 2, &mut ids, &mut Buffers::default());
+        ids.sort_unstable();
         ids
     }
 

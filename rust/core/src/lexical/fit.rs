@@ -2,10 +2,12 @@
 
 use rustc_hash::FxHashMap;
 
-use super::features::for_each_feature;
+use super::features::{Buffers, collect_ids};
 use super::vocabulary::Vocabulary;
-use super::{Counter, Status, TEXTS_PER_TASK, check_order, count_weight};
+use super::{Counter, Status, TEXTS_PER_TASK, check_order};
 use crate::error::Result;
+use crate::kernels::lexical::{Lexical, Work};
+use crate::kernels::{self, Kernels};
 use crate::threads::Run;
 
 /// Features counted at once before rare ones are forgotten: some 256 MB.
@@ -22,6 +24,7 @@ pub struct FeatureCounter {
     counts: FxHashMap<u32, u32>,
     max_counted: usize,
     ids: Vec<u32>,
+    buffers: Buffers,
 }
 
 impl FeatureCounter {
@@ -34,13 +37,13 @@ impl FeatureCounter {
             counts: FxHashMap::default(),
             max_counted: MAX_COUNTED,
             ids: Vec::new(),
+            buffers: Buffers::default(),
         })
     }
 
     /// Counts the features of one more text; a text without any does not count.
     pub fn add(&mut self, text: &str) {
-        self.ids.clear();
-        for_each_feature(text, self.order, |id| self.ids.push(id));
+        collect_ids(text, self.order, &mut self.ids, &mut self.buffers);
         self.ids.sort_unstable();
         self.ids.dedup();
         self.n_texts += u64::from(!self.ids.is_empty());
@@ -86,6 +89,32 @@ pub struct Csr {
     pub weights: Vec<f32>,
 }
 
+/// Appends a text's table rows and weights to `entries`.
+struct Count<'a> {
+    counter: &'a mut Counter,
+    text: &'a str,
+    order: usize,
+    vocabulary: &'a Vocabulary,
+    entries: &'a mut Vec<(i32, f32)>,
+}
+
+impl Work for Count<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lexical>(self) {
+        let idf = self.vocabulary.idf();
+        let (_, rows, weights) =
+            self.counter
+                .count::<L>(self.text, self.order, self.vocabulary, |_| ());
+        self.entries.extend(
+            rows.iter().zip(weights).map(|(&row, &weight)| {
+                (row as i32, f32::from(weight) * f32::from(idf[row as usize]))
+            }),
+        );
+    }
+}
+
 /// The known features of each text with their weights, `(1 + ln count) x idf`, scaled to a
 /// Euclidean norm of one. A text without known features has no entries.
 pub fn weighted_features(
@@ -94,7 +123,6 @@ pub fn weighted_features(
     vocabulary: &Vocabulary,
     run: &Run<'_>,
 ) -> Result<Csr> {
-    let idf: Vec<u8> = vocabulary.idf().collect();
     let mut parts = vec![(Vec::new(), Vec::new()); texts.len().div_ceil(TEXTS_PER_TASK)];
     let tasks = texts.chunks(TEXTS_PER_TASK).zip(&mut parts);
     run.for_each(
@@ -104,11 +132,14 @@ pub fn weighted_features(
             for text in texts {
                 let before = entries.len();
                 if let Ok(text) = text {
-                    counter.count(text, order, vocabulary);
-                    entries.extend(counter.drain().map(|(row, count)| {
-                        let weight = f32::from(count_weight(count)) * f32::from(idf[row as usize]);
-                        (row as i32, weight)
-                    }));
+                    let work = Count {
+                        counter,
+                        text,
+                        order,
+                        vocabulary,
+                        entries,
+                    };
+                    kernels::lexical::run(Kernels::active(), work);
                 }
                 let own = &mut entries[before..];
                 own.sort_unstable_by_key(|&(row, _)| row);

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast import _native
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def deferral_curve(
 
     Notes
     -----
-    O(N M H) time for hulls of H vertices, O(N H log(N H)) to sort them.
+    O(N M) time for the hulls, O(N H log(N H)) to sort the steps of hulls of H vertices.
     Rule and curve: Jitkrittum et al., arXiv 2502.08773, eq. 8 and appendix F.2.
 
     Examples
@@ -126,17 +127,16 @@ def deferral_curve(
     >>> curve.cost, curve.quality
     (array([1., 2., 3.]), array([0.5, 1. , 1. ]))
     """
-    quality = _finite("quality", quality, 2)
-    costs = checked_costs(costs, quality.shape[1])
-    predicted = np.asarray(predicted_loss)
-    predicted = _finite("predicted_loss", predicted, 1 if predicted.ndim == 1 else 2)
-    if predicted.shape[-1] != costs.size or predicted.shape[:-1] not in ((), quality.shape[:1]):
+    outcomes = _finite("quality", quality, 2)
+    costs = checked_costs(costs, outcomes.shape[1])
+    predicted = _finite("predicted_loss", predicted_loss, 1 if np.ndim(predicted_loss) == 1 else 2)
+    if predicted.shape[-1] != costs.size or predicted.shape[:-1] not in ((), outcomes.shape[:1]):
         raise InvalidArgumentError(
-            f"predicted_loss has shape {predicted.shape}, expected {quality.shape} as quality has"
+            f"predicted_loss has shape {predicted.shape}, expected {outcomes.shape} as quality has"
         )
     if predicted.ndim == 1:  # One hull stands for all prompts.
-        quality, predicted = quality.mean(axis=0, keepdims=True), predicted[None]
-    return _trace(predicted, quality, costs)
+        outcomes, predicted = outcomes.mean(axis=0, keepdims=True), predicted[None]
+    return _trace(predicted, outcomes, costs)
 
 
 def area(curve: DeferralCurve, costs: ArrayLike, fraction: float = 1.0) -> float:
@@ -262,19 +262,26 @@ def _trace(
     predicted: NDArray[np.float64], quality: NDArray[np.float64], costs: NDArray[np.float64]
 ) -> DeferralCurve:
     """Add up the steps that all prompts take along their hulls, in the order they take them."""
-    rows, first, then, weight = hull_steps(predicted, costs)
-    start = _cheapest(predicted, costs)
     n = len(predicted)
+    offsets, models, weights = _native.lower_hulls(predicted, costs)
+    models = models.astype(np.intp)
+    # A row's entries run from its least loss to its least cost; between two of them lies one step.
+    rows = np.repeat(np.arange(n), np.diff(offsets))
+    step = np.flatnonzero(rows[1:] == rows[:-1])
+    dear, cheap, at = models[step], models[step + 1], rows[step]
+    weight = weights[step + 1]
     order = np.argsort(-weight, kind="stable")
-    gained = (quality[rows, then] - quality[rows, first])[order]
-    spent = (costs[then] - costs[first])[order]
     weight = weight[order]
     # Prompts that step at the same cost weight step together: one corner after the last of them.
-    last = np.flatnonzero(np.append(weight[1:] != weight[:-1], True)) if weight.size else []
-    cost = costs[start].mean() + np.concatenate([[0.0], np.cumsum(spent)[last] / n])
-    mean = quality[np.arange(n), start].mean()
-    mean = mean + np.concatenate([[0.0], np.cumsum(gained)[last] / n])
-    return DeferralCurve(np.maximum.accumulate(cost), mean, _weights_between(weight[last]))
+    last = np.flatnonzero(np.diff(weight, append=-np.inf))
+    spent = np.cumsum((costs[dear] - costs[cheap])[order])[last]
+    gained = np.cumsum((quality[at, dear] - quality[at, cheap])[order])[last]
+    start = models[offsets[1:] - 1]
+    return DeferralCurve(
+        costs[start].mean() + np.concatenate([[0.0], spent]) / n,
+        quality[np.arange(n), start].mean() + np.concatenate([[0.0], gained]) / n,
+        _weights_between(weight[last]),
+    )
 
 
 def _weights_between(steps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -283,65 +290,6 @@ def _weights_between(steps: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros(1)
     middle = steps[1:] + (steps[:-1] - steps[1:]) / 2
     return np.concatenate([[2 * steps[0]], middle, [0.0]])
-
-
-def _cheapest(predicted: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return each row's choice at an infinite cost weight: lowest cost, loss, index."""
-    cheapest = np.flatnonzero(costs == costs.min())
-    return cheapest[np.argmin(predicted[:, cheapest], axis=1)]
-
-
-def hull_steps(
-    predicted: NDArray[np.float64], costs: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Walk every row's lower hull of (cost, predicted loss) from best predicted to cheapest.
-
-    Parameters
-    ----------
-    predicted : float64[N, M]
-    costs : float64[M]
-
-    Returns
-    -------
-    rows, first, then : intp[E]
-        Row, and the models before and after the step as the cost weight *falls*.
-    weight : float64[E]
-        The cost weight at which the row takes the step; positive.
-    """
-    here = _best_predicted(predicted, costs)
-    rows = np.arange(len(predicted))
-    steps: list[tuple[NDArray[np.intp], ...]] = []
-    weights: list[NDArray[np.float64]] = [np.zeros(0)]
-    floor = costs.min()
-    while True:
-        rows, here = rows[costs[here] > floor], here[costs[here] > floor]
-        if not rows.size:
-            break
-        # The next vertex towards lower cost is the one with the gentlest slope; of several on one
-        # line the farthest, so that each step is as long as the edge.
-        saving = costs[here][:, None] - costs
-        rise = predicted[rows] - predicted[rows, here][:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where(saving > 0, rise / saving, np.inf)
-        gentlest = slope.min(axis=1)
-        on_line = np.where(slope == gentlest[:, None], saving, -np.inf)
-        farthest = on_line == on_line.max(axis=1, keepdims=True)
-        next_ = np.argmin(np.where(farthest, predicted[rows], np.inf), axis=1)
-        steps.append((rows, next_, here))
-        weights.append(gentlest)
-        here = next_
-    if not steps:
-        none = np.zeros(0, dtype=np.intp)
-        return none, none, none, weights[0]
-    joined = (np.concatenate(part) for part in zip(*steps, strict=True))
-    rows, first, then = joined
-    return rows, first, then, np.concatenate(weights)
-
-
-def _best_predicted(predicted: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return each row's choice at cost weight 0: lowest loss, cost, index."""
-    tied = predicted == predicted.min(axis=1, keepdims=True)
-    return np.argmin(np.where(tied, costs, np.inf), axis=1)
 
 
 def _best_single(quality: ArrayLike, costs: ArrayLike) -> tuple[float, float]:

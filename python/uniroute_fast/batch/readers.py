@@ -1,0 +1,247 @@
+"""A log as a stream of parts, from any part on.
+
+The parts of a log depend on the log and on the sizes here alone, never on where reading began: that
+is what lets a job go on where it was killed and still give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from uniroute_fast.batch.arrow import pyarrow
+from uniroute_fast.batch.formats import Format
+from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, TablePart, text_part
+from uniroute_fast.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uniroute_fast.batch.decide import BatchRouter
+
+#: Most rows of a part of a columnar file, and the bytes of lines that a part is cut after.
+PART_ROWS = 1 << 15
+PART_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a part ends: in rows, and in (uncompressed) bytes of a file of lines."""
+
+    rows: int = 0
+    bytes: int = 0
+
+
+class Reader(Protocol):
+    """Reads one file of a log."""
+
+    #: Arrow schema of the rows; None where every row has its own.
+    schema: Any
+    #: Rows or, of files of lines, bytes; None where unknown: for the progress bar.
+    total: int | None
+
+    def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
+        """Yield the parts from a position on, each with the position where it ends."""
+
+
+def open_log(fs: Any, path: str, form: Format, router: BatchRouter) -> Reader:
+    """Open a file of a log and check that it has what the router needs.
+
+    Parameters
+    ----------
+    fs : pyarrow.fs.FileSystem, or None for standard input
+    path : str
+    form : Format
+    router : BatchRouter
+
+    Raises
+    ------
+    DatasetError, InvalidArgumentError
+        The file cannot be read, or its columns do not fit.
+    """
+    pa = pyarrow()
+    try:
+        if form.kind == "parquet":
+            return _Parquet(fs, path, router)
+        if form.kind == "arrow":
+            return _Arrow(fs, path, router)
+        return _Lines(fs, path, form, router)
+    except pa.ArrowException as error:
+        raise DatasetError(f"{path}: not a {form.kind} file that can be read: {error}") from error
+
+
+class _Parquet:
+    def __init__(self, fs: Any, path: str, router: BatchRouter) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        # Small reads as they are needed: whole row groups can be larger than all else here.
+        self.file = pq.ParquetFile(
+            fs.open_input_file(path), pre_buffer=False, buffer_size=1 << 20, memory_map=False
+        )
+        self.schema = self.file.schema_arrow
+        router.check_schema(self.schema)
+        self.total = self.file.metadata.num_rows
+
+    def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
+        groups, skip = self._from(start.rows)
+        batches = self.file.iter_batches(PART_ROWS, row_groups=groups, use_threads=False)
+        return _table_parts(self.path, self.schema, batches, start.rows, skip)
+
+    def _from(self, row: int) -> tuple[list[int], int]:
+        """Return the row groups that hold a row and those after it, and the rows to skip."""
+        metadata = self.file.metadata
+        for group in range(metadata.num_row_groups):
+            count = metadata.row_group(group).num_rows
+            if row < count:
+                return list(range(group, metadata.num_row_groups)), row
+            row -= count
+        return [], 0
+
+
+class _Arrow:
+    def __init__(self, fs: Any, path: str, router: BatchRouter) -> None:
+        pa = pyarrow()
+        self.path = path
+        file = fs.open_input_file(path)
+        self.total: int | None = None
+        try:
+            self.file = pa.ipc.open_file(file)
+        except pa.ArrowInvalid:
+            file.seek(0)
+            self.file = pa.ipc.open_stream(file)
+        self.schema = self.file.schema
+        router.check_schema(self.schema)
+
+    def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
+        return _table_parts(self.path, self.schema, self._batches(), start.rows, start.rows)
+
+    def _batches(self) -> Iterator[Any]:
+        if hasattr(self.file, "num_record_batches"):
+            return (self.file.get_batch(i) for i in range(self.file.num_record_batches))
+        return iter(self.file)
+
+
+def _table_parts(
+    path: str, schema: Any, batches: Iterator[Any], row: int, skip: int
+) -> Iterator[tuple[Part, Position]]:
+    """Cut batches, without the first ``skip`` rows, into parts of `PART_ROWS`."""
+    pa = pyarrow()
+    waiting: list[Any] = []
+    count = 0
+    try:
+        for batch in batches:
+            dropped = min(skip, len(batch))
+            skip -= dropped
+            batch = batch.slice(dropped)
+            while len(batch):
+                piece = batch.slice(0, PART_ROWS - count)
+                batch = batch.slice(len(piece))
+                waiting.append(piece)
+                count += len(piece)
+                if count == PART_ROWS:
+                    row += count
+                    yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row)
+                    waiting, count = [], 0
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path}: cannot be read after row {row + count}: {error}") from error
+    if count:
+        yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row + count)
+
+
+class _Lines:
+    """JSON lines, CSV or text."""
+
+    def __init__(self, fs: Any, path: str, form: Format, router: BatchRouter) -> None:
+        self.fs, self.path, self.form = fs, path, form
+        self.text_column = router.text_column
+        self.schema: Any = None
+        self.total: int | None = None
+        if fs is not None and form.compression is None:
+            self.total = fs.get_file_info(path).size
+        self.header: list[str] | None = None
+        if form.kind == "jsonl":
+            return
+        pa = pyarrow()
+        if form.kind == "csv":
+            if fs is None:
+                raise DatasetError("standard input: CSV cannot be read from it; expected a file")
+            with self._open(0) as file:
+                self.header = next(csv.reader(_decoded(file, [])), None)
+            if not self.header:
+                raise DatasetError(f"{path}: no header")
+            names = self.header
+        else:
+            names = [self.text_column]
+        self.schema = pa.schema([pa.field(name, pa.string()) for name in names])
+        router.check_schema(self.schema)
+
+    def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
+        pa = pyarrow()
+        try:
+            with self._open(start.bytes) as file:
+                cut = self._csv_parts if self.form.kind == "csv" else self._line_parts
+                yield from cut(file, start)
+        except (pa.ArrowException, OSError, csv.Error, EOFError) as error:
+            raise DatasetError(f"{self.path}: cannot be read: {error}") from error
+
+    def _line_parts(self, file: IO[bytes], at: Position) -> Iterator[tuple[Part, Position]]:
+        while block := file.read(PART_BYTES):
+            block += file.readline()
+            lines = block.split(b"\n")
+            if not lines[-1]:
+                del lines[-1]
+            part: Part
+            if self.form.kind == "jsonl":
+                part = JsonLines(lines, at.rows)
+            else:
+                part = text_part(lines, self.text_column)
+            at = Position(at.rows + len(lines), at.bytes + len(block))
+            yield part, at
+
+    def _csv_parts(self, file: IO[bytes], at: Position) -> Iterator[tuple[Part, Position]]:
+        assert self.header is not None
+        # The limit is for the whole process; prompts of any length must pass.
+        csv.field_size_limit(sys.maxsize)
+        consumed: list[int] = []
+        reader = csv.reader(_decoded(file, consumed))
+        if at.rows == 0 and at.bytes == 0:
+            next(reader)
+        rows: list[list[str]] = []
+        begun, read = at.bytes, at.bytes
+        for values in reader:
+            read += sum(consumed)
+            consumed.clear()
+            if values:
+                rows.append(values)
+            if read - begun >= PART_BYTES:
+                at = Position(at.rows + len(rows), read)
+                yield CsvRows(self.header, rows), at
+                rows, begun = [], read
+        if rows:
+            yield CsvRows(self.header, rows), Position(at.rows + len(rows), read + sum(consumed))
+
+    def _open(self, position: int) -> IO[bytes]:
+        import io
+
+        if self.fs is None:
+            return sys.stdin.buffer
+        if self.form.compression is None:
+            raw = self.fs.open_input_file(self.path)
+            raw.seek(position)
+            return io.BufferedReader(raw, 1 << 20)
+        file = io.BufferedReader(
+            self.fs.open_input_stream(self.path, compression=self.form.compression), 1 << 20
+        )
+        while position:
+            position -= len(file.read(min(position, PART_BYTES)))
+        return file
+
+
+def _decoded(file: IO[bytes], consumed: list[int]) -> Iterator[str]:
+    """Yield lines as text and note their bytes; bytes that are no UTF-8 become surrogates."""
+    for line in file:
+        consumed.append(len(line))
+        yield line.decode(errors="surrogateescape")

@@ -1,0 +1,188 @@
+"""What labelled prompts say of LLMs, summed up: enough to profile them, and to add to later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniroute_fast.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Sums over labelled prompts, with cluster weights phi, prompt weights w and losses y.
+
+    LLMs that were run on the same prompts share a *pattern*.
+
+    Attributes
+    ----------
+    gram : float64[P, K, K], or float64[P, 0, 0] where it is not kept
+        Sum of w phi phi' over the prompts of each pattern.
+    pattern : intp[M]
+        Pattern of each LLM.
+    phi : float64[K, M]
+        Sum of w phi over the prompts that the LLM was run on.
+    loss, square : float64[K, M]
+        Sum of w phi y, and of w phi y².
+
+    All weights of a prompt add up to 1 in each head, so that sums over the clusters of one head
+    are sums over prompts.
+    """
+
+    gram: NDArray[np.float64]
+    pattern: NDArray[np.intp]
+    phi: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    square: NDArray[np.float64]
+
+    @property
+    def n_models(self) -> int:
+        """M."""
+        return len(self.pattern)
+
+    @property
+    def count(self) -> NDArray[np.float64]:
+        """Sum of prompt weights by LLM, float64[M]."""
+        return np.asarray(self.phi.sum(axis=0))
+
+    def select(self, models: NDArray[np.intp]) -> Evidence:
+        """Return the evidence on some LLMs, by index and in that order."""
+        used, pattern = np.unique(self.pattern[models], return_inverse=True)
+        return Evidence(
+            self.gram[used],
+            pattern.astype(np.intp),
+            self.phi[:, models],
+            self.loss[:, models],
+            self.square[:, models],
+        )
+
+    def joined(self, other: Evidence) -> Evidence:
+        """Return the evidence on the LLMs of both."""
+        return Evidence(
+            np.concatenate([self.gram, other.gram]),
+            np.concatenate([self.pattern, other.pattern + len(self.gram)]),
+            np.hstack([self.phi, other.phi]),
+            np.hstack([self.loss, other.loss]),
+            np.hstack([self.square, other.square]),
+        )
+
+    def plus(self, other: Evidence) -> Evidence:
+        """Return the evidence of both on the same LLMs, which are in the same order."""
+        pairs, pattern = np.unique(
+            np.column_stack([self.pattern, other.pattern]), axis=0, return_inverse=True
+        )
+        return Evidence(
+            self.gram[pairs[:, 0]] + other.gram[pairs[:, 1]],
+            pattern.reshape(-1).astype(np.intp),
+            self.phi + other.phi,
+            self.loss + other.loss,
+            self.square + other.square,
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the fields by name, as `from_arrays` takes them."""
+        return {
+            "gram": self.gram,
+            "pattern": self.pattern.astype(np.int64),
+            "phi": self.phi,
+            "loss": self.loss,
+            "square": self.square,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Evidence:
+        """Restore evidence from `to_arrays`."""
+        return cls(**{**arrays, "pattern": arrays["pattern"].astype(np.intp)})
+
+
+def observe(
+    phi: NDArray[np.float32],
+    losses: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    gram: bool = True,
+) -> Evidence:
+    """Sum up losses on labelled prompts.
+
+    Parameters
+    ----------
+    phi : float32[N, K]
+        Cluster weights of the prompts: `ClusterMap.phi`.
+    losses : float[N, M]
+        In [0, 1]; NaN = not run.
+    weights : float[N], optional
+        How much each prompt counts, finite and 0 or more. Default: 1 each.
+    gram : bool
+        Keep `Evidence.gram`, which profiles under a single nearest head do not need.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Shapes that do not agree, a loss outside [0, 1], an LLM without any outcome, or weights
+        that cannot be used. The message names row and column.
+
+    Notes
+    -----
+    O(N K (K P + M)): LLMs with the same missing outcomes are summed up together.
+    """
+    losses = checked_losses(losses, len(phi))
+    w = _checked_weights(weights, len(phi))
+    run = ~np.isnan(losses) & (w > 0)[:, None]
+    if not run.any(axis=0).all():
+        column = int(np.argmin(run.any(axis=0)))
+        raise InvalidArgumentError(f"losses[:, {column}] has no outcome, expected at least one")
+    known = np.where(run, losses, 0.0)
+    weighted = phi.astype(np.float64) * w[:, None]
+    patterns, pattern = _patterns(run)
+    if gram:
+        grams = np.stack([weighted[rows].T @ phi[rows] for rows in patterns])
+    else:
+        grams = np.zeros((len(patterns), 0, 0))
+    return Evidence(
+        grams, pattern, weighted.T @ run, weighted.T @ known, weighted.T @ np.square(known)
+    )
+
+
+def checked_losses(losses: ArrayLike, n_prompts: int) -> NDArray[np.float64]:
+    """Return losses as float64[N, M], or raise `InvalidArgumentError`."""
+    array = np.asarray(losses, dtype=np.float64)
+    if array.ndim != 2 or len(array) != n_prompts or not array.size:
+        raise InvalidArgumentError(
+            f"losses has shape {array.shape}, expected ({n_prompts}, M), neither of them 0"
+        )
+    with np.errstate(invalid="ignore"):
+        bad = (array < 0) | (array > 1)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise InvalidArgumentError(
+            f"losses[{row}, {column}] is {array[row, column]}, expected 0 to 1, or NaN for not run"
+        )
+    return array
+
+
+def _checked_weights(weights: ArrayLike | None, n_prompts: int) -> NDArray[np.float64]:
+    if weights is None:
+        return np.ones(n_prompts)
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (n_prompts,):
+        raise InvalidArgumentError(f"weights has shape {array.shape}, expected ({n_prompts},)")
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InvalidArgumentError(f"weights[{row}] is {array[row]}, expected 0 or more, finite")
+    return array
+
+
+def _patterns(run: NDArray[np.bool_]) -> tuple[list[NDArray[np.bool_]], NDArray[np.intp]]:
+    """Return the distinct columns of a mask, and which of them each column is."""
+    first: dict[bytes, int] = {}
+    packed = np.packbits(run, axis=0).T
+    pattern = [first.setdefault(column.tobytes(), len(first)) for column in packed]
+    index = np.asarray(pattern, dtype=np.intp)
+    firsts = np.unique(index, return_index=True)[1]
+    return [run[:, column] for column in firsts], index

@@ -1,0 +1,231 @@
+//! Every table against the definitions: the portable one, and float64.
+
+use proptest::prelude::*;
+
+use super::packed::{GROUP, LANES, Lanes, Packed};
+use super::search::Task;
+use super::*;
+
+fn tables() -> impl Iterator<Item = &'static Kernels> {
+    available().into_iter().map(|isa| Kernels::of(isa).unwrap())
+}
+
+/// Finite values over all of float32's range, often equal ones.
+fn values(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<f32>> {
+    let value = prop_oneof![
+        -2.0f32..2.0,
+        (-3i8..4).prop_map(f32::from),
+        prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO,
+    ];
+    prop::collection::vec(value, length)
+}
+
+#[test]
+fn the_environment_forces_an_instruction_set() {
+    assert_eq!(choose(None).ok(), available().last().copied());
+    assert_eq!(choose(Some("".as_ref())).ok(), available().last().copied());
+    assert_eq!(choose(Some("portable".as_ref())).ok(), Some(Isa::Portable));
+    assert!(choose(Some("sse9".as_ref())).unwrap_err().contains("sse9"));
+    for isa in Isa::ALL {
+        let chosen = choose(Some(isa.name().as_ref()));
+        assert_eq!(chosen.is_ok(), available().contains(&isa));
+        assert_eq!(Kernels::of(isa).is_ok(), available().contains(&isa));
+    }
+}
+
+#[test]
+fn ties_go_to_the_lower_cost_then_the_lower_index() {
+    let gamma = [0.5, 0.25, 0.25, 0.25, 0.75];
+    let costs = [1.0, 3.0, 2.0, 2.0, 0.0];
+    assert_eq!(argmin_cost(&gamma, &costs, 0.0, None), Some(2));
+    assert_eq!(argmin_cost(&gamma, &costs, 1.0, None), Some(4));
+    assert_eq!(argmin_cost(&gamma, &costs, 0.0, Some(&[0b11010])), Some(3));
+    assert_eq!(argmin_cost(&gamma, &costs, 0.0, Some(&[0])), None);
+    assert_eq!(
+        argmin_cost(&[f32::NAN, 1.0], &[0.0, 0.0], 0.0, None),
+        Some(1)
+    );
+}
+
+#[test]
+fn weighted_rows_add_in_the_order_given() {
+    let psi = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 1e8, 1e8, 1e8];
+    let mut out = [0.0; 3];
+    weighted_rows(&[0, 1], &[0.5, 0.25], &psi, &mut out);
+    assert_eq!(out, [3.0, 6.0, 9.0]);
+    // 1e8 absorbs a single 1.0 of float32, but not six of them at once.
+    weighted_rows(&[2, 0, 0, 0, 0, 0, 0], &[1.0; 7], &psi, &mut out);
+    assert_eq!(out[0], 1e8);
+    weighted_rows(&[0, 0, 0, 0, 0, 0, 2], &[1.0; 7], &psi, &mut out);
+    assert_eq!(out[0], 1e8 + 8.0);
+}
+
+#[test]
+fn distances_of_every_length_are_those_of_numpy_order() {
+    let wave = |i: usize| ((i * 7919) % 1009) as f32 * 0.37 - 180.0;
+    let x: Vec<f32> = (0..2100).map(wave).collect();
+    let c: Vec<f32> = (0..2100).map(|i| wave(i * 31 + 5)).collect();
+    for n in 0..x.len() {
+        let expected = portable::squared_distance(&x[..n], &c[..n]);
+        for kernels in tables() {
+            let found = (kernels.squared_distance)(&x[..n], &c[..n]);
+            assert_eq!(
+                found.to_bits(),
+                expected.to_bits(),
+                "{:?}, length {n}",
+                kernels.isa
+            );
+        }
+    }
+    // Up to 7 terms, NumPy adds in order.
+    let seven: f64 = x
+        .iter()
+        .zip(&c)
+        .take(7)
+        .map(|(&x, &c)| f64::from(x) - f64::from(c))
+        .fold(0.0, |sum, d| sum + d * d);
+    assert_eq!(
+        portable::squared_distance(&x[..7], &c[..7]).to_bits(),
+        seven.to_bits()
+    );
+}
+
+proptest! {
+    #[test]
+    fn weighted_rows_agree_bit_for_bit(
+        m in 1usize..400,
+        phi in prop::collection::vec((0u32..5, 0.0f32..1.0), 0..40),
+        seed in values(64),
+    ) {
+        let psi: Vec<f32> = (0..5 * m).map(|i| seed[i * 13 % 64] * (1.0 + i as f32 * 1e-3)).collect();
+        let (phi_idx, phi_val): (Vec<u32>, Vec<f32>) = phi.into_iter().unzip();
+        let mut expected = vec![f32::NAN; m];
+        (portable::KERNELS.weighted_rows)(&phi_idx, &phi_val, &psi, &mut expected);
+        for kernels in tables() {
+            let mut found = vec![f32::NAN; m];
+            (kernels.weighted_rows)(&phi_idx, &phi_val, &psi, &mut found);
+            for (found, expected) in found.iter().zip(&expected) {
+                // NaN (of infinities that meet) has no agreed bits.
+                prop_assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()));
+            }
+        }
+    }
+
+    #[test]
+    fn scans_agree_with_sorting(
+        rows in prop::collection::vec(
+            (prop_oneof![Just(f32::NAN), Just(f32::INFINITY), (-2i8..3).prop_map(f32::from)],
+             0u8..3, 0u8..3, 0u8..4, prop::bool::weighted(0.8)),
+            0..1300,
+        ),
+        cost_weight in prop_oneof![Just(0.0), Just(1.0), 0.0..2.0],
+        tokens_in in 0u8..3,
+        masked: bool,
+        metered: bool,
+        n in 0usize..12,
+    ) {
+        let gamma: Vec<f32> = rows.iter().map(|r| r.0).collect();
+        let a: Vec<f64> = rows.iter().map(|r| f64::from(r.1)).collect();
+        let b: Vec<f64> = rows.iter().map(|r| f64::from(r.2)).collect();
+        let tokens_out: Vec<f32> = rows.iter().map(|r| f32::from(r.3)).collect();
+        let mut mask = vec![0u64; rows.len().div_ceil(64)];
+        for (m, row) in rows.iter().enumerate() {
+            mask[m / 64] |= u64::from(row.4) << (m % 64);
+        }
+        let costs = if metered {
+            Costs::Metered {
+                in_prices: &a,
+                out_prices: &b,
+                tokens_in: f64::from(tokens_in),
+                tokens_out: &tokens_out,
+            }
+        } else {
+            Costs::Given(&a)
+        };
+        let scan = Scan::new(&gamma, costs, cost_weight, masked.then_some(&mask));
+
+        let cost = |m: usize| if metered {
+            a[m] * f64::from(tokens_in) + b[m] * f64::from(tokens_out[m])
+        } else {
+            a[m]
+        };
+        let objective = |m: usize| f64::from(gamma[m]) + cost_weight * cost(m);
+        let mut order: Vec<u32> = (0..rows.len() as u32)
+            .filter(|&m| (!masked || rows[m as usize].4) && !objective(m as usize).is_nan())
+            .collect();
+        order.sort_by(|&i, &j| {
+            let key = |m: u32| (objective(m as usize), cost(m as usize), m);
+            key(i).partial_cmp(&key(j)).unwrap()
+        });
+
+        for kernels in tables() {
+            prop_assert_eq!((kernels.argmin)(&scan), order.first().copied(), "{:?}", kernels.isa);
+            let mut objectives = vec![0.0; rows.len()];
+            (kernels.objectives)(&scan, 0, &mut objectives);
+            for (m, &found) in objectives.iter().enumerate() {
+                let expected = if scan.takes_part(m) { objective(m) } else { f64::NAN };
+                prop_assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()));
+            }
+        }
+        let mut top = vec![7];
+        scan.top_n(n, &mut top);
+        order.truncate(n);
+        prop_assert_eq!(top, order);
+    }
+
+    /// The certificate itself: the true score lies within the bound of the computed one.
+    #[test]
+    fn true_scores_lie_within_the_bound(
+        dim in 1usize..150,
+        count in 1usize..90,
+        n in 1usize..8,
+        seed in values(97),
+        power in -60i32..60,
+        offset in prop_oneof![Just(0.0f32), -1e6f32..1e6],
+    ) {
+        let magnitude = 2f32.powi(power);
+        let take = |i: usize| {
+            let value = seed[i * 31 % 97] * (1.0 + (i % 1013) as f32 * 1e-3) * magnitude + offset;
+            if value.is_finite() { value } else { 0.0 }
+        };
+        let data: Vec<f32> = (0..count * dim).map(take).collect();
+        let x: Vec<f32> = (0..n * dim).map(|i| take(i * 3 + 1)).collect();
+        for kernels in tables() {
+            let packed = Packed::centroids(&data, dim, kernels.precision).unwrap();
+            let scale = f64::from(packed.shift_scale);
+            let shifted = |row: &[f32]| -> Vec<f64> {
+                let mu = packed.centre.iter().map(|&mu| f64::from(mu));
+                row.iter().zip(mu).map(|(&v, mu)| f64::from(v) * scale - mu).collect()
+            };
+            let mut words = vec![0; packed.row_stride];
+            for x in x.chunks_exact(dim) {
+                let Some(row) = (kernels.quantise)(&packed, x, &mut words) else { continue };
+                let task = Task {
+                    packed: &packed,
+                    first: 0,
+                    panels: count.div_ceil(LANES),
+                    rows: &[row],
+                    words: &words,
+                };
+                let mut scores = vec![f32::NAN; task.panels * LANES];
+                let mut lower = [Lanes([f32::MIN; LANES])];
+                (kernels.scores)(&task, &mut scores, &mut lower);
+                let y = shifted(x);
+                let mut greatest = f64::NEG_INFINITY;
+                for (k, c) in data.chunks_exact(dim).enumerate() {
+                    let e = shifted(c);
+                    let score: f64 = y.iter().zip(&e).map(|(y, e)| y * e - 0.5 * e * e).sum();
+                    let bound = f64::from(row.bound(&packed.bounds[k / LANES / GROUP]));
+                    prop_assert!(
+                        (f64::from(scores[k]) - score).abs() <= bound,
+                        "{:?}, vector {}: {} for {}, bound {}", kernels.isa, k, scores[k], score, bound,
+                    );
+                    greatest = greatest.max(score);
+                }
+                for lower in lower[0].0 {
+                    prop_assert!(f64::from(lower) <= greatest);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,624 @@
+"""Whole logs: the decisions of `Router.route_batch`, in every format, whatever befalls the job."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import csv as arrow_csv
+
+import uniroute_fast as uf
+from uniroute_fast import errors
+from uniroute_fast.batch import COLUMNS, BatchRouter, readers, route_log
+from uniroute_fast.batch.budget import Spending
+from uniroute_fast.batch.messages import last_user_content, last_user_text
+from uniroute_fast.cli import main
+from uniroute_fast.cli.made_up import make_dataset
+
+DATA = make_dataset(400, 5)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    router = uf.Router.fit(list(DATA.texts), n_clusters=8)
+    router.add_models(DATA.models, DATA.costs, list(DATA.texts), DATA.losses)
+    path = tmp_path_factory.mktemp("pool") / "pool.uniroute"
+    router.save(path)
+    return path
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut logs into many parts."""
+    monkeypatch.setattr(readers, "PART_ROWS", 100)
+    monkeypatch.setattr(readers, "PART_BYTES", 2_000)
+
+
+def log_table(rows: int = 1000) -> pa.Table:
+    """A log with other columns, nulls, blanks and unknown words."""
+    rng = np.random.default_rng(1)
+    texts: list[str | None] = [DATA.texts[i] for i in rng.integers(len(DATA.texts), size=rows)]
+    texts[3:7] = [None, "", " \t", "zzyzx"]
+    return pa.table(
+        {
+            "id": np.arange(rows),
+            "text": pa.array(texts, pa.string()),
+            "user": pa.array([f"u{i % 7}" for i in range(rows)]).dictionary_encode(),
+            "tags": pa.array([[str(i)] * (i % 3) for i in range(rows)]),
+        }
+    )
+
+
+def expected(pool: Path, texts: list[str | None], cost_weight: float = 0.05) -> list[dict]:
+    """What the router says of each text, asked without the batch."""
+    decisions = uf.Router.load(pool).route_batch(texts, cost_weight)
+    return [
+        {
+            "model": decisions.models[i],
+            "predicted_loss": float(decisions.predicted_loss[i]) if ok else None,
+            "cost": float(decisions.cost[i]) if ok else None,
+            "cluster": int(decisions.cluster[i]) if ok else None,
+            "coverage": float(decisions.coverage[i]) if ok else None,
+            "status": decisions.status[i],
+        }
+        for i, ok in enumerate(decisions.ok)
+    ]
+
+
+def added(table: pa.Table) -> list[dict]:
+    return table.select(COLUMNS).to_pylist()
+
+
+# --- one batch ---
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary()])
+def test_batch_router_appends_what_the_router_decides(pool, kind):
+    table = log_table(50)
+    texts = table["text"].to_pylist()
+    table = table.set_column(1, "text", table["text"].cast(kind))
+    routed = BatchRouter(pool, 0.05)(table)
+    assert added(routed) == expected(pool, texts)
+    assert routed.select(table.column_names).equals(table)
+
+
+def test_batch_router_takes_record_batches_and_dictionaries(pool):
+    batch = log_table(50).to_batches()[0]
+    texts = batch.column("text").to_pylist()
+    at = batch.schema.get_field_index("text")
+    batch = batch.set_column(at, "text", batch.column("text").dictionary_encode())
+    routed = BatchRouter(pool, 0.05)(batch)
+    assert isinstance(routed, pa.RecordBatch)
+    assert added(routed) == expected(pool, texts)
+
+
+def test_bytes_that_are_no_utf8_get_a_status(pool):
+    table = pa.table({"text": pa.array([b"add two", b"\xff\xfe"], pa.binary())})
+    assert BatchRouter(pool)(table)["status"].to_pylist()[1] == "invalid"
+
+
+def test_a_pickled_batch_router_decides_the_same(pool):
+    table = log_table(50)
+    one = BatchRouter(pool, 0.05)
+    assert pickle.loads(pickle.dumps(one))(table).equals(one(table))
+    carried = BatchRouter(uf.Router.load(pool), 0.05)
+    assert pickle.loads(pickle.dumps(carried))(table).equals(one(table))
+
+
+def test_batch_router_refuses_what_it_cannot_route(pool):
+    table = log_table(8)
+    route = BatchRouter(pool)
+    with pytest.raises(errors.InvalidArgumentError, match="column 'text': not in the input"):
+        route(table.drop_columns("text"))
+    with pytest.raises(errors.InvalidArgumentError, match="column 'id': is int64"):
+        BatchRouter(pool, text_column="id")(table)
+    with pytest.raises(errors.InvalidArgumentError, match="column 'cost': the input has it"):
+        route(table.append_column("cost", table["id"]))
+    with pytest.raises(errors.InvalidArgumentError, match="cost_weight"):
+        BatchRouter(pool, float("nan"))
+    with pytest.raises(errors.InvalidArgumentError, match="expected a list of structs"):
+        BatchRouter(pool, messages_column="text")(table)
+
+
+def conversation(*turns: tuple[str, str | None]) -> list[dict]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+CONVERSATIONS = [
+    (conversation(("system", "be brief"), ("user", "one"), ("assistant", "a")), "one"),
+    (conversation(("user", "one"), ("assistant", "a"), ("user", "two")), "two"),
+    (conversation(("system", "be brief")), None),
+    (conversation(("user", None)), None),
+    ([], None),
+    (None, None),
+]
+
+
+def test_the_last_user_message_is_routed():
+    rows, texts = zip(*CONVERSATIONS, strict=True)
+    assert [last_user_text(row) for row in rows] == list(texts)
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    column = pa.array(rows, kind)
+    assert last_user_content(column).to_pylist() == list(texts)
+    # A slice keeps the buffers of the whole.
+    assert last_user_content(column[1:4]).to_pylist() == list(texts[1:4])
+    chunks = pa.chunked_array([column[:2], column[2:]])
+    assert last_user_content(chunks).to_pylist() == list(texts)
+
+
+def test_content_may_come_in_parts():
+    parts = [{"type": "text", "text": "one"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
+    rows = [[{"role": "user", "content": parts}], [{"role": "user", "content": []}]]
+    assert [last_user_text(row) for row in rows] == ["one\nb", None]
+    assert last_user_content(pa.array(rows)).to_pylist() == ["one\nb", None]
+
+
+# --- whole logs ---
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write a table in the format of a path."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=130)
+    elif path.suffix == ".arrow":
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table, max_chunksize=70)
+    elif ".jsonl" in path.name:
+        lines = "".join(json.dumps(row) + "\n" for row in table.to_pylist())
+        with pa.output_stream(path) as file:
+            file.write(lines.encode())
+    else:
+        plain = table.drop_columns("tags").set_column(2, "user", table["user"].cast(pa.string()))
+        with pa.output_stream(path) as file:
+            arrow_csv.write_csv(plain, file)
+
+
+def read(path: Path) -> list[dict]:
+    """Read rows back in the format of a path, with numbers as numbers."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".arrow":
+        with pa.ipc.open_stream(path) as file:
+            return file.read_all().to_pylist()
+    with pa.input_stream(path) as file:
+        text = file.read().decode()
+    if ".jsonl" in path.name:
+        return [json.loads(line) for line in text.splitlines()]
+    rows = list(csv.DictReader(text.splitlines()))
+    for row in rows:
+        for name, kind in (("predicted_loss", float), ("cost", float), ("coverage", float)):
+            row[name] = kind(row[name]) if row[name] else None
+        row["cluster"] = int(row["cluster"]) if row["cluster"] else None
+        row["model"] = row["model"] or None
+    return rows
+
+
+def same(got: list[dict], wanted: list[dict]) -> None:
+    """Compare decisions; texts of float32 give the same float32."""
+    assert len(got) == len(wanted)
+    for one, two in zip(got, wanted, strict=True):
+        for name in COLUMNS:
+            if name in ("predicted_loss", "coverage") and two[name] is not None:
+                assert np.float32(one[name]) == np.float32(two[name])
+            else:
+                assert one[name] == two[name]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "jsonl.gz", "jsonl.zst", "csv"])
+@pytest.mark.usefixtures("small_parts")
+def test_every_format_gives_the_routers_decisions(suffix, pool, tmp_path):
+    table = log_table()
+    log, out = tmp_path / f"log.{suffix}", tmp_path / f"out.{suffix}"
+    write(table, log)
+    summary = route_log(pool, log, out, cost_weight=0.05)
+    rows = read(out)
+    texts = table["text"].to_pylist()
+    if suffix == "csv":  # CSV knows no nulls.
+        texts[3] = ""
+    wanted = expected(pool, texts)
+    same(rows, wanted)
+    assert [str(row["id"]) for row in rows] == [str(i) for i in range(1000)]
+    if suffix != "csv":
+        assert [row["tags"] for row in rows] == table["tags"].to_pylist()
+    assert summary.totals.rows == 1000
+    assert summary.totals.routed == sum(row["model"] is not None for row in wanted)
+    assert summary.totals.cost == pytest.approx(sum(row["cost"] or 0 for row in wanted))
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("source", ["parquet", "arrow", "csv"])
+@pytest.mark.parametrize("target", ["parquet", "arrow", "jsonl.zst", "csv.gz"])
+@pytest.mark.usefixtures("small_parts")
+def test_tables_become_other_formats(source, target, pool, tmp_path):
+    log, out = tmp_path / f"log.{source}", tmp_path / f"out.{target}"
+    table = log_table().drop_columns("tags").append_column("tags", pa.nulls(1000, pa.string()))
+    write(table, log)
+    route_log(pool, log, out, cost_weight=0.05)
+    texts = table["text"].to_pylist()
+    if source == "csv":
+        texts[3] = ""
+    same(read(out), expected(pool, texts))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_parquet_keeps_columns_types_and_metadata(pool, tmp_path):
+    table = log_table().replace_schema_metadata({"made": "here"})
+    write(table, tmp_path / "log.parquet")
+    route_log(pool, tmp_path / "log.parquet", tmp_path / "out.parquet")
+    routed = pq.read_table(tmp_path / "out.parquet")
+    assert routed.select(table.column_names).equals(table)
+    assert routed.schema.metadata[b"made"] == b"here"
+    metadata = pq.ParquetFile(tmp_path / "out.parquet").metadata
+    assert metadata.num_row_groups == 10
+    assert metadata.row_group(9).column(0).statistics.max == 999
+
+
+def test_rows_of_json_that_are_none_are_kept_and_say_so(pool, tmp_path):
+    lines = [
+        '{"text": "add 2 and 3"}',
+        '{"text": 7, "id": 1}',
+        '{"id": 2}',
+        "{}",
+        '["no", "object"]',
+        '{"text": "cut off',
+        "",
+        '{"text": "\\ud800"}',
+        '{"text": null}  ',
+    ]
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    log.write_bytes("\n".join(lines).encode() + b'\n{"text": "\xff"}')
+    route_log(pool, log, out)
+    rows = read(out)
+    statuses = [row["status"] for row in rows]
+    assert statuses[1:7] == ["not text", "null", "null", "malformed", "malformed", "malformed"]
+    assert statuses[7:] == ["invalid", "null", "malformed"]
+    assert rows[1]["text"] == 7
+    assert [rows[i]["line"] for i in (4, 5, 6)] == lines[4:7]
+    assert rows[9]["line"] == '{"text": "\ufffd"}'
+    assert all(row["model"] is None for row in rows[1:])
+
+
+def test_rows_of_csv_of_another_length_are_kept_and_say_so(pool, tmp_path):
+    log, out = tmp_path / "log.csv", tmp_path / "out.csv"
+    log.write_bytes(b'id,text\n1,"add 2, then 3"\n2\n3,what is 4,more\n\n4,caf\xe9\n5,"a\nb"\n')
+    route_log(pool, log, out)
+    rows = list(csv.reader(out.read_text(errors="surrogateescape").splitlines(keepends=True)))
+    assert rows[0] == ["id", "text", *COLUMNS]
+    assert [row[-1] for row in rows[1:]][1:4] == ["malformed", "malformed", "invalid"]
+    assert rows[1][1] == "add 2, then 3"
+    assert rows[3][:3] == ["3", "what is 4", "more"]
+    assert b"caf\xe9" in out.read_bytes()
+    assert rows[5][1] == "a\nb"
+
+
+def test_a_prompt_of_ten_megabytes_is_routed(pool, tmp_path):
+    text = "What is 3 times 4? " * (10_000_000 // 19)
+    for name in ("log.jsonl", "log.csv", "log.parquet"):
+        table = pa.table({"text": ["add 2", text, "a poem"]})
+        if name.endswith("csv"):
+            arrow_csv.write_csv(table, tmp_path / name)
+        else:
+            write(table, tmp_path / name)
+        assert route_log(pool, tmp_path / name, tmp_path / f"out-{name}").totals.routed == 3
+
+
+def test_chat_messages_in_parquet_and_json(pool, tmp_path):
+    chats = [row for row, _ in CONVERSATIONS]
+    texts = [text for _, text in CONVERSATIONS]
+    table = pa.table({"chat": chats})
+    for name in ("log.parquet", "log.jsonl"):
+        write(table, tmp_path / name)
+        out = tmp_path / f"out-{name}"
+        route_log(pool, tmp_path / name, out, messages_column="chat", cost_weight=0.05)
+        same(read(out), expected(pool, texts))
+        assert [row["chat"] for row in read(out)] == chats
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "txt"])
+def test_an_empty_log_gives_an_empty_output(suffix, pool, tmp_path):
+    log = tmp_path / f"log.{suffix}"
+    out = tmp_path / ("out.jsonl" if suffix == "txt" else f"out.{suffix}")
+    if suffix == "txt":
+        log.write_text("")
+    else:
+        write(log_table(10).slice(0, 0), log)
+    assert route_log(pool, log, out).totals.rows == 0
+    assert read(out) == []
+
+
+def test_a_folder_gives_a_folder_of_the_same_layout(pool, tmp_path):
+    for day in ("day=1", "day=2"):
+        (tmp_path / "log" / day).mkdir(parents=True)
+        write(log_table(150), tmp_path / "log" / day / "part.parquet")
+    (tmp_path / "log" / "_SUCCESS").touch()
+    summary = route_log(pool, tmp_path / "log", tmp_path / "out", cost_weight=0.05)
+    assert summary.totals.rows == 300
+    routed = pq.read_table(tmp_path / "out")
+    same(added(routed), 2 * expected(pool, log_table(150)["text"].to_pylist()))
+    assert set(routed["day"].to_pylist()) == {1, 2}
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == [
+        "day=1",
+        "day=2",
+        "part.parquet",
+        "part.parquet",
+    ]
+    with pytest.raises(errors.InvalidArgumentError, match="exists and is not empty"):
+        route_log(pool, tmp_path / "log", tmp_path / "out")
+
+
+def test_standard_input_one_prompt_a_line(pool, tmp_path):
+    texts = ["What is 2 times 3?", "", "Write a haiku about the sea."]
+    command = [sys.executable, "-m", "uniroute_fast.cli", "route", pool, "-"]
+    out = tmp_path / "out.parquet"
+    done = subprocess.run(
+        [*command, "--out", out, "--cost-weight", "0.05", "--json"],
+        input="\n".join(texts).encode(),
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["statuses"] == {"ok": 2, "empty": 1}
+    routed = pq.read_table(out)
+    assert routed["text"].to_pylist() == texts
+    same(added(routed), expected(pool, texts))
+
+
+# --- budget ---
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.5])
+@pytest.mark.usefixtures("small_parts")
+def test_a_budget_is_kept_and_used(share, pool, tmp_path):
+    table = log_table()
+    write(table, tmp_path / "log.parquet")
+    router = uf.Router.load(pool)
+    texts = table["text"].to_pylist()
+    best = router.route_batch(texts, 0.0)
+    dearest = float(np.nansum(best.cost))
+    cheapest = float(router.costs.min()) * int(best.ok.sum())
+    budget = cheapest + share * (dearest - cheapest)
+    summary = route_log(pool, tmp_path / "log.parquet", tmp_path / "out.parquet", budget=budget)
+    assert summary.totals.cost <= budget * (1 + 1e-9)
+    # A hair less weight spends more than the budget: no smaller one would have done.
+    if summary.cost_weight > 0:
+        less = router.route_batch(texts, summary.cost_weight * (1 - 1 / 4096))
+        assert float(np.nansum(less.cost)) > budget
+    else:
+        assert dearest <= budget
+
+
+def test_a_budget_for_soft_maps_is_that_of_a_search(pool):
+    router = uf.Router.load(pool)
+    kind, centroids = router.heads()[0]
+    assert kind == "nearest"
+    weights = 8 * centroids
+    soft = uf.Router(router.embedder, [("softmax", weights, np.zeros(len(weights), "f4"), 8)])
+    soft.insert(router.models, router.costs, router.profiles)
+    texts = log_table()["text"].to_pylist()
+    spending = Spending(soft)
+    spending.add(spending.of(texts))
+    for budget in np.linspace(float(soft.costs.min()) * 1000, spending.spend, 7):
+        weight = spending.cost_weight(budget)
+        assert np.nansum(soft.route_batch(texts, weight).cost) <= budget * (1 + 1e-9)
+        if weight:
+            less = soft.route_batch(texts, weight * (1 - 1 / 4096))
+            assert np.nansum(less.cost) > budget
+
+
+def test_a_budget_below_the_cheapest_is_refused(pool, tmp_path, capsys):
+    write(log_table(100), tmp_path / "log.parquet")
+    argv = ["route", str(pool), str(tmp_path / "log.parquet"), "--out", str(tmp_path / "o.parquet")]
+    assert main([*argv, "--budget", "1e-6"]) == 2
+    assert "budget: 1e-06; expected at least" in capsys.readouterr().err
+    assert not (tmp_path / "o.parquet").exists()
+
+
+# --- bad logs ---
+
+
+def test_bad_logs_are_refused_before_anything_is_written(pool, tmp_path):
+    def refused(log: str | Path, out: str = "out.parquet", **options: object) -> str:
+        with pytest.raises(errors.UniRouteError) as caught:
+            route_log(pool, log, tmp_path / out, **options)
+        assert not (tmp_path / out).exists()
+        assert not list(tmp_path.glob(".*"))
+        return str(caught.value)
+
+    good, table = tmp_path / "log.parquet", log_table()
+    write(table, good)
+    (tmp_path / "cut.parquet").write_bytes(good.read_bytes()[:-100])
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lines.jsonl").write_text("{}\n")
+    assert "no such file" in refused(tmp_path / "nowhere.parquet")
+    assert "unknown format" in refused(pool)
+    assert "unknown format" in refused(good, "out.docx")
+    assert "cut.parquet: not a parquet file" in refused(tmp_path / "cut.parquet")
+    assert "no header" in refused(tmp_path / "empty.csv", "out.csv")
+    assert "holds no files" in refused(tmp_path / "empty", "folder")
+    assert "column 'prompt'" in refused(good, text_column="prompt")
+    assert "JSON lines" in refused(tmp_path / "lines.jsonl")
+    assert "column 'tags'" in refused(good, "out.csv")
+    assert "no folder" in refused(good, "nowhere/out.parquet")
+    assert "cost_weight" in refused(good, cost_weight=-1.0)
+    assert "budget" in refused(good, budget=float("nan"))
+    assert "standard input" in refused("-", budget=1.0)
+    empty = uf.Router.load(pool)
+    for name in empty.models:
+        empty.remove_model(name)
+    with pytest.raises(errors.InvalidArgumentError, match="pool: has no LLM"):
+        route_log(empty, good, tmp_path / "out.parquet")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_log_damaged_midway_leaves_no_output(pool, tmp_path, capsys):
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(), log)
+    data = bytearray(log.read_bytes())
+    # Within the pages of a later row group; the footer stays whole.
+    start = pq.ParquetFile(log).metadata.row_group(5).column(1).dictionary_page_offset
+    data[start : start + 200] = b"\xff" * 200
+    log.write_bytes(data)
+    assert main(["route", str(pool), str(log), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "log.parquet" in said
+    assert not out.exists()
+
+
+# --- resume ---
+
+
+class KilledError(Exception):
+    """Stands for whatever ends a process between two parts."""
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "jsonl.gz", "csv"])
+@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.usefixtures("small_parts")
+def test_a_job_goes_on_from_its_last_finished_part(suffix, after, pool, tmp_path):
+    log = tmp_path / f"log.{suffix}"
+    write(log_table(), log)
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    complete = route_log(pool, log, whole, budget=500.0)
+    seen = 0
+
+    def kill(stage: str, *_: object) -> None:
+        nonlocal seen
+        seen += stage == "route"
+        if seen == after:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        route_log(pool, log, out, budget=500.0, progress=kill)
+    assert not out.exists()
+    # What a crash may leave: bytes without a line in the journal, half a line.
+    staging = tmp_path / f".out.{suffix}.partial"
+    with (staging / f"out.{suffix}.part").open("ab") as part:
+        part.write(b"half a part")
+    with (staging / f"out.{suffix}.journal").open("ab") as journal:
+        journal.write(b"[12, 3")
+    stages: list[str] = []
+    summary = route_log(
+        pool, log, out, budget=500.0, progress=lambda stage, *_: stages.append(stage)
+    )
+    assert summary.resumed_rows > 0
+    assert "price" not in stages
+    assert out.read_bytes() == whole.read_bytes()
+    assert summary.totals == complete.totals
+    assert not staging.exists()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_finished_parts_that_did_not_reach_the_disk_are_made_again(pool, tmp_path):
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(), log)
+    route_log(pool, log, tmp_path / "whole.parquet")
+    interrupt(pool, log, out, after=6)
+    part = tmp_path / ".out.parquet.partial" / "out.parquet.part"
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 255
+    part.write_bytes(data)
+    summary = route_log(pool, log, out)
+    assert 0 < summary.resumed_rows < 600
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_leftovers_of_another_job_are_swept_away(pool, tmp_path):
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(), log)
+    route_log(pool, log, tmp_path / "whole.parquet", cost_weight=0.05)
+    interrupt(pool, log, out, after=3)
+    summary = route_log(pool, log, out, cost_weight=0.05)
+    assert summary.resumed_rows == 0
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    interrupt(pool, log, out, after=3)
+    write(log_table(900), log)
+    assert route_log(pool, log, out).resumed_rows == 0
+    assert pq.read_metadata(out).num_rows == 900
+
+
+def interrupt(pool: Path, log: Path, out: Path, after: int) -> None:
+    """Run a job that dies after so many parts."""
+    left = [None] * after
+
+    def kill(*_: object) -> None:
+        left.pop()
+        if not left:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        route_log(pool, log, out, progress=kill)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(), log)
+    refusals: list[Exception] = []
+
+    def second(*_: object) -> None:
+        if not refusals:
+            with pytest.raises(errors.InvalidArgumentError, match="another process") as caught:
+                route_log(pool, log, out)
+            refusals.append(caught.value)
+
+    assert route_log(pool, log, out, progress=second).totals.rows == 1000
+    assert len(refusals) == 1
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_number_of_threads_changes_nothing(pool, tmp_path):
+    write(log_table(), tmp_path / "log.parquet")
+    outs = []
+    for threads in (1, 2, 5):
+        route_log(pool, tmp_path / "log.parquet", tmp_path / "out.parquet", threads=threads)
+        outs.append((tmp_path / "out.parquet").read_bytes())
+    assert outs[0] == outs[1] == outs[2]
+
+
+def test_kill_9_at_random_moments_changes_nothing(pool, tmp_path):
+    log, whole, out = (tmp_path / name for name in ("log.parquet", "whole.parquet", "out.parquet"))
+    rng = np.random.default_rng(3)
+    texts = [" ".join(DATA.texts[i] for i in rng.integers(400, size=8)) for _ in range(2000)]
+    table = pa.table({"text": pa.array(texts * 100), "id": np.arange(200_000)})
+    pq.write_table(table, log)
+    command = [
+        sys.executable,
+        "-m",
+        "uniroute_fast.cli",
+        "route",
+        pool,
+        log,
+        "--cost-weight",
+        "0.1",
+    ]
+    start = time.monotonic()
+    subprocess.run([*command, "--out", whole], check=True, capture_output=True)
+    takes = time.monotonic() - start
+    kills = 0
+    for _ in range(6):
+        process = subprocess.Popen(
+            [*command, "--out", out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=rng.uniform(0.2, 1.0) * takes)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        # Whole or not there at all.
+        assert not out.exists() or out.read_bytes() == whole.read_bytes()
+        out.unlink(missing_ok=True)
+    assert kills
+    subprocess.run([*command, "--out", out], check=True, capture_output=True)
+    assert out.read_bytes() == whole.read_bytes()
