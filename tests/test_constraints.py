@@ -22,7 +22,9 @@ LENGTHS = [None, 100, 1000, 8000, 128_000]
 def build(heads: str) -> uf.Router:
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(CLUSTERS, DIM)).astype(np.float32)
-    head = ("nearest", weights) if heads == "hard" else ("softmax", weights, np.zeros(CLUSTERS), 0.1)
+    head = (
+        ("nearest", weights) if heads == "hard" else ("softmax", weights, np.zeros(CLUSTERS), 0.1)
+    )
     router = uf.Router(None, [head])
     names = [f"{('openai', 'meta', 'acme')[i % 3]}/m{i}" for i in range(MODELS)]
     router.insert(names, rng.integers(0, 9, MODELS) / 4, rng.random((CLUSTERS, MODELS)))
@@ -61,7 +63,7 @@ def violations(router: uf.Router, name: str, terms: dict[str, Any], tokens: int)
     if "max_latency" in terms and not (info.latency or np.inf) <= terms["max_latency"]:
         found.add("max_latency")
     needed = tokens + terms.get("answer_tokens", 0)
-    if terms.get("fit_context") and (info.context_length or 0) < needed:
+    if terms.get("fit_context") and (info.context_length is None or info.context_length < needed):
         found.add("fit_context")
     return found
 
@@ -73,7 +75,9 @@ TERMS = st.fixed_dictionaries(
     optional={
         "allow": st.lists(names, max_size=3),
         "deny": st.lists(names, max_size=2),
-        "require_tags": st.lists(st.one_of(tags, st.lists(tags, min_size=1, max_size=2)), max_size=2),
+        "require_tags": st.lists(
+            st.one_of(tags, st.lists(tags, min_size=1, max_size=2)), max_size=2
+        ),
         "forbid_tags": st.lists(tags, max_size=2),
         "max_cost": st.sampled_from([0.0, 0.5, 1.25, 9.0]),
         "max_latency": st.sampled_from([0.1, 0.5, 2.0]),
@@ -118,10 +122,19 @@ def test_constrained_decisions_equal_brute_force(
             assert chosen.model == "meta/m1"
             assert chosen.predicted_loss == np.float32(gamma[i, 1])
         else:
-            chosen = router.route(
-                embeddings=x[i], cost_weight=weight, constraints=constraints, tokens=tokens,
-                fallback="meta/m1",
-            )  # fmt: skip
+            # Several times: the second and third may take another way to the same answer.
+            again = [
+                router.route(
+                    embeddings=x[i],
+                    cost_weight=weight,
+                    constraints=constraints,
+                    tokens=tokens,
+                    fallback="meta/m1",
+                )
+                for _ in range(3)
+            ]
+            chosen = again[0]
+            assert {c.index for c in again} == {chosen.index}
             assert not chosen.fallback
             assert chosen.index == ranked[0] == batch.index[i]
             assert [a.index for a in chosen.alternatives] == ranked[1:]
@@ -142,17 +155,19 @@ def text_router() -> uf.Router:
 def test_the_length_of_a_text_is_estimated_from_its_bytes() -> None:
     router = text_router()
     fits = uf.Constraints(fit_context=True)
-    for text, model, tokens in [("sum", "small", 1), ("sum" * 20, "mid", 15), ("sum" * 200, "large", 150)]:
+    lengths = [("sum ", "small", 1), ("sum " * 20, "mid", 20), ("sum " * 200, "large", 200)]
+    for text, model, tokens in lengths:
         decision = router.route(text, constraints=fits)
         assert (decision.model, decision.tokens) == (model, tokens)
-    texts = ["sum", "sum" * 20, "sum" * 200, "sum" * 2000, ""]
+    texts = ["sum ", "sum " * 20, "sum " * 200, "sum " * 2000, ""]
     batch = router.route_batch(texts, constraints=fits)
     assert batch.models == ["small", "mid", "large", None, None]
     assert batch.status == ["ok", "ok", "ok", "no_candidate", "empty"]
     batch = router.route_batch(texts, constraints=fits, fallback="large")
     assert batch.fallback.tolist() == [False, False, False, True, False]
     assert batch.models[3] == "large"
-    assert router.route_batch(texts[:2], constraints=fits, tokens=[500, 50]).models == ["large", "mid"]
+    given = router.route_batch(texts[:2], constraints=fits, tokens=[500, 50])
+    assert given.models == ["large", "mid"]
     roomy = uf.Constraints(fit_context=True, answer_tokens=200)
     decision = router.route("sum", constraints=roomy)
     assert decision.excluded[0].reasons == ["fit_context: takes 10 tokens, needs 201"]
@@ -238,7 +253,11 @@ def test_bad_constraints_are_refused() -> None:
         (wrong, "deny: a int", lambda: uf.Constraints(deny=3)),
         (wrong, "constraints", lambda: router.route_batch(["sum"], constraints="eu")),
         (wrong, "constraints", lambda: router.route_batch(["sum"], constraints=3)),
-        (invalid, "constraints: 2 values", lambda: router.route_batch(["a"], constraints=[None] * 2)),
+        (
+            invalid,
+            "constraints: 2 values",
+            lambda: router.route_batch(["a"], constraints=[None] * 2),
+        ),
         (invalid, "tokens: 2 values", lambda: router.route_batch(["a"], tokens=[1, 2])),
         (invalid, "tokens: not given", lambda: router.route_batch(embeddings=x, constraints=fits)),
         (invalid, "tokens: not given", lambda: router.route(embeddings=x, constraints=fits)),

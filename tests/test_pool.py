@@ -22,7 +22,9 @@ def centroids() -> np.ndarray:
 
 def soft() -> list[tuple]:
     rng = np.random.default_rng(1)
-    return [("softmax", rng.normal(size=(CLUSTERS, DIM)).astype(np.float32), np.zeros(CLUSTERS), 0.1)]
+    return [
+        ("softmax", rng.normal(size=(CLUSTERS, DIM)).astype(np.float32), np.zeros(CLUSTERS), 0.1)
+    ]
 
 
 MAPS = {"hard": [("nearest", centroids())], "soft": soft()}
@@ -61,11 +63,15 @@ def test_disabled_models_are_listed_but_never_chosen(heads: str, weight: float) 
     assert len(router.models) == 600
     gamma = router.predict_loss(embeddings=x)
     expected = best(gamma, router.costs, enabled, weight)
-    np.testing.assert_array_equal(router.route_batch(embeddings=x, cost_weight=weight).index, expected)
+    np.testing.assert_array_equal(
+        router.route_batch(embeddings=x, cost_weight=weight).index, expected
+    )
     for m in off:
         router.enable_model(f"m{m}")
     expected = best(gamma, router.costs, np.ones(600, bool), weight)
-    np.testing.assert_array_equal(router.route_batch(embeddings=x, cost_weight=weight).index, expected)
+    np.testing.assert_array_equal(
+        router.route_batch(embeddings=x, cost_weight=weight).index, expected
+    )
 
 
 def test_a_pool_of_disabled_models_says_so() -> None:
@@ -92,7 +98,12 @@ def test_metadata_is_set_field_by_field_and_saved(tmp_path: Path) -> None:
     router.disable_model("m2")
     path = tmp_path / "pool.uniroute"
     router.save(path)
-    for known in (router, uf.Router.load(path), pickle.loads(pickle.dumps(router)), router.snapshot()):
+    for known in (
+        router,
+        uf.Router.load(path),
+        pickle.loads(pickle.dumps(router)),
+        router.snapshot(),
+    ):
         info = known.info("m1")
         assert info.tags == ["region:eu", "tools"]
         assert (info.context_length, info.latency) == (8192, None)
@@ -117,7 +128,11 @@ def test_bad_metadata_is_refused_and_changes_nothing() -> None:
         (errors.InvalidArgumentError, "NaN", lambda: router.set_metadata("m0", input_price=np.nan)),
         (errors.InvalidArgumentError, "tags", lambda: router.set_metadata("m0", tags=[""])),
         (errors.ArgumentTypeError, "single str", lambda: router.set_metadata("m0", tags="eu")),
-        (errors.ArgumentTypeError, "context_length", lambda: router.set_metadata("m0", context_length=-5)),
+        (
+            errors.ArgumentTypeError,
+            "context_length",
+            lambda: router.set_metadata("m0", context_length=-5),
+        ),
         (errors.ArgumentTypeError, "colour", lambda: router.set_metadata("m0", colour=1)),
         (errors.ArgumentTypeError, "Router", lambda: router.replace("pool.uniroute")),
     ]:

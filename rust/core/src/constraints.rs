@@ -7,12 +7,14 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use globset::{Glob, GlobMatcher};
 
 use crate::error::{Error, Result};
+use crate::hull::{Candidate, Hull};
 use crate::mask::Mask;
 use crate::profiles::Pool;
 
@@ -227,7 +229,9 @@ impl Constraints {
     fn compile(self: &Arc<Self>, pool: &Pool) -> Compiled {
         let masks: Vec<Mask> = self.rules.iter().map(|rule| rule.mask(pool)).collect();
         let mut all = Mask::all(pool.len());
-        masks.iter().for_each(|mask| all.and(mask));
+        for mask in &masks {
+            all.and(mask);
+        }
         let mut lengths: Vec<u64> = Vec::new();
         if self.terms.fit_context {
             let known = pool.directory().models().iter();
@@ -238,9 +242,9 @@ impl Constraints {
         Compiled {
             constraints: Arc::clone(self),
             masks,
-            all,
+            all: Allowed::new(all, pool.clusters()),
             by_length: lengths.into_iter().map(|l| (l, OnceLock::new())).collect(),
-            nobody: Mask::none(pool.len()),
+            nobody: Allowed::new(Mask::none(pool.len()), pool.clusters()),
         }
     }
 }
@@ -263,18 +267,18 @@ pub struct Compiled {
     /// One a rule.
     masks: Vec<Mask>,
     /// All rules together, the context apart.
-    all: Mask,
+    all: Allowed,
     /// Each context length there is, ascending, with the models of at least that length; only
     /// where the prompt must fit.
-    by_length: Vec<(u64, OnceLock<Mask>)>,
-    nobody: Mask,
+    by_length: Vec<(u64, OnceLock<Allowed>)>,
+    nobody: Allowed,
 }
 
 impl Compiled {
     /// The models that may answer a prompt of so many tokens.
     ///
     /// Fails if the prompt must fit the context, and its length is not known.
-    pub fn allowed(&self, pool: &Pool, tokens: Option<u64>) -> Result<&Mask> {
+    pub fn allowed(&self, pool: &Pool, tokens: Option<u64>) -> Result<&Allowed> {
         if !self.constraints.terms.fit_context {
             return Ok(&self.all);
         }
@@ -289,15 +293,15 @@ impl Compiled {
             let metadata = pool.directory().models();
             let fits = |m: usize| metadata[m].context_length.is_some_and(|l| l >= *length);
             let mut mask = Mask::of(pool.len(), fits);
-            mask.and(&self.all);
-            mask
+            mask.and(&self.all.mask);
+            Allowed::new(mask, pool.clusters())
         }))
     }
 
     /// Every model that may not answer a prompt of so many tokens, with all the reasons.
     pub fn excluded(&self, pool: &Pool, tokens: Option<u64>) -> Result<Vec<Exclusion>> {
         let allowed = self.allowed(pool, tokens)?;
-        let excluded = (0..pool.len()).filter(|&m| !allowed.contains(m));
+        let excluded = (0..pool.len()).filter(|&m| !allowed.mask.contains(m));
         excluded
             .map(|m| {
                 let rules = self.constraints.rules.iter().zip(&self.masks);
@@ -353,6 +357,62 @@ impl Compiled {
             )),
             None => Some("fit_context: its context length is not known".into()),
         })
+    }
+}
+
+/// The models of a pool that may answer, and how to find the best of them again.
+#[derive(Debug)]
+pub struct Allowed {
+    mask: Mask,
+    /// One a cluster.
+    hulls: Vec<RareHull>,
+}
+
+impl Allowed {
+    fn new(mask: Mask, clusters: usize) -> Self {
+        Self {
+            mask,
+            hulls: (0..clusters).map(|_| RareHull::default()).collect(),
+        }
+    }
+
+    /// The models themselves.
+    pub fn mask(&self) -> &Mask {
+        &self.mask
+    }
+
+    /// The winner in a cluster at a cost weight; `None` if nobody may answer.
+    ///
+    /// O(log hull) where the winner among all is allowed, for then it is the winner here too, and
+    /// from the third time that it is not; O(models) the first two times.
+    pub fn choose(&self, pool: &Pool, cluster: usize, cost_weight: f64) -> Option<Candidate> {
+        let among_all = pool.hull(cluster).choose(cost_weight);
+        if let Some(winner) = among_all
+            && self.mask.contains(winner.model as usize)
+        {
+            return Some(winner);
+        }
+        let hull = self.hulls[cluster].get(|| pool.build_hull(cluster, &self.mask));
+        hull.and_then(|hull| hull.choose(cost_weight))
+            .or_else(|| pool.scan_cluster(cluster, cost_weight, &self.mask))
+    }
+}
+
+/// A hull that is built when it is asked for a second time: it costs about as much as ten scans,
+/// and constraints that come once are better off with one scan.
+#[derive(Debug, Default)]
+struct RareHull {
+    asked: AtomicBool,
+    hull: OnceLock<Hull>,
+}
+
+impl RareHull {
+    fn get(&self, build: impl FnOnce() -> Hull) -> Option<&Hull> {
+        if let Some(hull) = self.hull.get() {
+            return Some(hull);
+        }
+        let again = self.asked.swap(true, Ordering::Relaxed);
+        again.then(|| self.hull.get_or_init(build))
     }
 }
 

@@ -136,6 +136,11 @@ impl Pool {
         }
     }
 
+    /// Number of clusters.
+    pub fn clusters(&self) -> usize {
+        self.hulls.len()
+    }
+
     /// Number of models.
     pub fn len(&self) -> usize {
         self.names.len()
@@ -173,7 +178,7 @@ impl Pool {
 
     /// Hull of one cluster's enabled models.
     pub fn hull(&self, cluster: usize) -> &Hull {
-        self.hulls[cluster].get_or_init(|| self.build_hull(cluster))
+        self.hulls[cluster].get_or_init(|| self.build_hull(cluster, &self.enabled))
     }
 
     /// Index of a model by name.
@@ -206,23 +211,13 @@ impl Pool {
             .or_else(|| self.scan_cluster(cluster, cost_weight, &self.enabled))
     }
 
-    /// The winner among the models of `allowed`, all of them enabled; `None` if there is none.
-    ///
-    /// O(log hull) where the winner among all is allowed, for then it is the winner here too;
-    /// O(models) otherwise.
-    pub fn choose_among(
+    /// The winner in `cluster` among the models of `mask`. O(models).
+    pub fn scan_cluster(
         &self,
         cluster: usize,
         cost_weight: f64,
-        allowed: &Mask,
+        mask: &Mask,
     ) -> Option<Candidate> {
-        self.hull(cluster)
-            .choose(cost_weight)
-            .filter(|winner| allowed.contains(winner.model as usize))
-            .or_else(|| self.scan_cluster(cluster, cost_weight, allowed))
-    }
-
-    fn scan_cluster(&self, cluster: usize, cost_weight: f64, mask: &Mask) -> Option<Candidate> {
         self.scan(cost_weight, mask, |strip, losses| {
             losses.copy_from_slice(&strip[cluster * STRIP..][..losses.len()]);
         })
@@ -336,18 +331,20 @@ impl Pool {
         Arc::make_mut(&mut pool.names).remove(at);
         let index = Arc::make_mut(&mut pool.index);
         index.remove(name);
-        index.values_mut().for_each(|i| *i -= u32::from(*i > model));
+        for i in index.values_mut() {
+            *i -= u32::from(*i > model);
+        }
         pool.costs.remove(at);
         pool.profiles.remove(at);
         Arc::make_mut(&mut pool.directory).remove(at);
         pool.enabled.remove(at);
         pool.by_cost.retain(|&m| m != model);
-        pool.by_cost
-            .iter_mut()
-            .for_each(|m| *m -= u32::from(*m > model));
+        for m in &mut pool.by_cost {
+            *m -= u32::from(*m > model);
+        }
         pool.map_hulls(|pool, cluster, hull| {
             if hull.has_vertex(model) {
-                pool.build_hull(cluster)
+                pool.build_hull(cluster, &pool.enabled)
             } else {
                 hull.renumbered_without(model)
             }
@@ -443,10 +440,11 @@ impl Pool {
         self.by_cost.insert(at, model);
     }
 
-    fn build_hull(&self, cluster: usize) -> Hull {
-        let enabled = self.by_cost.iter().map(|&m| m as usize);
-        let mut points: Vec<_> = enabled
-            .filter(|&m| self.enabled.contains(m))
+    /// Hull of the models of `mask` in one cluster. O(models).
+    pub fn build_hull(&self, cluster: usize, mask: &Mask) -> Hull {
+        let members = self.by_cost.iter().map(|&m| m as usize);
+        let mut points: Vec<_> = members
+            .filter(|&m| mask.contains(m))
             .map(|m| self.candidate(cluster, m))
             .collect();
         // Sorted by cost already: this only orders those of equal cost.
@@ -458,7 +456,7 @@ impl Pool {
     fn update_hulls(&mut self, model: u32, known: bool) {
         self.map_hulls(|pool, cluster, hull| {
             if known && hull.has_vertex(model) {
-                pool.build_hull(cluster)
+                pool.build_hull(cluster, &pool.enabled)
             } else if pool.enabled.contains(model as usize) {
                 hull.with(pool.candidate(cluster, model as usize))
             } else {

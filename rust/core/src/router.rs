@@ -418,7 +418,7 @@ impl Snapshot {
             None => self.pool.choose(k, request.cost_weight),
             Some(constraints) => {
                 let allowed = constraints.allowed(&self.pool, request.tokens)?;
-                self.pool.choose_among(k, request.cost_weight, allowed)
+                allowed.choose(&self.pool, k, request.cost_weight)
             }
         };
         let fallback = || {
@@ -446,7 +446,7 @@ impl Snapshot {
         }
         let allowed = match request.constraints {
             None => self.pool.enabled(),
-            Some(constraints) => constraints.allowed(&self.pool, request.tokens)?,
+            Some(constraints) => constraints.allowed(&self.pool, request.tokens)?.mask(),
         };
         let winner = self
             .pool

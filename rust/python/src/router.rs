@@ -1302,7 +1302,8 @@ impl Decision {
         let compiled = self.asked.compiled(&self.snapshot);
         let allowed = compiled
             .allowed(pool, self.asked.tokens)
-            .map_err(|e| to_py(py, &e))?;
+            .map_err(|e| to_py(py, &e))?
+            .mask();
         let cost_weight = self.asked.cost_weight;
         let mut others: Vec<Alternative> = self
             .losses()
