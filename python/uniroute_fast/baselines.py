@@ -82,9 +82,15 @@ def hierarchical_shrinkage(
 
 
 def uniroute(trial: Trial) -> NDArray[np.float64]:
-    """Profile with what seen LLMs teach, on a soft map: this package's default."""
-    profiler = fit_profiler(trial.train, trial.seen_train, trial.seen_costs, seed=trial.seed)
-    return _route(profiler, trial)
+    """Profile with what seen LLMs teach, on soft maps: this package's default.
+
+    Like every method it may know the seen LLMs' outcomes on the validation prompts.
+    """
+    prompts = np.vstack([trial.train, trial.validation])
+    seen = np.vstack([trial.seen_train, trial.seen_validation])
+    keys = np.arange(len(prompts), dtype=np.uint64)
+    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    return _route(profiler, trial, keys[len(trial.train) :])
 
 
 def uniroute_unseen(trial: Trial) -> NDArray[np.float64]:
@@ -92,10 +98,12 @@ def uniroute_unseen(trial: Trial) -> NDArray[np.float64]:
     return _route(fit_profiler(trial.train, seed=trial.seed), trial)
 
 
-def _route(profiler: Profiler, trial: Trial) -> NDArray[np.float64]:
+def _route(
+    profiler: Profiler, trial: Trial, keys: NDArray[np.uint64] | None = None
+) -> NDArray[np.float64]:
     phi = profiler.map.phi
-    profiles = profiler.profile(profiler.observe(phi(trial.validation), trial.losses))
-    return phi(trial.test).astype(np.float64) @ profiles.psi
+    evidence = profiler.observe(phi(trial.validation), trial.losses, keys=keys)
+    return phi(trial.test).astype(np.float64) @ profiler.profile(evidence).psi
 
 
 def oracle(trial: Trial) -> NDArray[np.float64]:

@@ -11,15 +11,15 @@ map its mean is the familiar mu + S (S + diag(v / n_k))^-1 (y - mu).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast.evidence import Evidence, observe
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from uniroute_fast.evidence import Evidence
 
 #: Variance of the level that all clusters share: far above that of any standardised loss, so that
 #: an LLM unlike the seen ones is not pulled to their level.
@@ -38,15 +38,19 @@ class Prior:
 
     Attributes
     ----------
-    mean : float64[K]
-    covariance : float64[K, K]
+    mean : float64[F]
+    covariance : float64[F, F]
+        F features: the clusters, then the factors, if any: see `residual_factors`.
     noise : float
         Variance of a standardised loss about its prediction.
+    n_clusters : int
+        How many of the features are clusters.
     """
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
     noise: float
+    n_clusters: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +80,15 @@ class Posterior:
         return np.asarray(deviation[self.pattern].T * self.scale)
 
 
-def fit_prior(evidence: Evidence, iterations: int = 15) -> Prior:
+def fit_prior(evidence: Evidence, n_clusters: int | None = None, iterations: int = 15) -> Prior:
     """Fit the prior to seen LLMs by expectation maximisation.
 
     Parameters
     ----------
     evidence : Evidence
         On the seen LLMs, with its Gram matrices.
+    n_clusters : int, optional
+        How many of the features, the first ones, are clusters. Default: all.
     iterations : int
         Fixed: the likelihood is flat long before.
 
@@ -92,23 +98,24 @@ def fit_prior(evidence: Evidence, iterations: int = 15) -> Prior:
     posterior mode under an inverse Wishart prior centred on a multiple of the identity.
     """
     standard = _standardise(evidence)
-    n_clusters, n_models = evidence.phi.shape
-    identity = np.eye(n_clusters)
+    n_features, n_models = evidence.phi.shape
+    clusters = n_features if n_clusters is None else n_clusters
+    identity = np.eye(n_features)
     models_of = np.bincount(evidence.pattern, minlength=len(evidence.gram)).astype(np.float64)
-    prior = Prior(np.zeros(n_clusters), 0.1 * identity, 1.0)
+    prior = Prior(np.zeros(n_features), 0.1 * identity, 1.0, clusters)
     for _ in range(iterations):
         mean, covariance = _posterior(evidence, standard.loss, prior)
         centre = mean.mean(axis=1)
         spread = mean - centre[:, None]
         scatter = spread @ spread.T + np.einsum("p,pkl->kl", models_of, covariance)
-        broad = np.trace(scatter) / (n_models * n_clusters)
+        broad = np.trace(scatter) / (n_models * n_features)
         scatter += IDENTITY_WEIGHT * broad * identity
         fitted = np.einsum("km,km->m", mean, standard.loss)
         explained = _quadratic(evidence, mean)
         uncertain = np.einsum("pkl,pkl->p", evidence.gram, covariance)[evidence.pattern]
         residual = standard.square - 2 * fitted + explained + uncertain
         noise = max(float(residual.sum() / evidence.count.sum()), 1e-3)
-        prior = Prior(centre, scatter / (n_models + IDENTITY_WEIGHT), noise)
+        prior = Prior(centre, scatter / (n_models + IDENTITY_WEIGHT), noise, clusters)
     return prior
 
 
@@ -127,15 +134,52 @@ def posterior(evidence: Evidence, prior: Prior, spread: float = 1.0) -> Posterio
     O(P K³ + K² M) for P patterns of missing outcomes.
     """
     standard = _standardise(evidence)
-    broad = Prior(prior.mean, spread * prior.covariance + COMMON_LEVEL, prior.noise)
-    mean, covariance = _posterior(evidence, standard.loss, broad)
+    k = prior.n_clusters
+    wide = spread * prior.covariance
+    wide[:k, :k] += COMMON_LEVEL
+    mean, covariance = _posterior(evidence, standard.loss, replace(prior, covariance=wide))
     return Posterior(
         standard.level,
         standard.scale,
-        standard.level + standard.scale * mean,
-        covariance,
+        standard.level + standard.scale * mean[:k],
+        covariance[:, :k, :k],
         evidence.pattern,
     )
+
+
+def residual_factors(
+    phi: NDArray[np.floating], losses: NDArray[np.float64], rank: int
+) -> NDArray[np.float64]:
+    """Return what seen LLMs tell of each prompt beyond its clusters: its main residual factors.
+
+    A prompt that most LLMs fail is a hard one of its cluster. On prompts that seen LLMs were run on
+    this is known, and part of what would be noise in a new LLM's outcomes there is explained.
+
+    Parameters
+    ----------
+    phi : float[N, K]
+        Cluster weights.
+    losses : float64[N, S]
+        Of the seen LLMs; NaN = not run.
+    rank : int
+        How many factors, at most S.
+
+    Returns
+    -------
+    float64[N, rank]
+        Principal components over LLMs of the standardised residuals, each of unit variance. For
+        any other prompt the factors are taken to be 0, their mean.
+
+    Notes
+    -----
+    O(N S (K + rank) + S³).
+    """
+    evidence = observe(phi, losses)
+    found = posterior(evidence, fit_prior(evidence))
+    residuals = np.nan_to_num((losses - phi @ found.mean) / found.scale)
+    _, directions = np.linalg.eigh(residuals.T @ residuals)
+    factors = residuals @ directions[:, ::-1][:, :rank]
+    return np.asarray(factors / np.maximum(factors.std(axis=0), 1e-9))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +193,7 @@ class _Standardised:
 
 
 def _standardise(evidence: Evidence) -> _Standardised:
-    count = evidence.count
-    total, square = evidence.loss.sum(axis=0), evidence.square.sum(axis=0)
+    count, total, square = evidence.count, evidence.total, evidence.total_square
     level = (total + PSEUDO_OUTCOMES / 2) / (count + PSEUDO_OUTCOMES)
     about = square - 2 * level * total + level**2 * count
     variance = (about + PSEUDO_OUTCOMES / 4) / (count + PSEUDO_OUTCOMES)

@@ -113,9 +113,14 @@ class ClusterMap:
     heads: Sequence[Head]
 
     @property
+    def sizes(self) -> list[int]:
+        """Clusters of each head."""
+        return [head.n_clusters for head in self.heads]
+
+    @property
     def n_clusters(self) -> int:
         """Clusters of all heads together, K_total."""
-        return sum(head.n_clusters for head in self.heads)
+        return sum(self.sizes)
 
     @property
     def dim(self) -> int:

@@ -1,8 +1,12 @@
-"""What labelled prompts say of LLMs, summed up: enough to profile them, and to add to later."""
+"""What labelled prompts say of LLMs, summed up: enough to profile them, and to add to later.
+
+Sums run over prompts, with features phi (cluster weights, and whatever else is known of a prompt),
+prompt weights w and losses y. LLMs that were run on the same prompts share a *pattern*.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Sums over labelled prompts, with cluster weights phi, prompt weights w and losses y.
-
-    LLMs that were run on the same prompts share a *pattern*.
+    """Sums over the labelled prompts of M LLMs.
 
     Attributes
     ----------
@@ -25,13 +27,10 @@ class Evidence:
         Sum of w phi phi' over the prompts of each pattern.
     pattern : intp[M]
         Pattern of each LLM.
-    phi : float64[K, M]
-        Sum of w phi over the prompts that the LLM was run on.
-    loss, square : float64[K, M]
-        Sum of w phi y, and of w phi y².
-
-    All weights of a prompt add up to 1 in each head, so that sums over the clusters of one head
-    are sums over prompts.
+    phi, loss, square : float64[K, M]
+        Sums of w phi, w phi y and w phi y² over the prompts that the LLM was run on.
+    count, total, total_square : float64[M]
+        Sums of w, w y and w y² over the same.
     """
 
     gram: NDArray[np.float64]
@@ -39,6 +38,9 @@ class Evidence:
     phi: NDArray[np.float64]
     loss: NDArray[np.float64]
     square: NDArray[np.float64]
+    count: NDArray[np.float64]
+    total: NDArray[np.float64]
+    total_square: NDArray[np.float64]
 
     @property
     def n_models(self) -> int:
@@ -46,9 +48,19 @@ class Evidence:
         return len(self.pattern)
 
     @property
-    def count(self) -> NDArray[np.float64]:
-        """Sum of prompt weights by LLM, float64[M]."""
-        return np.asarray(self.phi.sum(axis=0))
+    def mean(self) -> NDArray[np.float64]:
+        """Mean loss of each LLM, float64[M]."""
+        return self.total / self.count
+
+    def features(self, index: NDArray[np.intp]) -> Evidence:
+        """Return the evidence in terms of some of the features, by index and in that order."""
+        return replace(
+            self,
+            gram=self.gram[:, index[:, None], index],
+            phi=self.phi[index],
+            loss=self.loss[index],
+            square=self.square[index],
+        )
 
     def select(self, models: NDArray[np.intp]) -> Evidence:
         """Return the evidence on some LLMs, by index and in that order."""
@@ -59,6 +71,9 @@ class Evidence:
             self.phi[:, models],
             self.loss[:, models],
             self.square[:, models],
+            self.count[models],
+            self.total[models],
+            self.total_square[models],
         )
 
     def joined(self, other: Evidence) -> Evidence:
@@ -69,6 +84,9 @@ class Evidence:
             np.hstack([self.phi, other.phi]),
             np.hstack([self.loss, other.loss]),
             np.hstack([self.square, other.square]),
+            np.concatenate([self.count, other.count]),
+            np.concatenate([self.total, other.total]),
+            np.concatenate([self.total_square, other.total_square]),
         )
 
     def plus(self, other: Evidence) -> Evidence:
@@ -82,17 +100,15 @@ class Evidence:
             self.phi + other.phi,
             self.loss + other.loss,
             self.square + other.square,
+            self.count + other.count,
+            self.total + other.total,
+            self.total_square + other.total_square,
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the fields by name, as `from_arrays` takes them."""
-        return {
-            "gram": self.gram,
-            "pattern": self.pattern.astype(np.int64),
-            "phi": self.phi,
-            "loss": self.loss,
-            "square": self.square,
-        }
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return arrays | {"pattern": self.pattern.astype(np.int64)}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Evidence:
@@ -101,7 +117,7 @@ class Evidence:
 
 
 def observe(
-    phi: NDArray[np.float32],
+    phi: NDArray[np.floating],
     losses: ArrayLike,
     weights: ArrayLike | None = None,
     *,
@@ -111,8 +127,8 @@ def observe(
 
     Parameters
     ----------
-    phi : float32[N, K]
-        Cluster weights of the prompts: `ClusterMap.phi`.
+    phi : float[N, K]
+        Features of the prompts, such as `ClusterMap.phi`.
     losses : float[N, M]
         In [0, 1]; NaN = not run.
     weights : float[N], optional
@@ -137,6 +153,7 @@ def observe(
         column = int(np.argmin(run.any(axis=0)))
         raise InvalidArgumentError(f"losses[:, {column}] has no outcome, expected at least one")
     known = np.where(run, losses, 0.0)
+    squared = np.square(known)
     weighted = phi.astype(np.float64) * w[:, None]
     patterns, pattern = _patterns(run)
     if gram:
@@ -144,7 +161,14 @@ def observe(
     else:
         grams = np.zeros((len(patterns), 0, 0))
     return Evidence(
-        grams, pattern, weighted.T @ run, weighted.T @ known, weighted.T @ np.square(known)
+        grams,
+        pattern,
+        weighted.T @ run,
+        weighted.T @ known,
+        weighted.T @ squared,
+        w @ run,
+        w @ known,
+        w @ squared,
     )
 
 

@@ -2,9 +2,9 @@
 
 Settings are chosen by the paper's protocol: route seen LLMs as if they were new. Some of them play
 the new ones. The prior is fitted to the others, each new one is profiled from a few hundred of the
-training prompts, and the rest of the prompts are routed among them. The settings with the largest
-mean area under the deferral curve are kept. No prompt and no LLM from outside the training data
-takes part.
+training prompts, and prompts that the prior did not see are routed among them. The settings with
+the largest mean area under the deferral curve are kept. No prompt and no LLM from outside the
+training data takes part.
 """
 
 from __future__ import annotations
@@ -14,15 +14,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.bayes import fit_prior
+from uniroute_fast.bayes import Prior, fit_prior, residual_factors
 from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
 from uniroute_fast.deferral import area, checked_costs, deferral_curve
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.evidence import checked_losses, observe
-from uniroute_fast.profiling import AnyProfiler, BayesProfiler, MeansProfiler, bayes_profiles
+from uniroute_fast.profiling import (
+    AnyProfiler,
+    BayesProfiler,
+    KnownPrompts,
+    MeansProfiler,
+    averaged,
+    head_posteriors,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -30,22 +37,25 @@ if TYPE_CHECKING:
 #: Clusters of the hard map that serves where no LLM was seen: fine ones under coarse ones.
 FINE, COARSE = 100, 20
 
-#: Sharpness of the soft map, in units of one over the mean squared distance to a centroid.
-SHARPNESS = 12.0
+#: Clusters of the soft heads whose predictions are averaged.
+SOFT = (12, 24, 48)
 
-#: What is chosen from.
-CLUSTERS = (12, 24, 48)
-SPREADS = (0.3, 1.0, 3.0)
-TRUSTS = (0.5, 0.75, 1.0)
+#: Sharpness of the soft heads, in units of one over the mean squared distance to a centroid.
+SHARPNESS = 8.0
 
-#: What is used where too few LLMs were seen to choose.
-DEFAULT_CLUSTERS, DEFAULT_SPREAD, DEFAULT_TRUST = 24, 1.0, 0.75
+#: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
+LLMS_A_FACTOR, MOST_FACTORS = 8, 4
+
+#: Factor on the prior's covariance, and trust: what is chosen from, and what is used where too few
+#: LLMs were seen to choose.
+SPREADS, DEFAULT_SPREAD = (0.5, 1.0, 2.0), 1.0
+TRUSTS, DEFAULT_TRUST = (0.5, 0.75, 1.0), 0.75
 
 #: Fewest seen LLMs, and prompts that all were run on, to choose by.
 MIN_SEEN, MIN_STAGE = 6, 60
 
-#: Rehearsals: how many, with how many labels for a new LLM, prompts to route, and LLMs.
-REHEARSALS, LABELS, ROUTED, PLAYERS = 8, 400, 2_000, 300
+#: Rehearsals: how many, with how many labels for a new LLM, and how many LLMs at most.
+REHEARSALS, LABELS, PLAYERS = 8, 400, 300
 
 
 def fit_profiler(
@@ -53,6 +63,7 @@ def fit_profiler(
     seen_losses: ArrayLike | None = None,
     seen_costs: ArrayLike | None = None,
     *,
+    keys: NDArray[np.uint64] | None = None,
     n_clusters: int | None = None,
     seed: int = 0,
 ) -> AnyProfiler:
@@ -68,9 +79,12 @@ def fit_profiler(
     seen_costs : float[S], optional
         Their costs. With them, settings are chosen for the area under the deferral curve; without,
         for quality alone.
+    keys : uint64[N], optional
+        Of the training prompts: see `uniroute_fast.profiling.prompt_keys`. With them, outcomes of
+        new LLMs on these prompts count for more than on others.
     n_clusters : int, optional
-        1 to N. Default: chosen by routing seen LLMs, or 100 where there are none (fewer where
-        prompts are few).
+        1 to N. Default: 12, 24 and 48 side by side where LLMs were seen, 100 where there are none;
+        fewer where prompts are few.
     seed : int
         Same seed and inputs, same profiler.
 
@@ -101,7 +115,7 @@ def fit_profiler(
     if seen_costs is None:
         seen_costs = np.zeros(losses.shape[1])
     costs = checked_costs(seen_costs, losses.shape[1])
-    return _fit_bayes(embeddings, losses, costs, n_clusters, seed)
+    return _fit_bayes(embeddings, losses, costs, keys, n_clusters, seed)
 
 
 def _fit_means(embeddings: NDArray[np.float32], n_clusters: int | None, seed: int) -> MeansProfiler:
@@ -115,72 +129,91 @@ def _fit_bayes(
     embeddings: NDArray[np.float32],
     losses: NDArray[np.float64],
     costs: NDArray[np.float64],
+    keys: NDArray[np.uint64] | None,
     n_clusters: int | None,
     seed: int,
 ) -> BayesProfiler:
-    run = ~np.isnan(losses)
-    sizes = [n_clusters] if n_clusters else _sizes(len(losses))
-    maps = [_soft_map(embeddings, size, seed) for size in sizes]
+    sizes = [n_clusters] if n_clusters else _soft_sizes(len(losses))
+    cluster_map = ClusterMap([_soft_head(embeddings, size, seed) for size in sizes])
+    phi = cluster_map.phi(embeddings)
     # Rehearsals need prompts that all players were run on.
+    run = ~np.isnan(losses)
     players = np.random.default_rng(seed).permutation(np.flatnonzero(run.mean(axis=0) >= 0.5))
     players = players[:PLAYERS]
     stage = np.flatnonzero(run[:, players].all(axis=1))
     if len(players) >= MIN_SEEN and len(stage) >= MIN_STAGE:
-        best, spread, trust = _rehearse(
-            [m.phi(embeddings[stage]) for m in maps],
-            losses[np.ix_(stage, players)],
-            costs[players],
-            seed,
-        )
+        stage_losses = losses[np.ix_(stage, players)]
+        spread, trust = _rehearse(phi[stage], sizes, stage_losses, costs[players], seed)
     else:
-        best = min(range(len(sizes)), key=lambda i: abs(sizes[i] - DEFAULT_CLUSTERS))
         spread, trust = DEFAULT_SPREAD, DEFAULT_TRUST
-    prior = fit_prior(observe(maps[best].phi(embeddings), losses))
-    return BayesProfiler(maps[best], prior, spread, trust)
+    priors, factors = _fit_priors(phi, sizes, losses)
+    if keys is None:
+        keys, factors = np.zeros(0, np.uint64), factors[:0]
+    keys, first = np.unique(keys, return_index=True)
+    known = KnownPrompts(keys, factors[first].astype(np.float32))
+    return BayesProfiler(cluster_map, priors, known, spread, trust)
 
 
-def _soft_map(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> ClusterMap:
+def _fit_priors(
+    phi: NDArray[np.float32], sizes: Sequence[int], losses: NDArray[np.float64]
+) -> tuple[list[Prior], NDArray[np.float64]]:
+    """Return a prior for each head, and the residual factors of the prompts, float64[N, R]."""
+    rank = min(MOST_FACTORS, losses.shape[1] // LLMS_A_FACTOR)
+    heads = np.split(phi, np.cumsum(sizes)[:-1], axis=1)
+    factors = residual_factors(heads[len(heads) // 2], losses, rank)
+    evidence = [observe(np.hstack([head, factors]), losses) for head in heads]
+    return [fit_prior(e, size) for e, size in zip(evidence, sizes, strict=True)], factors
+
+
+def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> SoftmaxHead:
     """Return a softmax head around k-means centroids, as sharp as `SHARPNESS` says."""
     centroids = kmeans(embeddings, n_clusters, seed)
     offsets = embeddings - centroids[assign(embeddings, centroids)]
     width = float(np.einsum("nd,nd->n", offsets, offsets).mean())
-    return ClusterMap([SoftmaxHead.around(centroids, SHARPNESS / max(width, 1e-6))])
+    return SoftmaxHead.around(centroids, SHARPNESS / max(width, 1e-6))
 
 
-def _sizes(n_prompts: int) -> list[int]:
-    fitting = [size for size in CLUSTERS if size <= n_prompts // 10]
+def _soft_sizes(n_prompts: int) -> list[int]:
+    fitting = [size for size in SOFT if size <= n_prompts // 10]
     return fitting or [max(1, n_prompts // 10)]
 
 
 def _rehearse(
-    phis: list[NDArray[np.float32]],
+    phi: NDArray[np.float32],
+    sizes: Sequence[int],
     losses: NDArray[np.float64],
     costs: NDArray[np.float64],
     seed: int,
-) -> tuple[int, float, float]:
-    """Return the map (by index), spread and trust with the largest mean area."""
-    areas = np.zeros((len(phis), len(SPREADS), len(TRUSTS)))
+) -> tuple[float, float]:
+    """Return the spread and trust with the largest mean area."""
+    areas = np.zeros((len(SPREADS), len(TRUSTS)))
     for scene in _scenes(losses.shape, seed):
+        old = losses[np.ix_(scene.learned, scene.old)]
+        priors, factors = _fit_priors(phi[scene.learned], sizes, old)
+        features = np.hstack([phi[scene.learned], factors])[: scene.n_labels]
+        new = losses[np.ix_(scene.learned[: scene.n_labels], scene.new)]
+        evidence = observe(features, new)
         quality = 1 - losses[np.ix_(scene.routed, scene.new)]
-        for i, phi in enumerate(phis):
-            prior = fit_prior(observe(phi[scene.rest], losses[np.ix_(scene.rest, scene.old)]))
-            evidence = observe(phi[scene.labelled], losses[np.ix_(scene.labelled, scene.new)])
-            for j, spread in enumerate(SPREADS):
-                for k, trust in enumerate(TRUSTS):
-                    profiles = bayes_profiles(evidence, prior, spread, trust)
-                    predicted = phi[scene.routed] @ profiles.psi
-                    curve = deferral_curve(predicted, quality, costs[scene.new])
-                    areas[i, j, k] += area(curve, costs[scene.new])
-    i, j, k = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
-    return i, SPREADS[j], TRUSTS[k]
+        for i, spread in enumerate(SPREADS):
+            posteriors = head_posteriors(evidence, sizes, priors, spread)
+            for j, trust in enumerate(TRUSTS):
+                psi = averaged(posteriors, evidence.mean, trust)
+                curve = deferral_curve(phi[scene.routed] @ psi, quality, costs[scene.new])
+                areas[i, j] += area(curve, costs[scene.new])
+    i, j = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
+    return SPREADS[i], TRUSTS[j]
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """Who plays what in one rehearsal: prompts, and LLMs."""
+    """Who plays what in one rehearsal.
 
-    labelled: NDArray[np.intp]
-    rest: NDArray[np.intp]
+    The old LLMs are known on the prompts ``learned``, the new ones on the first ``n_labels`` of
+    these, and the prompts ``routed`` are routed among the new ones.
+    """
+
+    learned: NDArray[np.intp]
+    n_labels: int
     routed: NDArray[np.intp]
     new: NDArray[np.intp]
     old: NDArray[np.intp]
@@ -188,8 +221,13 @@ class _Scene:
 
 def _scenes(shape: tuple[int, int], seed: int) -> Iterator[_Scene]:
     rng = np.random.default_rng(seed)
-    n_labels, n_new = min(LABELS, shape[0] // 3), max(2, shape[1] // 3)
+    n_learned, n_new = 2 * shape[0] // 3, max(2, shape[1] // 3)
     for _ in range(REHEARSALS):
         prompts, models = rng.permutation(shape[0]), rng.permutation(shape[1])
-        rest = prompts[n_labels:]
-        yield _Scene(prompts[:n_labels], rest, rest[:ROUTED], models[:n_new], models[n_new:])
+        yield _Scene(
+            prompts[:n_learned],
+            min(LABELS, shape[0] // 4),
+            prompts[n_learned:],
+            models[:n_new],
+            models[n_new:],
+        )

@@ -7,12 +7,14 @@ few labelled prompts: `BayesProfiler` where outcomes of already evaluated LLMs a
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from uniroute_fast.bayes import Prior, posterior
+from uniroute_fast.bayes import Posterior, Prior, posterior
 from uniroute_fast.cluster_map import ClusterMap
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
@@ -33,9 +35,10 @@ class Profiles:
     Attributes
     ----------
     psi : float32[K, M]
-        Predicted loss of each LLM in each cluster; ``phi @ psi`` are the predicted losses.
+        ``phi @ psi`` are the predicted losses. Under a map of H heads, whose predictions are
+        averaged, an entry is the predicted loss of the LLM in that cluster, divided by H.
     standard_error : float32[K, M]
-        Standard deviation of each entry, given the outcomes.
+        Standard deviation, given the outcomes, of the predicted loss in each cluster.
     mean : float64[M]
         Each LLM's mean loss over its labelled prompts.
     """
@@ -53,9 +56,16 @@ class Profiler(Protocol):
         """The cluster map."""
 
     def observe(
-        self, phi: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
+        self,
+        phi: NDArray[np.float32],
+        losses: ArrayLike,
+        weights: ArrayLike | None = None,
+        keys: NDArray[np.uint64] | None = None,
     ) -> Evidence:
-        """Sum up losses float[N, M] (NaN = not run) on prompts of those cluster weights."""
+        """Sum up losses float[N, M] (NaN = not run) on prompts of those cluster weights.
+
+        ``keys`` (see `prompt_keys`) tell which of them are prompts that the profiler was fitted on.
+        """
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs, given all outcomes known of them."""
@@ -65,43 +75,88 @@ class Profiler(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class KnownPrompts:
+    """What seen LLMs tell of the prompts that they were run on.
+
+    Attributes
+    ----------
+    keys : uint64[N]
+        Of the prompts, ascending: see `prompt_keys`.
+    factors : float32[N, R]
+        See `uniroute_fast.bayes.residual_factors`.
+    """
+
+    keys: NDArray[np.uint64]
+    factors: NDArray[np.float32]
+
+    def look_up(self, keys: NDArray[np.uint64] | None, n: int) -> NDArray[np.float32]:
+        """Return the factors of n prompts, float32[n, R]: 0 for those that are not known."""
+        found = np.zeros((n, self.factors.shape[1]), dtype=np.float32)
+        if keys is None or not len(self.keys):
+            return found
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = self.keys[at] == keys
+        found[known] = self.factors[at[known]]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class BayesProfiler:
-    """Posterior means under a Gaussian prior from seen LLMs, on a soft map.
+    """Posterior means under a Gaussian prior from seen LLMs, on soft maps.
+
+    Each head of the map has a prior of its own; their predictions are averaged, so that no single
+    number of clusters decides.
 
     Attributes
     ----------
     map : ClusterMap
-        A single softmax head.
-    prior : Prior
+        Softmax heads.
+    priors : sequence of Prior
+        One for each head; features are the head's clusters, then the factors.
+    known : KnownPrompts
     spread : float
-        Factor on the prior's covariance.
+        Factor on the priors' covariances.
     trust : float
         How far predicted losses depart from the LLM's overall mean, 0 to 1: 1 takes the posterior
         mean as it is. A little less guards against a prior that does not fit.
     """
 
     map: ClusterMap
-    prior: Prior
+    priors: Sequence[Prior]
+    known: KnownPrompts
     spread: float = 1.0
     trust: float = 1.0
 
     def observe(
-        self, phi: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
+        self,
+        phi: NDArray[np.float32],
+        losses: ArrayLike,
+        weights: ArrayLike | None = None,
+        keys: NDArray[np.uint64] | None = None,
     ) -> Evidence:
-        """Sum up losses on labelled prompts: see `uniroute_fast.evidence.observe`."""
-        return observe(phi, losses, weights)
+        """Sum up losses on labelled prompts: see `Profiler.observe`."""
+        return observe(np.hstack([phi, self.known.look_up(keys, len(phi))]), losses, weights)
 
     def profile(self, evidence: Evidence) -> Profiles:
-        """Return the profiles of LLMs. O(P K³ + K² M) for P patterns of missing outcomes."""
-        return bayes_profiles(evidence, self.prior, self.spread, self.trust)
+        """Return the profiles of LLMs. O(H (P K³ + K² M)) for H heads, P patterns."""
+        posteriors = head_posteriors(evidence, self.map.sizes, self.priors, self.spread)
+        errors = np.vstack([found.standard_error for found in posteriors])
+        psi = averaged(posteriors, evidence.mean, self.trust)
+        return Profiles(psi, errors.astype(np.float32), evidence.mean)
 
     def to_parts(self) -> Parts:
         """Return what `profiler_from_parts` restores the profiler from."""
         arrays, meta = self.map.to_parts()
-        arrays |= {"prior.mean": self.prior.mean, "prior.covariance": self.prior.covariance}
+        # Artifacts hold signed 64-bit numbers.
+        arrays |= {
+            "known.keys": self.known.keys.view(np.int64),
+            "known.factors": self.known.factors,
+        }
+        for i, prior in enumerate(self.priors):
+            arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"] = prior.mean, prior.covariance
         meta |= {
             "profiler": "bayes",
-            "noise": self.prior.noise,
+            "noise": [prior.noise for prior in self.priors],
             "spread": self.spread,
             "trust": self.trust,
         }
@@ -127,9 +182,13 @@ class MeansProfiler:
     parents: NDArray[np.intp]
 
     def observe(
-        self, phi: NDArray[np.float32], losses: ArrayLike, weights: ArrayLike | None = None
+        self,
+        phi: NDArray[np.float32],
+        losses: ArrayLike,
+        weights: ArrayLike | None = None,
+        keys: NDArray[np.uint64] | None = None,
     ) -> Evidence:
-        """Sum up losses on labelled prompts: see `uniroute_fast.evidence.observe`."""
+        """Sum up losses on labelled prompts: see `Profiler.observe`. ``keys`` say nothing here."""
         return observe(phi, losses, weights, gram=False)
 
     def profile(self, evidence: Evidence) -> Profiles:
@@ -137,9 +196,9 @@ class MeansProfiler:
         errors = [left_out_error(evidence, self.parents, strength) for strength in STRENGTHS]
         strength = STRENGTHS[int(np.argmin(errors))]
         psi = hierarchical(evidence.loss, evidence.phi, self.parents, strength)
-        mean = evidence.loss.sum(axis=0) / evidence.count
+        mean = evidence.mean
         # An entry is a mean over n_k outcomes and what the levels above count for.
-        variance = np.maximum(evidence.square.sum(axis=0) / evidence.count - mean**2, 1e-4)
+        variance = np.maximum(evidence.total_square / evidence.count - mean**2, 1e-4)
         weight = np.minimum(evidence.phi + strength, np.maximum(evidence.count, 1.0))
         error = np.sqrt(variance / weight)
         return Profiles(psi.astype(np.float32), error.astype(np.float32), mean)
@@ -166,19 +225,51 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
         if meta["profiler"] == "means":
             return MeansProfiler(cluster_map, arrays["parents"].astype(np.intp))
         if meta["profiler"] == "bayes":
-            prior = Prior(arrays["prior.mean"], arrays["prior.covariance"], float(meta["noise"]))
-            return BayesProfiler(cluster_map, prior, float(meta["spread"]), float(meta["trust"]))
+            heads = enumerate(zip(meta["noise"], cluster_map.sizes, strict=True))
+            priors = [
+                Prior(arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"], float(noise), size)
+                for i, (noise, size) in heads
+            ]
+            known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
+            return BayesProfiler(
+                cluster_map, priors, known, float(meta["spread"]), float(meta["trust"])
+            )
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error
     raise ArtifactError(f"profiler: unknown kind {meta['profiler']!r}")
 
 
-def bayes_profiles(evidence: Evidence, prior: Prior, spread: float, trust: float) -> Profiles:
-    """Return Bayes profiles drawn towards each LLM's overall mean: see `BayesProfiler`."""
-    found = posterior(evidence, prior, spread)
-    mean = evidence.loss.sum(axis=0) / evidence.count
-    psi = mean + trust * (found.mean - mean)
-    return Profiles(psi.astype(np.float32), found.standard_error.astype(np.float32), mean)
+def prompt_keys(prompts: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Return a 64-bit key for each prompt, by which it is known again: a BLAKE2b digest."""
+    digests = b"".join(hashlib.blake2b(prompt, digest_size=8).digest() for prompt in prompts)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def head_posteriors(
+    evidence: Evidence, sizes: Sequence[int], priors: Sequence[Prior], spread: float
+) -> list[Posterior]:
+    """Return the posterior under each head, from evidence on [clusters of all heads, factors]."""
+    factors = np.arange(sum(sizes), len(evidence.phi))
+    starts = np.cumsum([0, *sizes])
+    return [
+        posterior(
+            evidence.features(np.concatenate([np.arange(start, start + size), factors])),
+            prior,
+            spread,
+        )
+        for start, size, prior in zip(starts, sizes, priors, strict=False)
+    ]
+
+
+def averaged(
+    posteriors: Sequence[Posterior], mean: NDArray[np.float64], trust: float
+) -> NDArray[np.float32]:
+    """Return profiles float32[K_total, M] whose product with phi averages the heads' predictions.
+
+    Predictions are drawn towards each LLM's overall mean as far as ``trust`` falls short of 1.
+    """
+    drawn = [mean + trust * (found.mean - mean) for found in posteriors]
+    return np.asarray(np.vstack(drawn) / len(posteriors), dtype=np.float32)
 
 
 def shrunk_means(evidence: Evidence, strength: float = 0.0) -> NDArray[np.float64]:
@@ -201,8 +292,7 @@ def shrunk_means(evidence: Evidence, strength: float = 0.0) -> NDArray[np.float6
     O(K M). With few prompts a cluster, plain means choose the luckiest LLM in place of the best:
     the minimum over many noisy estimates is biased.
     """
-    overall = evidence.loss.sum(axis=0) / evidence.count
-    return _pulled(evidence.loss, evidence.phi, overall, strength)
+    return _pulled(evidence.loss, evidence.phi, evidence.mean, strength)
 
 
 def hierarchical(

@@ -11,6 +11,7 @@ from uniroute_fast import _native
 from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import ArgumentTypeError, ArtifactError, InvalidArgumentError
 from uniroute_fast.outcomes import Outcomes, as_losses
+from uniroute_fast.profiling import prompt_keys
 
 if TYPE_CHECKING:
     import os
@@ -134,7 +135,14 @@ class Router(_native.Router):
                 "that can be embedded"
             )
         losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
-        profiler = fit_profiler(x[usable], losses, seen_costs, n_clusters=n_clusters, seed=seed)
+        profiler = fit_profiler(
+            x[usable],
+            losses,
+            seen_costs,
+            keys=_keys(texts, x)[usable],
+            n_clusters=n_clusters,
+            seed=seed,
+        )
         router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
         return router
@@ -203,7 +211,8 @@ class Router(_native.Router):
                 f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
                 "can be embedded; expected at least one for each LLM"
             )
-        evidence = self._profiler.observe(phi[usable], outcomes)
+        keys = _keys(texts, embeddings)[usable]
+        evidence = self._profiler.observe(phi[usable], outcomes, keys=keys)
         self.insert(names, costs, self._profiler.profile(evidence).psi)
 
     def add_model(
@@ -313,6 +322,14 @@ class Router(_native.Router):
 
 def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Router:
     return cls._from_loaded(_native.Loaded.from_bytes(data), embedder)
+
+
+def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[np.uint64]:
+    """Return keys by which prompts are known again, from their text or, without, their vector."""
+    if texts is None:
+        return prompt_keys(row.tobytes() for row in np.asarray(embeddings, dtype=np.float32))
+    listed = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
+    return prompt_keys((text or "").encode("utf-8", "surrogatepass") for text in listed)
 
 
 def _as_names(names: Sequence[str]) -> list[str]:

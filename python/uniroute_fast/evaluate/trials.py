@@ -97,7 +97,7 @@ def run_trials(
     spent = dict.fromkeys(curves, 0.0)
     for t in _progress(range(trials), progress, f"{block.name}, trials"):
         split = random_split(block, seed + t, n_val)
-        embeddings = (embed or _lexical)(block, split, seed + t)
+        embeddings = (embed or lexical_embeddings)(block, split, seed + t)
         trial = make_trial(block, split, embeddings, seed + t)
         for method in chosen:
             start = time.perf_counter()
@@ -149,7 +149,8 @@ def _figures(curve: DeferralCurve, trial: Trial) -> list[float]:
     ]
 
 
-def _lexical(dataset: Dataset, split: Split, seed: int) -> NDArray[np.float32]:
+def lexical_embeddings(dataset: Dataset, split: Split, seed: int) -> NDArray[np.float32]:
+    """Embed all prompts with a `LexicalEmbedder` fitted on the training prompts."""
     from uniroute_fast.embedders import LexicalEmbedder
 
     embedder = LexicalEmbedder.fit([dataset.texts[i] for i in split.train], seed=seed)

@@ -148,7 +148,7 @@ impl Counter {
         let mut found = [0; CHUNK * MAX_ORDER];
         let mut features = Features::new(text, order, &mut self.buffers);
         while let Some(ids) = features.next_chunk::<L>() {
-            let n_found = vocabulary.find(ids, &mut found);
+            let n_found = vocabulary.find::<L>(ids, &mut found);
             let before = distinct;
             for &row in &found[..n_found] {
                 let count = counts[row as usize];

@@ -28,6 +28,18 @@ impl Lexical for Avx512 {
     }
 
     #[inline]
+    fn find(buckets: &[u64], ids: &[u32], slots: &mut [u32]) -> usize {
+        assert!(
+            buckets.len().is_power_of_two(),
+            "buckets: {}",
+            buckets.len()
+        );
+        let slots = &mut slots[..ids.len()];
+        // SAFETY: as above, and what `find` asks for has been checked.
+        unsafe { find(buckets, ids, slots) }
+    }
+
+    #[inline]
     fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]) {
         check(table, rows, weights, sums.len());
         // SAFETY: as above; `check` has seen that all rows lie in the table.
@@ -69,6 +81,53 @@ fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
         spaces,
         wide,
     }
+}
+
+/// See [`Lexical::find`].
+///
+/// # Safety
+/// There are as many slots as ids, and the number of buckets is a power of two.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn find(buckets: &[u64], ids: &[u32], slots: &mut [u32]) -> usize {
+    let (groups, rest) = ids.as_chunks::<8>();
+    let last_bucket = _mm256_set1_epi32((buckets.len() - 1) as i32);
+    // Copies the lowest 16 bits of each 64-bit lane to the other three quarters of it.
+    let spread = _mm512_set_epi64(
+        0x0908_0908_0908_0908,
+        0x0100_0100_0100_0100,
+        0x0908_0908_0908_0908,
+        0x0100_0100_0100_0100,
+        0x0908_0908_0908_0908,
+        0x0100_0100_0100_0100,
+        0x0908_0908_0908_0908,
+        0x0100_0100_0100_0100,
+    );
+    // What a match in each quarter counts: one more than its slot.
+    let slot_numbers = _mm512_set1_epi64(0x0004_0003_0002_0001);
+    let mut found = 0;
+    for group in groups {
+        // SAFETY: there are eight ids.
+        let ids = unsafe { _mm256_loadu_si256(group.as_ptr().cast()) };
+        let at = _mm256_and_si256(ids, last_bucket);
+        // SAFETY: no lane of `at` is over the last bucket.
+        let tags = unsafe { _mm512_i32gather_epi64::<8>(at, buckets.as_ptr().cast()) };
+        let tag = _mm256_or_si256(_mm256_srli_epi32::<16>(ids), _mm256_set1_epi32(1));
+        let tag = _mm512_shuffle_epi8(_mm512_cvtepu32_epi64(tag), spread);
+        let matches = _mm512_cmpeq_epi16_mask(tags, tag);
+        let slot_numbers = _mm512_maskz_mov_epi16(matches, slot_numbers);
+        let number = _mm512_cvtepi64_epi32(_mm512_sad_epu8(slot_numbers, _mm512_setzero_si512()));
+        let known = _mm256_test_epi32_mask(number, number);
+        let slot = _mm256_add_epi32(_mm256_slli_epi32::<2>(at), number);
+        let slot = _mm256_sub_epi32(slot, _mm256_set1_epi32(1));
+        // SAFETY: fewer slots were found than ids seen, so there is room for eight more.
+        unsafe {
+            let to = slots.as_mut_ptr().add(found);
+            _mm256_storeu_si256(to.cast(), _mm256_maskz_compress_epi32(known, slot));
+        }
+        found += known.count_ones() as usize;
+    }
+    found + super::lexical::find(buckets, rest, &mut slots[found..])
 }
 
 /// See [`Lexical::add_rows`].

@@ -5,9 +5,7 @@
 //! 8,000 times. Where more than four features share a bucket the most frequent ones have it.
 
 use crate::error::{Error, Result};
-
-/// Rows of one bucket.
-const SLOTS: usize = 4;
+use crate::kernels::lexical::{Lexical, SLOTS, tag};
 
 /// Fewest rows of a table.
 pub const MIN_ROWS: usize = SLOTS;
@@ -17,8 +15,6 @@ pub const MAX_ROWS: usize = 1 << 17;
 
 /// Steps in which inverse document frequencies are stored: their unit is 1 / 16.
 const IDF_STEPS: f64 = 16.0;
-
-const LOW_BITS: u64 = 0x0001_0001_0001_0001;
 
 /// Feature id -> row of the table.
 #[derive(Clone)]
@@ -35,12 +31,6 @@ pub struct Vocabulary {
 fn quantised_idf(n_texts: u64, df: u64) -> u8 {
     let idf = ((1 + n_texts) as f64 / (1 + df) as f64).ln() + 1.0;
     (idf * IDF_STEPS).round().clamp(1.0, 255.0) as u8
-}
-
-/// Tag of a feature; odd, so never zero.
-#[inline(always)]
-fn tag(id: u32) -> u64 {
-    u64::from(id >> 16 | 1)
 }
 
 impl Vocabulary {
@@ -64,8 +54,8 @@ impl Vocabulary {
         features.sort_unstable_by_key(|&(id, df)| (std::cmp::Reverse(df), id));
         for (id, df) in features {
             let at = vocabulary.bucket_of(id);
-            if let Some(slot) = free_slot(vocabulary.buckets[at], tag(id)) {
-                vocabulary.buckets[at] |= tag(id) << (16 * slot);
+            if let Some(slot) = free_slot(vocabulary.buckets[at], u64::from(tag(id))) {
+                vocabulary.buckets[at] |= u64::from(tag(id)) << (16 * slot);
                 vocabulary.idf[at * SLOTS + slot] = quantised_idf(n_texts, u64::from(df));
             }
         }
@@ -96,6 +86,16 @@ impl Vocabulary {
                 "zero in free rows and only there",
             ));
         }
+        let twice = |bucket: &[u16]| {
+            (1..SLOTS).any(|slot| bucket[slot] != 0 && bucket[..slot].contains(&bucket[slot]))
+        };
+        if let Some(at) = tags.chunks_exact(SLOTS).position(twice) {
+            return Err(Error::invalid(
+                "tags",
+                format!("one tag twice in bucket {at}"),
+                "distinct tags in a bucket",
+            ));
+        }
         if unknown_idf == 0 {
             return Err(Error::invalid("unknown_idf", "0", "1 to 255"));
         }
@@ -120,26 +120,13 @@ impl Vocabulary {
     }
 
     /// Writes the rows of those of `ids` that have one to the front of `rows`, and returns how many
-    /// there are. No branch depends on whether a feature has a row: that is as good as random, and
-    /// a mispredicted branch costs more than the rest.
+    /// there are.
     ///
     /// # Panics
     /// If `rows` is shorter than `ids`.
     #[inline(always)]
-    pub fn find(&self, ids: &[u32], rows: &mut [u32]) -> usize {
-        let rows = &mut rows[..ids.len()];
-        let buckets = &self.buckets[..];
-        let mut found = 0;
-        for &id in ids {
-            let at = id as usize & (buckets.len() - 1);
-            let difference = buckets[at] ^ (tag(id) * LOW_BITS);
-            // The lowest high bit left marks the first 16-bit lane that is zero: Hacker's Delight
-            // 6-1.
-            let zero = difference.wrapping_sub(LOW_BITS) & !difference & (LOW_BITS << 15);
-            rows[found] = (at * SLOTS) as u32 + zero.trailing_zeros() / 16;
-            found += usize::from(zero != 0);
-        }
-        found
+    pub fn find<L: Lexical>(&self, ids: &[u32], rows: &mut [u32]) -> usize {
+        L::find(&self.buckets, ids, rows)
     }
 
     /// Rows of the table, free ones included.
@@ -187,6 +174,7 @@ fn free_slot(tags: u64, tag: u64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::lexical::Portable;
 
     fn ids(n: u32) -> impl Iterator<Item = u32> {
         (1..=n).map(|i| i.wrapping_mul(0x9e37_79b9))
@@ -195,7 +183,7 @@ mod tests {
     fn find(vocabulary: &Vocabulary, ids: impl IntoIterator<Item = u32>) -> Vec<u32> {
         let ids: Vec<u32> = ids.into_iter().collect();
         let mut rows = vec![0; ids.len()];
-        let found = vocabulary.find(&ids, &mut rows);
+        let found = vocabulary.find::<Portable>(&ids, &mut rows);
         rows.truncate(found);
         rows
     }
@@ -248,5 +236,6 @@ mod tests {
         assert!(Vocabulary::from_parts(&tags, &idf[..4], 9).is_err());
         assert!(Vocabulary::from_parts(&tags, &vec![0; tags.len()], 9).is_err());
         assert!(Vocabulary::from_parts(&tags, idf, 0).is_err());
+        assert!(Vocabulary::from_parts(&[9, 0, 9, 0], &[1, 0, 1, 0], 9).is_err());
     }
 }

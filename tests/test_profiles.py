@@ -1,0 +1,382 @@
+"""Evidence, priors and profiles against formulas written out here."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uniroute_fast.bayes import COMMON_LEVEL, Prior, fit_prior, posterior
+from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
+from uniroute_fast.errors import ArtifactError, InvalidArgumentError
+from uniroute_fast.evidence import Evidence, observe
+from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.profiling import (
+    BayesProfiler,
+    MeansProfiler,
+    hierarchical,
+    left_out_error,
+    profiler_from_parts,
+    prompt_keys,
+    shrunk_means,
+)
+
+
+def clustered(n=300, k=6, d=8, n_models=12, seed=0, missing=0.0):
+    """Embeddings in k groups, and LLMs each with its own error rate in each group."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(k, size=n)
+    x = (rng.normal(size=(k, d))[group] + 0.2 * rng.normal(size=(n, d))).astype(np.float32)
+    rates = np.clip(rng.beta(2, 3, size=(k, 1)) + 0.15 * rng.normal(size=(k, n_models)), 0.05, 0.95)
+    losses = (rng.random((n, n_models)) < rates[group]).astype(float)
+    losses[rng.random(losses.shape) < missing] = np.nan
+    return x, losses, group, rates
+
+
+def one_hot(labels, k):
+    return np.eye(k, dtype=np.float32)[labels]
+
+
+# --- evidence ---
+
+
+def test_evidence_is_sums_over_the_prompts_that_were_run():
+    rng = np.random.default_rng(1)
+    phi = rng.dirichlet(np.ones(3), size=20).astype(np.float32)
+    losses, weights = rng.random((20, 4)), rng.random(20)
+    losses[rng.random(losses.shape) < 0.3] = np.nan
+    evidence = observe(phi, losses, weights)
+    for m in range(4):
+        run = ~np.isnan(losses[:, m])
+        p, w, y = phi[run].astype(float), weights[run], losses[run, m]
+        np.testing.assert_allclose(evidence.gram[evidence.pattern[m]], (p.T * w) @ p, rtol=1e-6)
+        np.testing.assert_allclose(evidence.phi[:, m], w @ p)
+        np.testing.assert_allclose(evidence.loss[:, m], (w * y) @ p)
+        np.testing.assert_allclose(evidence.square[:, m], (w * y**2) @ p)
+        np.testing.assert_allclose(evidence.count[m], w.sum(), rtol=1e-6)
+
+
+def test_llms_with_the_same_missing_outcomes_share_a_pattern():
+    losses = np.zeros((5, 4))
+    losses[2, [1, 3]] = np.nan
+    evidence = observe(np.ones((5, 1), np.float32), losses)
+    assert evidence.pattern.tolist() == [0, 1, 0, 1]
+    assert len(evidence.gram) == 2
+
+
+def test_evidence_adds_up():
+    _, losses, group, _ = clustered(missing=0.2)
+    phi = one_hot(group, 6)
+    parts = observe(phi[:100], losses[:100]).plus(observe(phi[100:], losses[100:]))
+    whole = observe(phi, losses)
+    np.testing.assert_allclose(parts.gram[parts.pattern], whole.gram[whole.pattern])
+    np.testing.assert_allclose(parts.loss, whole.loss)
+    np.testing.assert_allclose(parts.square, whole.square)
+
+
+def test_evidence_joins_selects_and_restores():
+    _, losses, group, _ = clustered(missing=0.2)
+    phi = one_hot(group, 6)
+    whole = observe(phi, losses)
+    joined = observe(phi, losses[:, :5]).joined(observe(phi, losses[:, 5:]))
+    picked = whole.select(np.array([7, 2]))
+    restored = Evidence.from_arrays(whole.to_arrays())
+    for a, b in ((joined, whole), (restored, whole), (picked, observe(phi, losses[:, [7, 2]]))):
+        np.testing.assert_allclose(a.gram[a.pattern], b.gram[b.pattern])
+        np.testing.assert_array_equal(a.phi, b.phi)
+        np.testing.assert_array_equal(a.loss, b.loss)
+
+
+@pytest.mark.parametrize(
+    ("losses", "weights", "message"),
+    [
+        (np.full((4, 1), 1.5), None, r"losses\[0, 0\] is 1.5"),
+        (np.array([[0], [-0.1], [0], [0]]), None, r"losses\[1, 0\] is -0.1"),
+        (np.array([[0, np.nan]] * 4), None, r"losses\[:, 1\] has no outcome"),
+        (np.zeros((3, 1)), None, r"losses has shape \(3, 1\), expected \(4, M\)"),
+        (np.zeros((4, 0)), None, r"losses has shape \(4, 0\)"),
+        (np.zeros((4, 1)), np.ones(3), r"weights has shape \(3,\), expected \(4,\)"),
+        (np.zeros((4, 1)), [1, -1, 1, 1], r"weights\[1\] is -1"),
+        (np.zeros((4, 1)), [1, 1, np.inf, 1], r"weights\[2\] is inf"),
+        (np.zeros((4, 1)), np.zeros(4), r"losses\[:, 0\] has no outcome"),
+    ],
+)
+def test_bad_outcomes_are_named(losses, weights, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        observe(np.ones((4, 1), np.float32), losses, weights)
+
+
+# --- means ---
+
+
+def test_shrunk_means_by_hand():
+    losses = np.array([[0.0], [1.0], [1.0], [np.nan]])
+    evidence = observe(one_hot(np.array([0, 0, 1, 2]), 4), losses, gram=False)
+    plain = shrunk_means(evidence)[:, 0]
+    overall = 2 / 3
+    np.testing.assert_allclose(plain, [0.5, 1.0, overall, overall])  # Empty: the overall mean.
+    pulled = shrunk_means(evidence, strength=2.0)[:, 0]
+    np.testing.assert_allclose(
+        pulled, [(1 + 2 * overall) / 4, (1 + 2 * overall) / 3] + [overall] * 2
+    )
+
+
+def test_hierarchical_means_by_hand():
+    losses = np.array([[0.0], [1.0], [1.0]])
+    evidence = observe(one_hot(np.array([0, 0, 1]), 3), losses, gram=False)
+    parents, strength = np.array([0, 0, 1]), 2.0
+    overall = 2 / 3
+    coarse = [(2 + strength * overall) / (3 + strength), overall]
+    expected = [(1 + 2 * coarse[0]) / 4, (1 + 2 * coarse[0]) / 3, coarse[1]]
+    found = hierarchical(evidence.loss, evidence.phi, parents, strength)[:, 0]
+    np.testing.assert_allclose(found, expected)
+
+
+@given(st.integers(0, 10_000), st.floats(0.5, 200.0))
+@settings(max_examples=40, deadline=None)
+def test_left_out_error_equals_leaving_each_outcome_out(seed, strength):
+    rng = np.random.default_rng(seed)
+    n, k = 14, 5
+    labels, parents = rng.integers(k, size=n), rng.integers(2, size=k)
+    parents[0] = 1
+    losses = rng.random((n, 2))
+    losses[rng.random(losses.shape) < 0.2] = np.nan
+    losses[:2] = rng.random((2, 2))
+    evidence = observe(one_hot(labels, k), losses, gram=False)
+    expected = 0.0
+    for i, m in np.argwhere(~np.isnan(losses)):
+        without = losses.copy()
+        without[i, m] = np.nan
+        rest = observe(one_hot(labels, k), without, gram=False)
+        found = hierarchical(rest.loss, rest.phi, parents, strength)
+        expected += (losses[i, m] - found[labels[i], m]) ** 2
+    assert left_out_error(evidence, parents, strength) == pytest.approx(expected)
+
+
+# --- Bayes ---
+
+
+def test_posterior_under_a_hard_map_is_the_textbook_formula():
+    """mu + S (S + R)^-1 (y - mu), R = diag(v / n_k), in standardised units."""
+    _, losses, group, _ = clustered(n=200)
+    phi = one_hot(group, 6)
+    rng = np.random.default_rng(2)
+    root = rng.normal(size=(6, 6)) / 3
+    prior = Prior(rng.normal(size=6) / 4, root @ root.T + 0.05 * np.eye(6), 0.8, 6)
+    found = posterior(observe(phi, losses), prior)
+    s = prior.covariance + COMMON_LEVEL
+    count = np.bincount(group, minlength=6)
+    for m in range(losses.shape[1]):
+        n, y = len(losses), losses[:, m]
+        level = (y.sum() + 1) / (n + 2)
+        scale = np.sqrt((((y - level) ** 2).sum() + 0.5) / (n + 2))
+        z = np.bincount(group, (y - level) / scale, minlength=6) / count
+        gain = s @ np.linalg.inv(s + np.diag(prior.noise / count))
+        mean = prior.mean + gain @ (z - prior.mean)
+        np.testing.assert_allclose(found.mean[:, m], level + scale * mean)
+        error = scale * np.sqrt(np.diag(s - gain @ s))
+        np.testing.assert_allclose(found.standard_error[:, m], error)
+
+
+def test_posterior_of_missing_outcomes_is_that_of_the_rows_that_were_run():
+    x, losses, _, _ = clustered(missing=0.3)
+    phi = SoftmaxHead.around(kmeans(x, 5), 8.0).phi(x)
+    prior = fit_prior(observe(phi, losses))
+    together = posterior(observe(phi, losses), prior)
+    for m in range(losses.shape[1]):
+        run = ~np.isnan(losses[:, m])
+        alone = posterior(observe(phi[run], losses[run, m : m + 1]), prior)
+        np.testing.assert_allclose(together.mean[:, m], alone.mean[:, 0], rtol=1e-9)
+        np.testing.assert_allclose(
+            together.standard_error[:, m], alone.standard_error[:, 0], rtol=1e-9
+        )
+
+
+def test_weight_two_counts_as_the_prompt_twice():
+    _, losses, group, _ = clustered(n=60)
+    phi, weights = one_hot(group, 6), np.ones(60)
+    weights[:10] = 2
+    prior = Prior(np.zeros(6), 0.2 * np.eye(6), 0.9, 6)
+    weighted = posterior(observe(phi, losses, weights), prior)
+    repeated = posterior(
+        observe(np.vstack([phi, phi[:10]]), np.vstack([losses, losses[:10]])), prior
+    )
+    np.testing.assert_allclose(weighted.mean, repeated.mean)
+
+
+def test_prior_recovers_the_law_that_llms_were_drawn_from():
+    rng = np.random.default_rng(3)
+    k, n_models, n = 4, 400, 800
+    root = np.array([[0.4, 0, 0, 0], [0.2, 0.3, 0, 0], [0, 0.1, 0.2, 0], [-0.2, 0, 0, 0.1]])
+    group = rng.integers(k, size=n)
+    psi = root @ rng.normal(size=(k, n_models))
+    # Graded losses about a half, small enough that none leaves [0, 1].
+    losses = np.clip(0.5 + 0.08 * (psi[group] + rng.normal(size=(n, n_models))), 0, 1)
+    prior = fit_prior(observe(one_hot(group, k), losses), iterations=40)
+    # Levels are taken out and scales divided out LLM by LLM: compare what is left, a shape.
+    share = np.bincount(group, minlength=k) / n
+    centre = np.eye(k) - share
+    expected = centre @ root @ root.T @ centre.T
+    found = centre @ prior.covariance @ centre.T
+    np.testing.assert_allclose(
+        found / np.trace(found), expected / np.trace(expected), rtol=0, atol=0.02
+    )
+
+
+def test_few_labels_with_a_prior_beat_as_many_without():
+    """The point of the prior: a new LLM of the same law, profiled from few prompts."""
+    _, losses, group, rates = clustered(n=2000, n_models=60, seed=5)
+    phi = one_hot(group, 6)
+    prior = fit_prior(observe(phi, losses[:, :40]))
+    few = observe(phi[:40], losses[:40, 40:])
+    with_prior = np.abs(posterior(few, prior).mean - rates[:, 40:]).mean()
+    without = np.abs(shrunk_means(few) - rates[:, 40:]).mean()
+    assert with_prior < 0.8 * without
+
+
+# --- fitting ---
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.25])
+def test_fit_with_seen_llms(missing):
+    x, losses, group, rates = clustered(n=600, n_models=24, missing=missing)
+    profiler = fit_profiler(x, losses[:, :16], np.arange(1.0, 17.0))
+    assert isinstance(profiler, BayesProfiler)
+    phi = profiler.map.phi(x)
+    profiles = profiler.profile(profiler.observe(phi[:200], losses[:200, 16:]))
+    assert profiles.psi.shape == (profiler.map.n_clusters, 8)
+    predicted = phi[200:] @ profiles.psi
+    blind = np.abs(profiles.mean - rates[group[200:], 16:]).mean()
+    assert np.abs(predicted - rates[group[200:], 16:]).mean() < 0.7 * blind
+
+
+def test_fit_without_seen_llms():
+    x, losses, group, rates = clustered(n=600)
+    profiler = fit_profiler(x, n_clusters=6)
+    assert isinstance(profiler, MeansProfiler)
+    phi = profiler.map.phi(x)
+    assert ((phi == 0) | (phi == 1)).all()
+    profiles = profiler.profile(profiler.observe(phi[:300], losses[:300]))
+    blind = np.abs(profiles.mean - rates[group[300:]]).mean()
+    assert np.abs(phi[300:] @ profiles.psi - rates[group[300:]]).mean() < 0.7 * blind
+
+
+def test_fit_is_repeatable():
+    x, losses, _, _ = clustered(n=400)
+    one, two = (fit_profiler(x, losses, seed=3) for _ in range(2))
+    for a, b in zip(one.to_parts()[0].values(), two.to_parts()[0].values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert one.to_parts()[1] == two.to_parts()[1]
+
+
+@pytest.mark.parametrize("n_seen", [0, 1, 2, 3, 7])
+def test_any_number_of_seen_llms_will_do(n_seen):
+    x, losses, _, _ = clustered(n=120)
+    profiler = fit_profiler(x, losses[:, :n_seen] if n_seen else None)
+    profiles = profiler.profile(profiler.observe(profiler.map.phi(x), losses))
+    assert np.isfinite(profiles.psi).all()
+    assert (profiles.standard_error > 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_handful_of_prompts_will_do(n):
+    x, losses, _, _ = clustered(n=max(n, 2))
+    profiler = fit_profiler(x[:n], losses[:n])
+    profiles = profiler.profile(profiler.observe(profiler.map.phi(x[:n]), losses[:n]))
+    assert np.isfinite(profiles.psi).all()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_profiler_comes_back_from_its_parts(seen):
+    x, losses, _, _ = clustered(n=200)
+    profiler = fit_profiler(x, losses[:, :8] if seen else None)
+    back = profiler_from_parts(*profiler.to_parts())
+    evidence = profiler.observe(profiler.map.phi(x), losses)
+    np.testing.assert_array_equal(profiler.profile(evidence).psi, back.profile(evidence).psi)
+
+
+def test_parts_that_are_missing_or_unknown_are_named():
+    x, losses, _, _ = clustered(n=100)
+    arrays, meta = fit_profiler(x, losses).to_parts()
+    with pytest.raises(ArtifactError, match=r"prior0\.mean"):
+        profiler_from_parts({k: v for k, v in arrays.items() if k != "prior0.mean"}, meta)
+    with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
+        profiler_from_parts(arrays, meta | {"profiler": "magic"})
+    with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
+        profiler_from_parts(arrays, meta | {"heads": ["magic"]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_clusters": 0}, "n_clusters is 0, expected 1 to 50"),
+        ({"n_clusters": 51}, "n_clusters is 51"),
+        ({"seen_losses": np.full((50, 3), 2.0)}, r"losses\[0, 0\] is 2.0"),
+        ({"seen_losses": np.full((50, 3), np.nan)}, r"seen_losses\[:, 0\] has no outcome"),
+        ({"seen_losses": np.zeros((50, 3)), "seen_costs": [1, 2]}, r"costs has shape \(2,\)"),
+    ],
+)
+def test_bad_fits_are_named(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        fit_profiler(np.ones((50, 4), np.float32), **arguments)
+
+
+# --- cluster maps ---
+
+
+def test_soft_map_approaches_the_hard_map_as_it_sharpens():
+    x, *_ = clustered(n=100)
+    centroids = kmeans(x, 6)
+    sharp = SoftmaxHead.around(centroids, 1e4).phi(x)
+    np.testing.assert_array_equal(sharp.argmax(axis=1), assign(x, centroids))
+    assert sharp.max(axis=1).min() > 0.999
+
+
+def test_heads_stand_side_by_side():
+    x, *_ = clustered(n=40)
+    hard, soft = NearestHead(kmeans(x, 4)), SoftmaxHead.around(kmeans(x, 3), 2.0)
+    both = ClusterMap([hard, soft])
+    np.testing.assert_array_equal(both.phi(x), np.hstack([hard.phi(x), soft.phi(x)]))
+    assert both.n_clusters == 7
+    back = ClusterMap.from_parts(*both.to_parts())
+    np.testing.assert_array_equal(both.phi(x), back.phi(x))
+
+
+def test_map_refuses_embeddings_it_cannot_use():
+    head = ClusterMap([NearestHead(np.eye(3, dtype=np.float32))])
+    with pytest.raises(InvalidArgumentError, match=r"shape \(2, 4\), expected \(N, 3\)"):
+        head.phi(np.zeros((2, 4), np.float32))
+    with pytest.raises(InvalidArgumentError, match=r"embeddings\[1\] has a value"):
+        head.phi(np.array([[0, 0, 0], [0, np.nan, 0]], np.float32))
+
+
+# --- prompts that seen LLMs were run on ---
+
+
+def test_outcomes_on_known_prompts_tell_more():
+    """LLMs of the same clusters differ in level only; prompts differ in difficulty."""
+    rng = np.random.default_rng(8)
+    n, n_models = 400, 80
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    ability, difficulty = rng.normal(size=(1, n_models)), rng.normal(size=(n, 1)) * 2
+    rate = 1 / (1 + np.exp(ability - difficulty + 1.5 * ability * (x[:, :1] > 0)))
+    losses = (rng.random((n, n_models)) < rate).astype(float)
+    keys = prompt_keys(row.tobytes() for row in x)
+    profiler = fit_profiler(x, losses[:, :60], keys=keys)
+    phi, few = profiler.map.phi(x), rng.permutation(n)[:40]
+    known = profiler.observe(phi[few], losses[few, 60:], keys=keys[few])
+    unknown = profiler.observe(phi[few], losses[few, 60:])
+    # The truth that a map without the prompts' own difficulty can know: means by side.
+    side = np.where(x[:, :1] > 0, rate[x[:, 0] > 0].mean(axis=0), rate[x[:, 0] <= 0].mean(axis=0))
+    errors = [
+        np.abs(phi @ profiler.profile(e).psi - side[:, 60:] + 0.0).mean() for e in (known, unknown)
+    ]
+    assert profiler.profile(known).standard_error.mean() < (
+        profiler.profile(unknown).standard_error.mean()
+    )
+    assert errors[0] < errors[1]
+
+
+def test_keys_tell_prompts_apart_and_know_them_again():
+    keys = prompt_keys([b"one", b"two", b"one", b""])
+    assert keys[0] == keys[2]
+    assert len(set(keys.tolist())) == 3
