@@ -198,10 +198,16 @@ def test_each_prompt_of_a_batch_may_have_its_own_constraints() -> None:
 
 
 def test_equal_constraints_are_equal_hash_alike_and_pickle() -> None:
-    make = dict(
-        allow=["a*"], deny=["b"], require_tags=["x", ("y", "z")], forbid_tags=["w"],
-        max_cost=1.5, max_latency=2.0, fit_context=True, answer_tokens=7,
-    )  # fmt: skip
+    make = {
+        "allow": ["a*"],
+        "deny": ["b"],
+        "require_tags": ["x", ("y", "z")],
+        "forbid_tags": ["w"],
+        "max_cost": 1.5,
+        "max_latency": 2.0,
+        "fit_context": True,
+        "answer_tokens": 7,
+    }
     one, two = uf.Constraints(**make), uf.Constraints(**make)
     assert one == two
     assert hash(one) == hash(two)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -126,21 +126,19 @@ def calibrate(
     actual = predicted if measured is None else measured[:, enabled]
     steps = _Steps.of(predicted, actual, snapshot.costs[enabled])
     frontier = steps.frontier(np.ones(steps.n_prompts))
-    low, high, share = _corner(frontier, budget, quality, quality_drop)
-    costs, qualities = steps.at(low), steps.at(high)
-    mixed_cost = share * costs[0] + (1 - share) * qualities[0]
-    mixed_loss = share * costs[1] + (1 - share) * qualities[1]
-    interval = _interval(
-        steps, (budget, quality, quality_drop), confidence, n_bootstrap, np.random.default_rng(seed)
-    )
-    safe = high if budget is not None else low
+    target = _Target.of(frontier, budget, quality, quality_drop)
+    low, high, share = target.corner(frontier)
+    cost, loss = steps.mixed(low, high, share)
+    interval = _interval(steps, target, confidence, n_bootstrap, np.random.default_rng(seed))
+    # Alone, the side of the corner that keeps the promise: the cheaper for a budget.
+    alone = high if budget is not None and share < 1 else low
     return Calibration(
-        cost_weight=low if share >= 1 else high if share <= 0 else safe,
+        cost_weight=alone,
         low=low,
         high=high,
         share=share,
-        cost=PER * float(mixed_cost.mean()),
-        quality=1 - float(mixed_loss.mean()),
+        cost=PER * float(cost.mean()),
+        quality=1 - float(loss.mean()),
         interval=interval,
         frontier=frontier,
     )
@@ -195,56 +193,77 @@ class _Steps:
     def at(self, cost_weight: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return cost and loss of every prompt at one cost weight."""
         end = np.searchsorted(self.weight, cost_weight, side="right")
-        sums = [
-            np.bincount(self.prompt[:end], values[:end], self.n_prompts)
-            for values in (self.cost, self.loss)
-        ]
-        return sums[0], sums[1]
+        cost = np.bincount(self.prompt[:end], self.cost[:end], self.n_prompts)
+        loss = np.bincount(self.prompt[:end], self.loss[:end], self.n_prompts)
+        return cost.astype(np.float64), loss.astype(np.float64)
+
+    def mixed(
+        self, low: float, high: float, share: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return cost and loss of every prompt, on average over a mix of two cost weights."""
+        (cost, loss), (cheap, worse) = self.at(low), self.at(high)
+        return share * cost + (1 - share) * cheap, share * loss + (1 - share) * worse
 
 
-def _corner(
-    frontier: Frontier,
-    budget: float | None,
-    quality: float | None,
-    quality_drop: float | None,
-) -> tuple[float, float, float]:
-    """Return the two cost weights between which the target lies, and the share of the lower."""
-    if budget is not None:
-        values, target = frontier.cost, budget
-        inside = np.flatnonzero(values <= target)
-        if len(inside) == 0:
+@dataclass(frozen=True)
+class _Target:
+    """What a calibration is to meet: a cost of 1,000 prompts, or a quality."""
+
+    value: float
+    is_budget: bool
+
+    @classmethod
+    def of(
+        cls,
+        frontier: Frontier,
+        budget: float | None,
+        quality: float | None,
+        quality_drop: float | None,
+    ) -> _Target:
+        """Check the target against what can be had."""
+        if budget is not None:
+            if budget < frontier.cost[-1]:
+                raise InvalidArgumentError(
+                    f"budget: {budget:g} for {PER} prompts; expected at least "
+                    f"{frontier.cost[-1]:g}, what the cheapest models cost"
+                )
+            return cls(budget, True)
+        if quality is None:
+            return cls(float(frontier.quality[0]) - (quality_drop or 0.0), False)
+        if quality > frontier.quality.max():
             raise InvalidArgumentError(
-                f"budget: {budget:g} for {PER} prompts; expected at least {values[-1]:g}, what the "
-                "cheapest models cost"
+                f"quality: {quality:g}; expected at most {frontier.quality.max():g}, the best that "
+                "can be had"
             )
-        after = int(inside[0])
-        before = after - 1
-    else:
-        values = frontier.quality
-        target = quality if quality is not None else values[0] - (quality_drop or 0.0)
-        inside = np.flatnonzero(values >= target)
-        if len(inside) == 0:
-            raise InvalidArgumentError(
-                f"quality: {target:g}; expected at most {values.max():g}, the best that can be had"
-            )
-        # Quality need not fall everywhere where it was measured: the cheapest point that meets it.
-        before = int(inside[-1])
-        after = before + 1
-    if before < 0:
-        return 0.0, 0.0, 1.0
-    if after == len(values):
-        return (float(frontier.cost_weight[before]),) * 2 + (1.0,)
-    share = (target - values[after]) / (values[before] - values[after])
-    return (
-        _inside(frontier, before),
-        _inside(frontier, after),
-        float(np.clip(share, 0.0, 1.0)),
-    )
+        return cls(quality, False)
+
+    def corner(self, frontier: Frontier) -> tuple[float, float, float]:
+        """Return the two cost weights that the target lies between, and the share of the lower.
+
+        A target out of reach gets the nearest end.
+        """
+        values = frontier.cost if self.is_budget else frontier.quality
+        last = len(values) - 1
+        if self.is_budget:
+            within = np.flatnonzero(values <= self.value)
+            before = int(within[0]) - 1 if len(within) else last
+        else:
+            # Quality need not fall everywhere where it was measured: the cheapest that meets it.
+            within = np.flatnonzero(values >= self.value)
+            before = int(within[-1]) if len(within) else int(values.argmax())
+        if before < 0 or before == last or len(within) == 0:
+            end = _inside(frontier, max(before, 0))
+            return end, end, 1.0
+        share = (self.value - values[before + 1]) / (values[before] - values[before + 1])
+        low, high = _inside(frontier, before), _inside(frontier, before + 1)
+        return low, high, float(np.clip(share, 0.0, 1.0))
 
 
 def _inside(frontier: Frontier, point: int) -> float:
-    """Return a cost weight well inside a point, away from ties at its ends."""
+    """Return a cost weight well inside a point, away from ties at its ends; 0 for the first."""
     start = frontier.cost_weight[point]
+    if point == 0:
+        return 0.0
     if point + 1 == len(frontier.cost_weight):
         return float(2 * start)
     return float((start + frontier.cost_weight[point + 1]) / 2)
@@ -252,7 +271,7 @@ def _inside(frontier: Frontier, point: int) -> float:
 
 def _interval(
     steps: _Steps,
-    target: tuple[float | None, float | None, float | None],
+    target: _Target,
     confidence: float,
     n_bootstrap: int,
     rng: np.random.Generator,
@@ -263,19 +282,12 @@ def _interval(
     luck of this calibration and that of the prompts to come are in it.
     """
     n = steps.n_prompts
-    realised = []
-    for _ in range(n_bootstrap):
+    realised = np.empty(n_bootstrap)
+    for i in range(n_bootstrap):
         counts = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
-        try:
-            low, high, share = _corner(steps.frontier(counts), *target)
-        except InvalidArgumentError:
-            # Out of this resample's reach: its nearest end would be taken.
-            continue
+        low, high, share = target.corner(steps.frontier(counts))
         new = rng.integers(n, size=n)
-        mixed = share * steps.at(low)[0] + (1 - share) * steps.at(high)[0]
-        realised.append(PER * mixed[new].mean())
-    if not realised:
-        return float("nan"), float("nan")
+        realised[i] = PER * steps.mixed(low, high, share)[0][new].mean()
     tail = 50 * (1 - confidence)
     lower, upper = np.percentile(realised, [tail, 100 - tail])
     return float(lower), float(upper)

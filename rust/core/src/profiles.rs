@@ -212,12 +212,7 @@ impl Pool {
     }
 
     /// The winner in `cluster` among the models of `mask`. O(models).
-    pub fn scan_cluster(
-        &self,
-        cluster: usize,
-        cost_weight: f64,
-        mask: &Mask,
-    ) -> Option<Candidate> {
+    pub fn scan_cluster(&self, cluster: usize, cost_weight: f64, mask: &Mask) -> Option<Candidate> {
         self.scan(cost_weight, mask, |strip, losses| {
             losses.copy_from_slice(&strip[cluster * STRIP..][..losses.len()]);
         })
