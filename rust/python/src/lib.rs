@@ -10,6 +10,7 @@ mod constraints;
 mod errors;
 mod evaluate;
 mod lexical;
+mod pool;
 mod router;
 mod run;
 mod tensors;
@@ -24,5 +25,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     constraints::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
+    m.add_class::<pool::PyPackedPool>()?;
     router::register(m)
 }
