@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from uniroute_fast._native import Constraints
     from uniroute_fast.calibrate import Calibration
     from uniroute_fast.embedders import Embedder
+    from uniroute_fast.explain import Explanation
     from uniroute_fast.profiling import Profiler
 
 
@@ -315,6 +317,56 @@ class Router(_native.Router):
             confidence=confidence,
             n_bootstrap=n_bootstrap,
             seed=seed,
+        )
+
+    def explain(
+        self,
+        text: str | None = None,
+        cost_weight: float = 0.0,
+        *,
+        embeddings: ArrayLike | None = None,
+        constraints: Constraints | None = None,
+        tokens: int | None = None,
+    ) -> Explanation:
+        """Tell why a prompt goes to the LLM that it goes to, and what would change that.
+
+        Parameters are those of `route`.
+
+        Returns
+        -------
+        Explanation
+            The decision; clusters; alternatives with predicted loss and cost; exclusions with
+            reasons; the margin to the runner-up; the exact cost weights, and the price, at which
+            the choice flips. ``print`` shows it in a few lines.
+
+        Raises
+        ------
+        As `route`.
+
+        Notes
+        -----
+        For a person who asks, not for every request: some 100 decisions and O(M log M).
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> router.add_model("small", cost=1.0, texts=texts, losses=np.full(40, 0.5))
+        >>> router.add_model("large", cost=9.0, texts=texts, losses=np.full(40, 0.1))
+        >>> explanation = router.explain("5 * 3", 0.01)
+        >>> explanation.decision.model, explanation.flip_up.model
+        ('large', 'small')
+        """
+        from uniroute_fast.explain import explain
+
+        return explain(
+            self.snapshot(),
+            text,
+            cost_weight,
+            embeddings=embeddings,
+            constraints=constraints,
+            tokens=tokens,
         )
 
     def replace(self, other: Router) -> None:
