@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from uniroute_fast.batch.prompter import Prompter
 
-#: A part of a columnar file is whole blocks of rows, cut after so many rows or bytes of text; one of
-#: a file of lines is cut after so many bytes.
+#: A part of a columnar file is whole blocks of rows, cut after so many rows or bytes of text; that
+#: of a file of lines is cut after so many bytes.
 BLOCK_ROWS = 1 << 10
 PART_ROWS = 1 << 15
 PART_BYTES = 1 << 24
