@@ -6,6 +6,7 @@
 
 mod arrays;
 mod centroids;
+mod constraints;
 mod errors;
 mod evaluate;
 mod lexical;
@@ -21,6 +22,7 @@ use pyo3::prelude::*;
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
+    constraints::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;
