@@ -55,7 +55,7 @@ def distilled(vectors: dict[str, NDArray[np.float32]], dim: int, rows: int) -> E
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--data", type=Path, default=os.environ.get("UNIROUTE_DATA", "../shared/data")
+        "--data", type=Path, default=Path(os.environ.get("UNIROUTE_DATA", "../shared/data"))
     )
     parser.add_argument("--sets", nargs="+", default=["zeroeval", "mmlu_pro", "bfcl"])
     parser.add_argument("--trials", type=int, default=20)
@@ -67,7 +67,7 @@ def main() -> None:
 
     print("| set | embedder | Area | 2 SE | difference | 2 SE |\n|---|---|---|---|---|---|")
     for name in arguments.sets:
-        data = datasets.load(Path(arguments.data) / name)
+        data = datasets.load(arguments.data / name)
         embedders: dict[str, Embed] = {}
         if arguments.minilm and (arguments.minilm / f"{name}.npz").exists():
             saved = np.load(arguments.minilm / f"{name}.npz")

