@@ -17,7 +17,7 @@ $(BIN)/python:
 # The extension and what development needs, installed into the virtual environment.
 $(VENV)/.built: pyproject.toml $(RUST) | $(BIN)/python
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
-	$(BIN)/maturin develop --release --extras dev --quiet
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 build: $(VENV)/.built ## Build the extension, optimised, into .venv

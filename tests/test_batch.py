@@ -18,9 +18,9 @@ from pyarrow import csv as arrow_csv
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.batch import COLUMNS, BatchRouter, readers, route_log
+from uniroute_fast.batch import COLUMNS, BatchRouter, Progress, readers, route_log, what_if
 from uniroute_fast.batch.budget import Spending
-from uniroute_fast.batch.messages import last_user_content, last_user_text
+from uniroute_fast.batch.messages import text_of, texts_of
 from uniroute_fast.cli import main
 from uniroute_fast.cli.made_up import make_dataset
 
@@ -135,31 +135,40 @@ def conversation(*turns: tuple[str, str | None]) -> list[dict]:
 
 CONVERSATIONS = [
     (conversation(("system", "be brief"), ("user", "one"), ("assistant", "a")), "one"),
-    (conversation(("user", "one"), ("assistant", "a"), ("user", "two")), "two"),
-    (conversation(("system", "be brief")), None),
-    (conversation(("user", None)), None),
-    ([], None),
+    (conversation(("user", "one"), ("assistant", "a"), ("user", "two")), "one\ntwo"),
+    (conversation(("system", "be brief")), ""),
+    (conversation(("user", None), ("user", ""), ("user", "b")), "b"),
+    ([], ""),
     (None, None),
 ]
 
 
-def test_the_last_user_message_is_routed():
+def test_columns_of_messages_give_what_chat_text_gives():
     rows, texts = zip(*CONVERSATIONS, strict=True)
-    assert [last_user_text(row) for row in rows] == list(texts)
+    assert [None if row is None else uf.chat_text(row) for row in rows] == list(texts)
+    assert [text_of(row) for row in rows] == [(text, None) for text in texts]
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     column = pa.array(rows, kind)
-    assert last_user_content(column).to_pylist() == list(texts)
+
+    def plain(column: pa.Array) -> list[str | None]:
+        found, statuses = texts_of(column)
+        assert statuses == {}
+        return found.to_pylist()
+
+    assert plain(column) == list(texts)
     # A slice keeps the buffers of the whole.
-    assert last_user_content(column[1:4]).to_pylist() == list(texts[1:4])
-    chunks = pa.chunked_array([column[:2], column[2:]])
-    assert last_user_content(chunks).to_pylist() == list(texts)
+    assert plain(column[1:4]) == list(texts[1:4])
+    assert plain(pa.chunked_array([column[:2], column[2:]])) == list(texts)
+    assert plain(pa.array([None, None], kind)) == [None, None]
 
 
-def test_content_may_come_in_parts():
+def test_messages_may_have_parts_and_may_be_bad():
     parts = [{"type": "text", "text": "one"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
-    rows = [[{"role": "user", "content": parts}], [{"role": "user", "content": []}]]
-    assert [last_user_text(row) for row in rows] == ["one\nb", None]
-    assert last_user_content(pa.array(rows)).to_pylist() == ["one\nb", None]
+    good, bad = {"role": "user", "content": parts}, {"role": None, "content": parts}
+    texts, statuses = texts_of(pa.array([[good], [bad], None]))
+    assert texts.to_pylist() == ["one\nb", None, None]
+    assert statuses == {1: "not text"}
+    assert [text_of(7), text_of("a"), text_of([7])] == 3 * [(None, "not text")]
 
 
 # --- whole logs ---
@@ -177,7 +186,8 @@ def write(table: pa.Table, path: Path) -> None:
         with pa.output_stream(path) as file:
             file.write(lines.encode())
     else:
-        plain = table.drop_columns("tags").set_column(2, "user", table["user"].cast(pa.string()))
+        plain = table.drop_columns([n for n in ("tags",) if n in table.column_names])
+        plain = pa.table({n: plain[n].cast(pa.string()) for n in plain.column_names})
         with pa.output_stream(path) as file:
             arrow_csv.write_csv(plain, file)
 
@@ -396,14 +406,9 @@ def test_a_budget_is_kept_and_used(share, pool, tmp_path):
 
 
 def test_a_budget_for_soft_maps_is_that_of_a_search(pool):
-    router = uf.Router.load(pool)
-    kind, centroids = router.heads()[0]
-    assert kind == "nearest"
-    weights = 8 * centroids
-    soft = uf.Router(router.embedder, [("softmax", weights, np.zeros(len(weights), "f4"), 8)])
-    soft.insert(router.models, router.costs, router.profiles)
+    soft = softened(pool)
     texts = log_table()["text"].to_pylist()
-    spending = Spending(soft)
+    spending = Spending(BatchRouter(soft))
     spending.add(spending.of(texts))
     for budget in np.linspace(float(soft.costs.min()) * 1000, spending.spend, 7):
         weight = spending.cost_weight(budget)
@@ -419,6 +424,109 @@ def test_a_budget_below_the_cheapest_is_refused(pool, tmp_path, capsys):
     assert main([*argv, "--budget", "1e-6"]) == 2
     assert "budget: 1e-06; expected at least" in capsys.readouterr().err
     assert not (tmp_path / "o.parquet").exists()
+
+
+# --- what-if ---
+
+
+def softened(pool: Path) -> uf.Router:
+    """The pool behind a soft map, where every prompt has losses of its own."""
+    router = uf.Router.load(pool)
+    weights = 8 * router.heads()[0][1]
+    heads = [("softmax", weights, np.zeros(len(weights), np.float32), 0.0)]
+    soft = uf.Router(router.embedder, heads)
+    soft.insert(router.models, router.costs, router.profiles)
+    return soft
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+@pytest.mark.usefixtures("small_parts")
+def test_what_if_is_what_predicted_losses_say(soft, suffix, pool, tmp_path):
+    router = softened(pool) if soft else uf.Router.load(pool)
+    rng = np.random.default_rng(4)
+    table = log_table(500)
+    served = rng.choice([*router.models[:2], "retired"], 500)
+    usd = np.round(rng.random(500), 3)
+    table = table.append_column("model", pa.array(served)).append_column("usd", pa.array(usd))
+    log = tmp_path / f"log.{suffix}"
+    write(table, log)
+    found = what_if(
+        router,
+        log,
+        cost_weights=[0.05],
+        budget=300.0,
+        model_column="model",
+        cost_column="usd",
+    )
+
+    texts = table["text"].to_pylist()
+    if suffix == "csv":
+        texts[3] = ""
+    decisions = router.route_batch(texts, 0.05)
+    ok = decisions.ok
+    loss = router.predict_loss([t for t, fine in zip(texts, ok, strict=True) if fine])
+    loss = loss.astype(np.float64)
+    assert (found.rows, found.routable) == (500, ok.sum())
+
+    routed = found["router, cost weight 0.05"]
+    chosen = loss[np.arange(len(loss)), decisions.index[ok]]
+    assert routed.spend == pytest.approx(np.nansum(decisions.cost))
+    assert routed.quality == pytest.approx(1 - chosen.mean())
+    assert routed.quality_2se == pytest.approx(2 * chosen.std(ddof=1) / np.sqrt(len(chosen)))
+    names = np.array(decisions.models)[ok]
+    assert routed.models == {n: int((names == n).sum()) for n in set(names)}
+    assert sum(cluster["prompts"] for cluster in routed.clusters) == ok.sum()
+    assert sum(cluster["spend"] for cluster in routed.clusters) == pytest.approx(routed.spend)
+
+    now = found["as served"]
+    known = ok & (served != "retired")
+    index = np.array([router.models.index(n) if n != "retired" else 0 for n in served])
+    was = loss[np.cumsum(ok) - 1, index][known]
+    assert now.rows == known.sum()
+    assert found.unknown_served == (ok & ~known).sum()
+    assert now.spend == pytest.approx(usd[known].sum())
+    assert now.quality == pytest.approx(1 - was.mean())
+    gain = was - chosen[known[ok]]
+    assert routed.gain == pytest.approx(gain.mean())
+    assert routed.gain_2se == pytest.approx(2 * gain.std(ddof=1) / np.sqrt(len(gain)))
+
+    assert found["best single LLM"].quality == pytest.approx(1 - loss.mean(axis=0).min())
+    assert found["router, budget 300"].spend <= 300
+    json.dumps(found.to_dict())
+
+
+def test_what_if_without_what_was_served(pool, tmp_path, capsys):
+    write(log_table(300), tmp_path / "log.parquet")
+    found = what_if(pool, tmp_path / "log.parquet")
+    assert found.reference == "best single LLM"
+    spends = [one.spend for one in found.outcomes if one.name.startswith("router")]
+    assert len(spends) > 3
+    assert spends == sorted(spends, reverse=True)
+    assert main(["what-if", str(pool), str(tmp_path / "log.parquet")]) == 0
+    assert "best single LLM" in capsys.readouterr().out
+    assert main(["what-if", str(pool), str(tmp_path / "log.parquet"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["routable"] == found.routable
+
+
+def test_what_if_refuses_what_it_cannot_compare(pool, tmp_path):
+    log = tmp_path / "log.parquet"
+    write(log_table(20), log)
+    for options, said in (
+        ({"cost_column": "usd"}, "cost_column"),
+        ({"model_column": "served"}, "column 'served': not in the log"),
+        ({"cost_weights": [-1.0]}, "cost_weights"),
+        ({"budget": 0.001}, "budget: 0.001; expected at least"),
+    ):
+        with pytest.raises(errors.InvalidArgumentError, match=said):
+            what_if(pool, log, **options)
+    with pytest.raises(errors.InvalidArgumentError, match="no prompt"):
+        what_if(pool, _written(pa.table({"text": [None, ""]}), tmp_path / "void.parquet"))
+
+
+def _written(table: pa.Table, path: Path) -> Path:
+    write(table, path)
+    return path
 
 
 # --- bad logs ---
@@ -491,9 +599,9 @@ def test_a_job_goes_on_from_its_last_finished_part(suffix, after, pool, tmp_path
     complete = route_log(pool, log, whole, budget=500.0)
     seen = 0
 
-    def kill(stage: str, *_: object) -> None:
+    def kill(progress: Progress) -> None:
         nonlocal seen
-        seen += stage == "route"
+        seen += progress.stage == "route"
         if seen == after:
             raise KilledError
 
@@ -508,7 +616,7 @@ def test_a_job_goes_on_from_its_last_finished_part(suffix, after, pool, tmp_path
         journal.write(b"[12, 3")
     stages: list[str] = []
     summary = route_log(
-        pool, log, out, budget=500.0, progress=lambda stage, *_: stages.append(stage)
+        pool, log, out, budget=500.0, progress=lambda progress: stages.append(progress.stage)
     )
     assert summary.resumed_rows > 0
     assert "price" not in stages
@@ -574,6 +682,29 @@ def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
 
     assert route_log(pool, log, out, progress=second).totals.rows == 1000
     assert len(refusals) == 1
+
+
+class Lengths:
+    """An embedder of the caller's own, which knows no nulls."""
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return np.array([[len(text), text.count(" ")] for text in texts], np.float32)
+
+
+def test_an_embedder_of_the_callers_own_is_used(tmp_path):
+    router = uf.Router.fit(list(DATA.texts), embedder=Lengths(), n_clusters=4)
+    router.add_models(DATA.models, DATA.costs, list(DATA.texts), DATA.losses)
+    table = log_table()
+    write(table, tmp_path / "log.parquet")
+    summary = route_log(router, tmp_path / "log.parquet", tmp_path / "out.parquet", budget=500.0)
+    assert summary.totals.statuses == {"ok": 997, "null": 1, "empty": 1, "blank": 1}
+    assert summary.totals.cost <= 500.0
+    routed = pq.read_table(tmp_path / "out.parquet")
+    wanted = router.route_batch(table["text"].to_pylist()[7:], summary.cost_weight)
+    assert routed["model"].to_pylist()[7:] == wanted.models
+    router.save(tmp_path / "pool.uniroute")
+    with pytest.raises(errors.InvalidArgumentError, match="that embedder too"):
+        route_log(tmp_path / "pool.uniroute", tmp_path / "log.parquet", tmp_path / "o.parquet")
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -35,6 +35,10 @@ class EmptyPoolError(UniRouteError, RuntimeError):
     """Routing was asked of a pool without models."""
 
 
+class NoCandidateError(UniRouteError, LookupError):
+    """No LLM may answer: all are excluded by constraints, or disabled."""
+
+
 class UnroutableError(UniRouteError, ValueError):
     """A single prompt that cannot be routed: empty, or without anything the embedder knows."""
 

@@ -147,7 +147,11 @@ class BayesProfiler:
     def to_parts(self) -> Parts:
         """Return what `profiler_from_parts` restores the profiler from."""
         arrays, meta = self.map.to_parts()
-        arrays |= {"known.keys": self.known.keys, "known.factors": self.known.factors}
+        # Artifacts hold signed 64-bit numbers.
+        arrays |= {
+            "known.keys": self.known.keys.view(np.int64),
+            "known.factors": self.known.factors,
+        }
         for i, prior in enumerate(self.priors):
             arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"] = prior.mean, prior.covariance
         meta |= {
@@ -226,7 +230,7 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
                 Prior(arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"], float(noise), size)
                 for i, (noise, size) in heads
             ]
-            known = KnownPrompts(arrays["known.keys"], arrays["known.factors"])
+            known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
             return BayesProfiler(
                 cluster_map, priors, known, float(meta["spread"]), float(meta["trust"])
             )

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from uniroute_fast._native import Constraints
+    from uniroute_fast.calibrate import Calibration
     from uniroute_fast.embedders import Embedder
+    from uniroute_fast.explain import Explanation
     from uniroute_fast.profiling import Profiler
 
 
@@ -233,6 +236,155 @@ class Router(_native.Router):
             column = np.asarray(losses)
             column = column[:, None] if column.ndim == 1 else column
         self.add_models([name], [cost], texts, column, embeddings=embeddings)
+
+    def calibrate(
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        budget: float | None = None,
+        quality: float | None = None,
+        quality_drop: float | None = None,
+        losses: ArrayLike | None = None,
+        embeddings: ArrayLike | None = None,
+        confidence: float = 0.95,
+        n_bootstrap: int = 500,
+        seed: int = 0,
+    ) -> Calibration:
+        """Find the cost weight that meets a budget or a quality.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+            Prompts like those to be routed; no labels are needed. Those that cannot be embedded
+            are left out.
+        budget : float
+            What 1,000 prompts may cost, in the unit of the costs.
+        quality : float
+            What the mean of 1 - loss is to be, in [0, 1].
+        quality_drop : float
+            How far that mean may fall below what cost weight 0 gives, in [0, 1]. Exactly one of
+            the three must be given.
+        losses : float[N, M], optional
+            Measured losses, models in the order of `models`: then quality is measured and not
+            predicted. Prompts that lack one are left out.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+        confidence : float
+            Of the interval of the cost.
+        n_bootstrap : int
+            Resamples behind the interval.
+        seed : int
+
+        Returns
+        -------
+        Calibration
+            ``.cost_weight`` keeps to the target; ``.cost_weights(n)`` mixes the two sides of the
+            corner so that it is met exactly. ``.cost``, ``.quality``, ``.interval``,
+            ``.frontier``.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            Not exactly one target, or one out of reach; losses of another shape.
+
+        Notes
+        -----
+        O(N M) for the frontier, exactly, from the prompts' hulls; O(N hull) a resample. The
+        predicted quality is what the profiles say: give `losses` where it must hold.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> hard = [[0.0], [0.0], [1.0], [1.0]] * 10
+        >>> router.add_model("small", cost=1.0, texts=texts, losses=hard)
+        >>> router.add_model("large", cost=9.0, texts=texts, losses=np.zeros(40))
+        >>> calibration = router.calibrate(texts, budget=3000)
+        >>> round(calibration.cost), round(calibration.share, 2)
+        (3000, 0.5)
+        """
+        from uniroute_fast.calibrate import calibrate
+
+        return calibrate(
+            self,
+            texts,
+            budget=budget,
+            quality=quality,
+            quality_drop=quality_drop,
+            losses=losses,
+            embeddings=embeddings,
+            confidence=confidence,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+
+    def explain(
+        self,
+        text: str | None = None,
+        cost_weight: float = 0.0,
+        *,
+        embeddings: ArrayLike | None = None,
+        constraints: Constraints | None = None,
+        tokens: int | None = None,
+    ) -> Explanation:
+        """Tell why a prompt goes to the LLM that it goes to, and what would change that.
+
+        Parameters are those of `route`.
+
+        Returns
+        -------
+        Explanation
+            The decision; clusters; alternatives with predicted loss and cost; exclusions with
+            reasons; the margin to the runner-up; the exact cost weights, and the price, at which
+            the choice flips. ``print`` shows it in a few lines.
+
+        Raises
+        ------
+        As `route`.
+
+        Notes
+        -----
+        For a person who asks, not for every request: some 100 decisions and O(M log M).
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> router.add_model("small", cost=1.0, texts=texts, losses=np.full(40, 0.5))
+        >>> router.add_model("large", cost=9.0, texts=texts, losses=np.full(40, 0.1))
+        >>> explanation = router.explain("5 * 3", 0.01)
+        >>> explanation.decision.model, explanation.flip_up.model
+        ('large', 'small')
+        """
+        from uniroute_fast.explain import explain
+
+        return explain(
+            self.snapshot(),
+            text,
+            cost_weight,
+            embeddings=embeddings,
+            constraints=constraints,
+            tokens=tokens,
+        )
+
+    def replace(self, other: Router) -> None:
+        """Put everything that another router holds in place of this one's, at once.
+
+        For a new artifact: ``router.replace(Router.load(path))``. Calls under way end with what
+        they began with; the next ones see the new embedder, cluster map and LLMs together, as one
+        more version.
+
+        Raises
+        ------
+        ArgumentTypeError
+            `other` is no `Router`.
+        """
+        if not isinstance(other, Router):
+            raise ArgumentTypeError(f"other: a {type(other).__name__}; expected a Router")
+        self.swap_in(other)
+        self._profiler = other._profiler
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the router to one file, whole or not at all.

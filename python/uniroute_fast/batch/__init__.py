@@ -2,6 +2,18 @@
 
 from uniroute_fast.batch.decide import COLUMNS, BatchRouter
 from uniroute_fast.batch.job import Summary, route_log
+from uniroute_fast.batch.progress import Progress
 from uniroute_fast.batch.totals import Totals
+from uniroute_fast.batch.whatif import Outcome, WhatIf, what_if
 
-__all__ = ["COLUMNS", "BatchRouter", "Summary", "Totals", "route_log"]
+__all__ = [
+    "COLUMNS",
+    "BatchRouter",
+    "Outcome",
+    "Progress",
+    "Summary",
+    "Totals",
+    "WhatIf",
+    "route_log",
+    "what_if",
+]

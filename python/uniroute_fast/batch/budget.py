@@ -8,26 +8,24 @@ cost weights so narrow (1 in 8,192) that nothing of note lies within one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uniroute_fast import _native
+from uniroute_fast.batch.losses import Losses, LossReader
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniroute_fast.router import Router
+    from uniroute_fast.batch.prompter import Prompter
 
 #: A bin is a float's exponent and its first 13 bits of mantissa; they cover 2^-64 to 2^64.
 _SHIFT = np.uint64(52 - 13)
 _FIRST = (1023 - 64) << 13
 _BINS = 128 << 13
-
-#: Predicted losses held at once.
-_VALUES = 1 << 22
 
 
 @dataclass
@@ -35,9 +33,9 @@ class Steps:
     """What some prompts spend at cost weight 0, and what their steps save."""
 
     rows: int
-    spend: float
-    bins: NDArray[np.int64]
-    savings: NDArray[np.float64]
+    spend: float = 0.0
+    bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    savings: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 class Spending:
@@ -45,41 +43,34 @@ class Spending:
 
     Parameters
     ----------
-    router : Router
+    router : Prompter
     """
 
-    def __init__(self, router: Router) -> None:
-        self.router = router
-        self.costs = router.costs
-        heads = router.heads()
-        self._hard = len(heads) == 1 and heads[0][0] == "nearest"
-        self._profiles = router.profiles
+    def __init__(self, router: Prompter) -> None:
+        self.losses = LossReader(router)
+        self.costs = router.router.costs
         self.rows = 0
         self.spend = 0.0
         self.savings = np.zeros(_BINS)
 
     def of(self, texts: Any) -> Steps:
         """Return the steps of some prompts. Several threads may call it at once."""
-        decisions = self.router.route_batch(texts, 0.0)
-        ok = decisions.ok
-        cluster, chosen = decisions.cluster[ok], decisions.index[ok]
-        by_profile = np.zeros(len(ok), bool)
-        if self._hard:
-            # Where the loss is the cluster's own, the cluster says all, and few clusters there are.
-            by_profile[ok] = self._profiles[cluster, chosen] == decisions.predicted_loss[ok]
-        clusters, counts = np.unique(decisions.cluster[by_profile], return_counts=True)
-        parts = [self._steps(self._profiles[clusters], counts)]
-        others = np.flatnonzero(ok & ~by_profile)
-        for some in np.array_split(others, len(others) * len(self.costs) // _VALUES + 1):
-            losses = self.router.predict_loss(_take(texts, some)) if len(some) else None
-            if losses is not None:
-                parts.append(self._steps(losses, np.ones(len(some))))
-        return Steps(
-            rows=len(ok),
-            spend=float(np.nansum(decisions.cost)),
-            bins=np.concatenate([bins for bins, _ in parts]),
-            savings=np.concatenate([savings for _, savings in parts]),
-        )
+        steps = Steps(len(texts))
+        for losses in self.losses.of(texts):
+            self.count(losses, steps)
+        return steps
+
+    def count(self, losses: Losses, steps: Steps) -> None:
+        """Add the steps of prompts with these losses."""
+        offsets, models, weights = _native.lower_hulls(losses.values.astype(np.float64), self.costs)
+        costs, counts = self.costs[models], losses.counts
+        row = np.repeat(np.arange(len(counts)), np.diff(offsets))
+        step = np.flatnonzero(row[1:] == row[:-1]) + 1
+        saved = (costs[step - 1] - costs[step]) * counts[row[step]]
+        bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
+        steps.spend += float(costs[offsets[:-1]] @ counts)
+        steps.bins = np.append(steps.bins, bins)
+        steps.savings = np.append(steps.savings, np.bincount(inverse, saved, len(bins)))
 
     def add(self, steps: Steps) -> None:
         """Count some prompts."""
@@ -108,20 +99,6 @@ class Spending:
         # The upper end of the bin: all of its steps are taken there.
         return float(_edge(int(enough[0]) + 1))
 
-    def _steps(
-        self, losses: NDArray[np.float32], counts: NDArray[Any]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return bins and savings of rows that stand for so many prompts each."""
-        if not len(losses):
-            return np.zeros(0, np.int64), np.zeros(0)
-        offsets, models, weights = _native.lower_hulls(losses.astype(np.float64), self.costs)
-        costs = self.costs[models]
-        row = np.repeat(np.arange(len(losses)), np.diff(offsets))
-        step = np.flatnonzero(row[1:] == row[:-1]) + 1
-        saved = (costs[step - 1] - costs[step]) * counts[row[step]]
-        bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
-        return bins, np.bincount(inverse, saved, len(bins)).astype(np.float64)
-
 
 def _bin(weights: NDArray[np.float64]) -> NDArray[np.int64]:
     bits = weights.view(np.uint64) >> _SHIFT
@@ -131,9 +108,3 @@ def _bin(weights: NDArray[np.float64]) -> NDArray[np.int64]:
 def _edge(number: int) -> float:
     """Return the lower end of a bin."""
     return float(np.uint64((number + _FIRST) << int(_SHIFT)).view(np.float64))
-
-
-def _take(texts: Any, rows: NDArray[np.int64]) -> Any:
-    if isinstance(texts, list):
-        return [texts[i] for i in rows]
-    return texts.take(rows)

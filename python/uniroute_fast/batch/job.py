@@ -8,35 +8,29 @@ import math
 import os
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.budget import Spending
+from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.decide import BatchRouter
 from uniroute_fast.batch.journal import PartialFile
 from uniroute_fast.batch.logs import LogFile, find_log
-from uniroute_fast.batch.readers import PART_BYTES, PART_ROWS, Position, Reader, open_log
+from uniroute_fast.batch.pipeline import ordered, scan
+from uniroute_fast.batch.progress import Callback, Meter
+from uniroute_fast.batch.readers import PART_BYTES, PART_ROWS, Reader, open_log
 from uniroute_fast.batch.staging import Staging, Target
 from uniroute_fast.batch.totals import Totals
 from uniroute_fast.batch.writers import Encoded, Writer, open_writer
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from uniroute_fast.batch.parts import Part
-
-T = TypeVar("T")
-
-#: What a progress callback is given: the pass ("price" or "route"), the file, the share of it
-#: that is done (None where unknown), and the totals so far.
-Progress = Callable[[str, str, float | None, Totals], None]
+    from uniroute_fast.batch.prompter import Prompts
 
 
 @dataclass
@@ -91,7 +85,7 @@ def route_log(
     out_format: str | None = None,
     compression: str = "snappy",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Callback | None = None,
 ) -> Summary:
     """Route every prompt of a log, in bounded memory.
 
@@ -119,7 +113,7 @@ def route_log(
     threads : int, optional
         Parts in work at once. Default: `get_num_threads`.
     progress : callable, optional
-        Called after every part.
+        Given a `Progress` after every part.
 
     Returns
     -------
@@ -150,8 +144,7 @@ def route_log(
         messages_column=messages_column,
         prefix=prefix,
     )
-    if not router.router.models:
-        raise InvalidArgumentError("pool: has no LLM yet; expected one or more: add them first")
+    router.load()
     if budget is not None and not (0 <= budget < math.inf):
         raise InvalidArgumentError(f"budget: {budget}; expected a finite number, 0 or more")
     source = find_log(os.fspath(log), log_format)
@@ -176,15 +169,17 @@ def route_log(
         "form": [log_format, out_format, compression, PART_ROWS, PART_BYTES],
         "versions": _versions(),
     }
-    pipeline = _Pipeline(threads or _native.get_num_threads(), progress)
+    threads = threads or _native.get_num_threads()
     with Staging(target, identity, source.resumable) as staging:
         if budget is not None:
             if staging.cost_weight is None:
-                staging.keep(pipeline.price(jobs(), router, budget))
+                meter = Meter("price", source.files, progress)
+                staging.keep(_cost_weight(router, source.files, budget, threads, meter))
             router.cost_weight = staging.cost_weight or 0.0
         summary = Summary(os.fspath(out), router.cost_weight)
+        meter = Meter("route", source.files, progress)
         for job in jobs():
-            pipeline.route(job, router, staging, summary)
+            _route_file(job, router, staging, summary, threads, meter)
         staging.publish()
     summary.seconds = time.perf_counter() - start
     return summary
@@ -215,84 +210,52 @@ class _FileJob:
             router.text_column,
         )
 
-    def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
-        return self.reader.parts(start)
 
-    def share(self, at: Position) -> float | None:
-        """Return how much of the file lies before a position."""
-        total = self.reader.total
-        if not total:
-            return None
-        return (at.bytes or at.rows) / total
+def _route_file(
+    job: _FileJob,
+    router: BatchRouter,
+    staging: Staging,
+    summary: Summary,
+    threads: int,
+    meter: Meter,
+) -> None:
+    """Route a file into the staging folder, from where an earlier run came to."""
+
+    def work(part: Part) -> tuple[Encoded, int, Totals]:
+        columns = router.decide(part.prompts(router))
+        encoded = job.writer.encode(part, columns)
+        return encoded, zlib.crc32(encoded.data), Totals.of(columns)
+
+    partial = PartialFile(staging.path(job.name), job.writer.begin())
+    with contextlib.closing(partial):
+        for part in partial.parts:
+            summary.totals.add(part.totals)
+            summary.resumed_rows += part.totals.rows
+        if partial.finished:
+            meter.end(job.file, partial.position.rows)
+            return
+        parts = job.reader.parts(partial.position)
+        with contextlib.closing(ordered(parts, work, threads)) as results:
+            for (encoded, crc, totals), at in results:
+                partial.append(encoded, crc, at, totals)
+                summary.totals.add(totals)
+                meter.at(job.file, job.reader, at, summary.totals.cost)
+        partial.finish(job.writer.end((part.note, part.start) for part in partial.parts))
+    meter.end(job.file, partial.position.rows)
 
 
-class _Pipeline:
-    """Reads parts, works on some at once, and takes the results in order.
+def _cost_weight(
+    router: BatchRouter, files: list[LogFile], budget: float, threads: int, meter: Meter
+) -> float:
+    """Return the least cost weight with which the whole log keeps to the budget."""
+    spending = Spending(router)
 
-    The calling thread reads and writes while the others route and encode, which release the GIL:
-    so reading, routing and writing overlap, and at most ``2 x threads`` parts are in memory.
-    """
+    def work(_: Part, prompts: Prompts) -> Steps:
+        return spending.of(prompts.texts)
 
-    def __init__(self, threads: int, progress: Progress | None) -> None:
-        self.threads = threads
-        self.progress = progress
-
-    def route(self, job: _FileJob, router: BatchRouter, staging: Staging, summary: Summary) -> None:
-        """Route a file into the staging folder."""
-
-        def work(part: Part) -> tuple[Encoded, int, Totals]:
-            prompts = part.prompts(router)
-            columns = router.decide(prompts.texts, statuses=prompts.statuses)
-            encoded = job.writer.encode(part, columns)
-            return encoded, zlib.crc32(encoded.data), Totals.of(columns)
-
-        partial = PartialFile(staging.path(job.name), job.writer.begin())
-        with contextlib.closing(partial):
-            for part in partial.parts:
-                summary.totals.add(part.totals)
-                summary.resumed_rows += part.totals.rows
-            if partial.finished:
-                return
-            with contextlib.closing(self._ordered(job.parts(partial.position), work)) as done:
-                for (encoded, crc, totals), at in done:
-                    partial.append(encoded, crc, at, totals)
-                    summary.totals.add(totals)
-                    if self.progress:
-                        self.progress("route", job.file.path, job.share(at), summary.totals)
-            partial.finish(job.writer.end((part.note, part.start) for part in partial.parts))
-
-    def price(self, jobs: Iterator[_FileJob], router: BatchRouter, budget: float) -> float:
-        """Return the least cost weight with which the whole log keeps to the budget."""
-        spending = Spending(router.router)
-        totals = Totals()
-        for job in jobs:
-            done = self._ordered(
-                job.parts(Position()), lambda part: spending.of(part.prompts(router).texts)
-            )
-            for counted, at in done:
-                spending.add(counted)
-                totals.rows = spending.rows
-                if self.progress:
-                    self.progress("price", job.file.path, job.share(at), totals)
-        return spending.cost_weight(budget)
-
-    def _ordered(
-        self, parts: Iterator[tuple[Part, Position]], work: Callable[[Part], T]
-    ) -> Generator[tuple[T, Position]]:
-        waiting: deque[tuple[Any, Position]] = deque()
-        with ThreadPoolExecutor(self.threads, "uniroute-batch") as pool:
-            try:
-                for part, at in parts:
-                    waiting.append((pool.submit(work, part), at))
-                    del part
-                    while len(waiting) >= 2 * self.threads or (waiting and waiting[0][0].done()):
-                        done, at = waiting.popleft()
-                        yield done.result(), at
-                while waiting:
-                    done, at = waiting.popleft()
-                    yield done.result(), at
-            finally:
-                pool.shutdown(cancel_futures=True)
+    for steps in scan(files, router, work, threads, meter):
+        spending.add(steps)
+    return spending.cost_weight(budget)
 
 
 def _digest(pool: Any) -> str:

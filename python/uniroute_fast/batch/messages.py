@@ -1,4 +1,4 @@
-"""Chat messages: which text of a conversation is routed."""
+"""Columns of chat messages to the texts that are routed on: `chat_text`, for many at once."""
 
 from __future__ import annotations
 
@@ -7,57 +7,68 @@ from typing import Any
 import numpy as np
 
 from uniroute_fast.batch.arrow import pyarrow
+from uniroute_fast.chat import chat_text
+from uniroute_fast.errors import UniRouteError
 
 
-def last_user_text(messages: Any) -> str | None:
-    """Return the last content of role "user" in a list of messages; None where there is none.
-
-    Content may be a string or, as chat APIs have it, a list of parts, of which those with a
-    ``text`` are joined by newlines.
+def text_of(messages: Any) -> tuple[str | None, str | None]:
+    """Return `chat_text` of one conversation, or None and the status that says why not.
 
     Examples
     --------
-    >>> last_user_text([{"role": "system", "content": "Be brief."},
-    ...                 {"role": "user", "content": "Hello"}])
-    'Hello'
+    >>> text_of([{"role": "user", "content": "Hello"}]), text_of([{"content": "Hello"}])
+    (('Hello', None), (None, 'not text'))
     """
-    if not isinstance(messages, list):
-        return None
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role") == "user":
-            return _content_text(message.get("content"))
-    return None
+    if messages is None:
+        return None, None
+    try:
+        return chat_text(messages), None
+    except UniRouteError:
+        return None, "not text"
 
 
-def last_user_content(column: Any) -> Any:
-    """Return `last_user_text` of every row of an Arrow column of lists of structs."""
+def texts_of(column: Any) -> tuple[Any, dict[int, str]]:
+    """Return the texts of an Arrow column of lists of structs, and the status of rows without."""
+    pa = pyarrow()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if _is_plain(column):
+        return _joined(column), {}
+    texts, statuses = [], {}
+    for row, messages in enumerate(column.to_pylist()):
+        text, status = text_of(messages)
+        texts.append(text)
+        if status:
+            statuses[row] = status
+    return pa.array(texts, pa.string()), statuses
+
+
+def _is_plain(column: Any) -> bool:
+    """Tell whether all messages have a role, and contents that are strings or null."""
+    pa = pyarrow()
+    kind = column.type.value_type
+    names = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+    if names.get("role") != pa.string() or names.get("content") != pa.string():
+        return False
+    messages = column.flatten()
+    return bool(messages.null_count == 0 and messages.field("role").null_count == 0)
+
+
+def _joined(column: Any) -> Any:
+    """Join the contents of role "user" of each row, without a Python object for each."""
     pa = pyarrow()
     import pyarrow.compute as pc
 
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    kind = column.type.value_type
-    fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-    if "role" not in fields or "content" not in fields:
-        return pa.nulls(len(column), pa.string())
-    if not (pa.types.is_string(fields["content"]) and pa.types.is_string(fields["role"])):
-        return pa.array([last_user_text(row) for row in column.to_pylist()], pa.string())
     messages = column.flatten()
-    rows = pc.list_parent_indices(column).to_numpy()
-    from_user = np.flatnonzero(
-        pc.fill_null(pc.equal(messages.field("role"), "user"), False).to_numpy(zero_copy_only=False)
+    contents = messages.field("content")
+    wanted = pc.and_(
+        pc.equal(messages.field("role"), "user"), pc.not_equal(pc.fill_null(contents, ""), "")
     )
-    # Messages lie in order, so a row's last one overwrites those before it.
-    last = np.full(len(column), -1)
-    last[rows[from_user]] = from_user
-    return messages.field("content").take(pa.array(last, pa.int64(), mask=last < 0))
-
-
-def _content_text(content: Any) -> str | None:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return None
-    parts = [part.get("text") for part in content if isinstance(part, dict)]
-    texts = [text for text in parts if isinstance(text, str)]
-    return "\n".join(texts) if texts else None
+    chosen = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
+    rows = pc.list_parent_indices(column).to_numpy()[chosen]
+    ends = np.cumsum(np.bincount(rows, minlength=len(column)))
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.append(0, ends), pa.int32()), contents.take(pa.array(chosen))
+    )
+    texts = pc.binary_join(lists, "\n")
+    return pc.if_else(pc.is_null(column), pa.scalar(None, pa.string()), texts)

@@ -9,29 +9,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.messages import last_user_text
+from uniroute_fast.batch.messages import text_of
+from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
-    from uniroute_fast.batch.decide import BatchRouter
-
-
-@dataclass
-class Prompts:
-    """The texts of a part, and the status of rows that hold none."""
-
-    texts: Any
-    statuses: dict[int, str] = field(default_factory=dict)
+    from uniroute_fast.batch.prompter import Prompter
 
 
 class Part(Protocol):
     """Some rows of a log."""
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Return the texts to route."""
 
     def table(self) -> Any:
         """Return the rows as an Arrow table."""
+
+    def values(self, column: str) -> list[Any]:
+        """Return a column's values; None where a row has none."""
 
 
 @dataclass
@@ -41,13 +37,23 @@ class TablePart:
     rows: Any
     statuses: dict[int, str] = field(default_factory=dict)
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Return the texts to route."""
-        return Prompts(router.texts(self.rows), self.statuses)
+        prompts = router.prompts(self.rows)
+        if self.statuses:
+            prompts.texts = prompts.texts.to_pylist()
+            for row in self.statuses:
+                prompts.texts[row] = None
+        return Prompts(prompts.texts, prompts.statuses | self.statuses)
 
     def table(self) -> Any:
         """Return the rows."""
         return self.rows
+
+    def values(self, column: str) -> list[Any]:
+        """Return a column's values."""
+        values: list[Any] = self.rows.column(column).to_pylist()
+        return values
 
 
 def text_part(lines: list[bytes], column: str) -> TablePart:
@@ -72,7 +78,7 @@ class JsonLines:
     lines: list[bytes]
     first_line: int
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Parse the lines; those that are no objects get the status "malformed"."""
         prompts = Prompts([])
         column = router.messages_column or router.text_column
@@ -92,14 +98,19 @@ class JsonLines:
                         "already; expected another name: give a prefix for the added columns"
                     )
                 else:
-                    value = record.get(column)
-                    text = value if router.messages_column is None else last_user_text(value)
-                    if text is not None and not isinstance(text, str):
+                    text = record.get(column)
+                    if router.messages_column is not None:
+                        text, status = text_of(text)
+                    elif text is not None and not isinstance(text, str):
                         text, status = None, "not text"
             prompts.texts.append(text)
             if status:
                 prompts.statuses[row] = status
         return prompts
+
+    def values(self, column: str) -> list[Any]:
+        """Return a member of every line; None where it has none or is no object."""
+        return [record.get(column) for record in map(_record, self.lines)]
 
     def table(self) -> Any:
         """Refuse: lines need not agree on columns and types."""
@@ -113,7 +124,7 @@ class CsvRows:
     header: list[str]
     rows: list[list[str]]
 
-    def prompts(self, router: BatchRouter) -> Prompts:
+    def prompts(self, router: Prompter) -> Prompts:
         """Return the texts; rows of another length than the header's are "malformed"."""
         at = self.header.index(router.text_column)
         prompts = Prompts([])
@@ -125,6 +136,11 @@ class CsvRows:
                 prompts.statuses[row] = "malformed"
         return prompts
 
+    def values(self, column: str) -> list[Any]:
+        """Return a column's values; None where a row is too short or the value is empty."""
+        at = self.header.index(column)
+        return [row[at] or None if at < len(row) else None for row in self.rows]
+
     def table(self) -> Any:
         """Return the rows as columns of strings; null where a row is too short."""
         pa = pyarrow()
@@ -134,6 +150,15 @@ class CsvRows:
                 column.append(_valid(values[i]) if i < len(values) else None)
         arrays = [pa.array(column, pa.string()) for column in columns]
         return pa.table(arrays, names=self.header)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Return a line's object; an empty one where it holds none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _valid(text: str) -> str:

@@ -19,7 +19,7 @@ from uniroute_fast.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uniroute_fast.batch.decide import BatchRouter
+    from uniroute_fast.batch.prompter import Prompter
 
 #: Most rows of a part of a columnar file, and the bytes of lines that a part is cut after.
 PART_ROWS = 1 << 15
@@ -46,7 +46,7 @@ class Reader(Protocol):
         """Yield the parts from a position on, each with the position where it ends."""
 
 
-def open_log(fs: Any, path: str, form: Format, router: BatchRouter) -> Reader:
+def open_log(fs: Any, path: str, form: Format, router: Prompter) -> Reader:
     """Open a file of a log and check that it has what the router needs.
 
     Parameters
@@ -54,7 +54,7 @@ def open_log(fs: Any, path: str, form: Format, router: BatchRouter) -> Reader:
     fs : pyarrow.fs.FileSystem, or None for standard input
     path : str
     form : Format
-    router : BatchRouter
+    router : Prompter
 
     Raises
     ------
@@ -73,7 +73,7 @@ def open_log(fs: Any, path: str, form: Format, router: BatchRouter) -> Reader:
 
 
 class _Parquet:
-    def __init__(self, fs: Any, path: str, router: BatchRouter) -> None:
+    def __init__(self, fs: Any, path: str, router: Prompter) -> None:
         import pyarrow.parquet as pq
 
         self.path = path
@@ -102,7 +102,7 @@ class _Parquet:
 
 
 class _Arrow:
-    def __init__(self, fs: Any, path: str, router: BatchRouter) -> None:
+    def __init__(self, fs: Any, path: str, router: Prompter) -> None:
         pa = pyarrow()
         self.path = path
         file = fs.open_input_file(path)
@@ -154,7 +154,7 @@ def _table_parts(
 class _Lines:
     """JSON lines, CSV or text."""
 
-    def __init__(self, fs: Any, path: str, form: Format, router: BatchRouter) -> None:
+    def __init__(self, fs: Any, path: str, form: Format, router: Prompter) -> None:
         self.fs, self.path, self.form = fs, path, form
         self.text_column = router.text_column
         self.schema: Any = None

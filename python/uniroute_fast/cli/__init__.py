@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from uniroute_fast.cli import add, bench, demo, evaluate, fit, route
+from uniroute_fast.cli import add, bench, demo, evaluate, fit, route, whatif
 from uniroute_fast.errors import UniRouteError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": fit,
     "add": add,
     "route": route,
+    "what-if": whatif,
     "evaluate": evaluate,
     "bench": bench,
 }

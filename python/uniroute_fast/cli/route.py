@@ -9,16 +9,16 @@ same command goes on from where it was.
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uniroute_fast.cli.output import add_json, columns, report
 from uniroute_fast.cli.pool import add_pool, load_pool
+from uniroute_fast.cli.progress import Bar
 
 if TYPE_CHECKING:
     import argparse
 
-    from uniroute_fast.batch import Summary, Totals
+    from uniroute_fast.batch import Summary
 
 FORMATS = ("parquet", "arrow", "jsonl", "csv", "text")
 
@@ -29,7 +29,7 @@ SHOWN = 15
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     add_pool(parser)
-    parser.add_argument("log", metavar="LOG", help="what to route, or -")
+    add_log(parser)
     parser.add_argument("--out", required=True, metavar="ROUTED", help="what to write")
     weight = parser.add_mutually_exclusive_group()
     weight.add_argument(
@@ -45,15 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="USD",
         help="most that the whole log may cost, in the unit of the pool's costs",
     )
-    prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    prompts.add_argument(
-        "--messages-column",
-        metavar="NAME",
-        help="chat messages in place of texts: the last content of role user is routed",
-    )
     parser.add_argument("--prefix", default="", help="put before the names of the added columns")
-    parser.add_argument("--log-format", choices=FORMATS, help="whatever LOG is called")
     parser.add_argument("--out-format", choices=FORMATS[:-1], help="whatever ROUTED is called")
     parser.add_argument(
         "--compression",
@@ -64,12 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where the prompts are."""
+    parser.add_argument("log", metavar="LOG", help="a file, a folder, a URL or -")
+    parser.add_argument("--log-format", choices=FORMATS, help="whatever LOG is called")
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    prompts.add_argument(
+        "--messages-column",
+        metavar="NAME",
+        help="chat messages in place of texts: what the user wrote in them is routed",
+    )
+
+
 def run(args: argparse.Namespace) -> None:
     """Route the log and report what it comes to."""
     from uniroute_fast.batch import route_log
 
     pool = args.pool if args.embedder is None else load_pool(args)
-    with _Bar(sys.stderr.isatty()) as bar:
+    with Bar() as bar:
         summary = route_log(
             pool,
             args.log,
@@ -85,41 +90,6 @@ def run(args: argparse.Namespace) -> None:
             progress=bar.show,
         )
     report(args.json, summary.to_dict(), _text(summary))
-
-
-class _Bar:
-    """A progress bar on a terminal; nothing elsewhere, or without tqdm."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.bar: Any = None
-        self.wanted = wanted
-        self.stage = ""
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def show(self, stage: str, file: str, share: float | None, totals: Totals) -> None:
-        """Show how far a stage is."""
-        if not self.wanted:
-            return
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            self.wanted = False
-            return
-        if stage != self.stage:
-            if self.bar is not None:
-                self.bar.close()
-            self.bar = tqdm(desc=stage, unit=" rows", unit_scale=True)
-            self.stage = stage
-        if share:
-            self.bar.total = round(totals.rows / share)
-        self.bar.set_postfix_str(f"spend {totals.cost:,.4g}", refresh=False)
-        self.bar.update(totals.rows - self.bar.n)
 
 
 def _text(summary: Summary) -> str:

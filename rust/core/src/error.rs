@@ -35,6 +35,17 @@ pub enum Error {
     /// Routing was asked of a pool without models.
     #[error("the pool is empty: no model to route to; add one with `add_model` first")]
     EmptyPool,
+    /// No model may answer: all are excluded by constraints, or disabled.
+    #[error(
+        "constraints: none of the {models} models may answer (stopped by: {stopped}); expected at \
+         least one that meets them all, or a `fallback`"
+    )]
+    NoCandidate {
+        /// How many models there are.
+        models: usize,
+        /// How many each rule stops.
+        stopped: String,
+    },
     /// A file that is not an artifact of this program, or a damaged one.
     #[error("{path}: {problem}; expected {expected}")]
     Artifact {

@@ -12,11 +12,15 @@
 
 pub mod artifact;
 pub mod centroids;
+pub mod changes;
 pub mod cluster_map;
+pub mod constraints;
 pub mod error;
 pub mod hull;
 pub mod kernels;
 pub mod lexical;
+pub mod mask;
+pub mod metadata;
 pub mod persist;
 pub mod profiles;
 pub mod router;

@@ -8,10 +8,11 @@
 //! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
 //!
-//! The manifest holds the models' names, the heads' kinds and the embedder's parameters, and under
-//! `extra` whatever the caller added, whose tensors are named `extra.*`.
+//! The manifest holds the models' names, their metadata and which are disabled (since format 2), the
+//! heads' kinds and the embedder's parameters, and under `extra` whatever the caller added, whose
+//! tensors are named `extra.*`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,6 +22,9 @@ use crate::centroids::Centroids;
 use crate::cluster_map::{ClusterMap, Head, Softmax};
 use crate::error::Result;
 use crate::lexical::LexicalEmbedder;
+use crate::mask::Mask;
+use crate::metadata::Metadata;
+use crate::profiles::Pool;
 use crate::router::Snapshot;
 
 /// What a caller keeps beside the snapshot.
@@ -36,8 +40,15 @@ const EXTRA: &str = "extra.";
 const EMBEDDER: &str = "embedder.";
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Manifest {
     models: Vec<String>,
+    /// By model, those of which something is known. Format 1 has none.
+    #[serde(default)]
+    metadata: BTreeMap<String, Metadata>,
+    /// Names of the disabled models. Format 1 has none.
+    #[serde(default)]
+    disabled: BTreeSet<String>,
     heads: Vec<Kind>,
     embedder: Option<Value>,
     extra: Value,
@@ -96,8 +107,21 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         tensors.insert(format!("{EXTRA}{name}"), tensor);
     }
     let names: Vec<&str> = pool.names().iter().map(|n| &**n).collect();
+    let known: BTreeMap<&str, &Metadata> = names
+        .iter()
+        .zip(pool.directory().models())
+        .filter(|(_, metadata)| ***metadata != Metadata::default())
+        .map(|(name, metadata)| (*name, &**metadata))
+        .collect();
+    let enabled = |m: usize| pool.enabled().contains(m);
+    let disabled: BTreeSet<&str> = (names.iter().enumerate())
+        .filter(|(m, _)| !enabled(*m))
+        .map(|(_, name)| *name)
+        .collect();
     let manifest = json!({
         "models": names,
+        "metadata": known,
+        "disabled": disabled,
         "heads": heads,
         "embedder": embedder,
         "extra": extra.json,
@@ -157,7 +181,8 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     let names: Vec<&str> = manifest.models.iter().map(String::as_str).collect();
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
-        snapshot = snapshot.with_pool(snapshot.pool().with(&names, &costs, &profiles)?);
+        let pool = snapshot.pool().with(&names, &costs, &profiles)?;
+        snapshot = snapshot.with_pool(describe(pool, manifest.metadata, &manifest.disabled)?);
     }
     let extra = Extra {
         json: manifest.extra,
@@ -166,10 +191,31 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     match artifact.tensors.keys().next() {
         Some(name) => Err(damaged(
             format!("unknown tensor {name:?}"),
-            "the tensors of format 1",
+            "those that the format has",
         )),
         None => Ok((snapshot, extra)),
     }
+}
+
+/// The pool with what its file says of the models beside cost and profile.
+fn describe(
+    pool: Pool,
+    mut metadata: BTreeMap<String, Metadata>,
+    disabled: &BTreeSet<String>,
+) -> Result<Pool> {
+    if metadata.is_empty() && disabled.is_empty() {
+        return Ok(pool);
+    }
+    let stray = (metadata.keys().chain(disabled)).find(|name| pool.position(name).is_none());
+    if let Some(name) = stray {
+        let problem = format!("it describes {name:?}, which is none of its models");
+        return Err(damaged(problem, "descriptions of its models"));
+    }
+    let known = (pool.names().iter())
+        .map(|name| metadata.remove(&**name).unwrap_or_default())
+        .collect();
+    let enabled = Mask::of(pool.len(), |m| !disabled.contains(&*pool.names()[m]));
+    pool.with_directory(known, enabled)
 }
 
 /// Takes out the tensors whose names start with `prefix`, without it.

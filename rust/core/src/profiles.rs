@@ -5,10 +5,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::hull::{Candidate, Hull, by_cost, scan};
+use crate::kernels;
+use crate::mask::Mask;
+use crate::metadata::{Directory, Metadata};
 
 /// Models per strip of the profile table.
 pub const STRIP: usize = 256;
@@ -59,8 +62,10 @@ impl Profiles {
 
     /// Appends models: `columns` is [clusters, added], row-major.
     fn push(&mut self, columns: &[f32], added: usize) {
-        for j in 0..added {
-            let at = (self.models + j) % STRIP;
+        let mut done = 0;
+        while done < added {
+            let at = (self.models + done) % STRIP;
+            let width = (STRIP - at).min(added - done);
             if at == 0 {
                 self.strips.push(vec![0.0; self.clusters * STRIP].into());
             }
@@ -69,8 +74,10 @@ impl Profiles {
             };
             let strip = Arc::make_mut(strip);
             for k in 0..self.clusters {
-                strip[k * STRIP + at] = columns[k * added + j];
+                strip[k * STRIP + at..][..width]
+                    .copy_from_slice(&columns[k * added + done..][..width]);
             }
+            done += width;
         }
         self.models += added;
     }
@@ -96,29 +103,42 @@ impl Profiles {
 }
 
 /// LLMs that prompts can be routed to.
+///
+/// What one change leaves alone, two pools share.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    names: Vec<Arc<str>>,
-    index: HashMap<Arc<str>, u32>,
+    names: Arc<Vec<Arc<str>>>,
+    index: Arc<HashMap<Arc<str>, u32>>,
     costs: Vec<f64>,
     profiles: Profiles,
-    /// Model indices by ascending cost.
+    directory: Arc<Directory>,
+    /// The models that may be chosen.
+    enabled: Mask,
+    /// Model indices by ascending cost, then by index.
     by_cost: Vec<u32>,
-    /// One per cluster.
-    hulls: Vec<Arc<Hull>>,
+    /// One per cluster, of the enabled models. Empty until first needed where a pool was made in
+    /// one go, so that loading one with many clusters takes no longer than reading it.
+    hulls: Vec<Arc<OnceLock<Hull>>>,
 }
 
 impl Pool {
     /// A pool without models, for profiles over `clusters` clusters.
     pub fn new(clusters: usize) -> Self {
         Self {
-            names: Vec::new(),
-            index: HashMap::new(),
+            names: Arc::default(),
+            index: Arc::default(),
             costs: Vec::new(),
             profiles: Profiles::new(clusters),
+            directory: Arc::default(),
+            enabled: Mask::default(),
             by_cost: Vec::new(),
             hulls: (0..clusters).map(|_| Arc::default()).collect(),
         }
+    }
+
+    /// Number of clusters.
+    pub fn clusters(&self) -> usize {
+        self.hulls.len()
     }
 
     /// Number of models.
@@ -146,20 +166,32 @@ impl Pool {
         &self.profiles
     }
 
-    /// Hull of one cluster.
+    /// What else is known of the models.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The models that may be chosen.
+    pub fn enabled(&self) -> &Mask {
+        &self.enabled
+    }
+
+    /// Hull of one cluster's enabled models.
     pub fn hull(&self, cluster: usize) -> &Hull {
-        &self.hulls[cluster]
+        self.hulls[cluster].get_or_init(|| self.build_hull(cluster, &self.enabled))
+    }
+
+    /// Index of a model by name.
+    pub fn position(&self, name: &str) -> Option<u32> {
+        self.index.get(name).copied()
     }
 
     /// Index of a model by name; `argument` names the caller's argument in the error.
     pub fn find(&self, argument: &'static str, name: &str) -> Result<u32> {
-        self.index
-            .get(name)
-            .copied()
-            .ok_or_else(|| Error::UnknownModel {
-                argument,
-                name: name.into(),
-            })
+        self.position(name).ok_or_else(|| Error::UnknownModel {
+            argument,
+            name: name.into(),
+        })
     }
 
     fn candidate(&self, cluster: usize, model: usize) -> Candidate {
@@ -170,32 +202,52 @@ impl Pool {
         }
     }
 
-    /// All models of a cluster in index order.
-    fn candidates(&self, cluster: usize) -> impl Iterator<Item = Candidate> {
-        let costs = self.costs.iter().copied();
-        self.profiles
-            .row(cluster)
-            .zip(costs)
-            .enumerate()
-            .map(|(model, (loss, cost))| Candidate {
-                cost,
-                loss: f64::from(loss),
-                model: model as u32,
-            })
-    }
-
     /// The winner in `cluster` at `cost_weight`: least predicted loss plus weighted cost, ties to
     /// the lower cost, then to the lower index. O(log hull), O(models) where rounding decides.
-    pub fn choose(&self, cluster: usize, cost_weight: f64) -> Result<Candidate> {
-        self.hulls[cluster]
+    /// `None` if no model is enabled.
+    pub fn choose(&self, cluster: usize, cost_weight: f64) -> Option<Candidate> {
+        self.hull(cluster)
             .choose(cost_weight)
-            .or_else(|| scan(self.candidates(cluster), cost_weight))
-            .ok_or(Error::EmptyPool)
+            .or_else(|| self.scan_cluster(cluster, cost_weight, &self.enabled))
+    }
+
+    /// The winner in `cluster` among the models of `mask`. O(models).
+    pub fn scan_cluster(&self, cluster: usize, cost_weight: f64, mask: &Mask) -> Option<Candidate> {
+        self.scan(cost_weight, mask, |strip, losses| {
+            losses.copy_from_slice(&strip[cluster * STRIP..][..losses.len()]);
+        })
+    }
+
+    /// The winner among the models of `mask` by the losses that `fill` writes for a strip of the
+    /// profiles. O(models).
+    pub fn scan(
+        &self,
+        cost_weight: f64,
+        mask: &Mask,
+        mut fill: impl FnMut(&[f32], &mut [f32]),
+    ) -> Option<Candidate> {
+        let mut losses = [0.0; STRIP];
+        let strips = self.profiles.strips().zip(self.costs.chunks(STRIP));
+        let winners = strips
+            .enumerate()
+            .filter_map(|(s, ((strip, width), costs))| {
+                let losses = &mut losses[..width];
+                fill(strip, losses);
+                let bits = Some(mask.words_from(s * STRIP));
+                let at = kernels::argmin_cost(losses, costs, cost_weight, bits)? as usize;
+                Some(Candidate {
+                    cost: costs[at],
+                    loss: f64::from(losses[at]),
+                    model: (s * STRIP + at) as u32,
+                })
+            });
+        scan(winners, cost_weight)
     }
 
     /// This pool with more models. `columns` is their profiles, [clusters, added], row-major.
     ///
-    /// One model is merged into the hulls; many rebuild them. O(clusters x models) at most.
+    /// One model is merged into the hulls; after many they are built anew when next needed.
+    /// O(clusters x added + models).
     pub fn with(&self, names: &[&str], costs: &[f64], columns: &[f32]) -> Result<Self> {
         let added = names.len();
         let clusters = self.profiles.clusters;
@@ -223,10 +275,15 @@ impl Pool {
             ));
         }
         let mut pool = self.clone();
+        let (known, index) = (
+            Arc::make_mut(&mut pool.names),
+            Arc::make_mut(&mut pool.index),
+        );
+        index.reserve(added);
         for &name in names {
             check_name(name)?;
             let name: Arc<str> = name.into();
-            match pool.index.entry(Arc::clone(&name)) {
+            match index.entry(Arc::clone(&name)) {
                 Entry::Occupied(old) => {
                     return Err(Error::DuplicateModel {
                         argument: "names",
@@ -238,23 +295,25 @@ impl Pool {
                         name: name.to_string(),
                     });
                 }
-                Entry::Vacant(slot) => slot.insert(pool.names.len() as u32),
+                Entry::Vacant(slot) => slot.insert(known.len() as u32),
             };
-            pool.names.push(name);
+            known.push(name);
         }
         // Adding zero turns -0.0 into 0.0: costs that are equal must also sort as equal.
         pool.costs.extend(costs.iter().map(|c| c + 0.0));
         pool.profiles.push(columns, added);
+        let directory = Arc::make_mut(&mut pool.directory);
+        let unknown: Arc<Metadata> = Arc::default();
+        for _ in 0..added {
+            directory.push(Arc::clone(&unknown));
+            pool.enabled.push(true);
+        }
         if added == 1 {
-            pool.insert_by_cost(self.len() as u32);
-            for cluster in 0..clusters {
-                pool.merge_into_hull(cluster, self.len());
-            }
+            pool.place_by_cost(self.len() as u32);
+            pool.update_hulls(self.len() as u32, false);
         } else {
             pool.sort_by_cost();
-            for cluster in 0..clusters {
-                pool.rebuild_hull(cluster);
-            }
+            pool.forget_hulls();
         }
         Ok(pool)
     }
@@ -262,25 +321,29 @@ impl Pool {
     /// This pool without a model; later ones move down by one index.
     pub fn without(&self, name: &str) -> Result<Self> {
         let model = self.find("name", name)?;
+        let at = model as usize;
         let mut pool = self.clone();
-        pool.names.remove(model as usize);
-        pool.costs.remove(model as usize);
-        pool.index.remove(name);
-        pool.index
-            .values_mut()
-            .for_each(|i| *i -= u32::from(*i > model));
-        pool.profiles.remove(model as usize);
+        Arc::make_mut(&mut pool.names).remove(at);
+        let index = Arc::make_mut(&mut pool.index);
+        index.remove(name);
+        for i in index.values_mut() {
+            *i -= u32::from(*i > model);
+        }
+        pool.costs.remove(at);
+        pool.profiles.remove(at);
+        Arc::make_mut(&mut pool.directory).remove(at);
+        pool.enabled.remove(at);
         pool.by_cost.retain(|&m| m != model);
-        for other in &mut pool.by_cost {
-            *other -= u32::from(*other > model);
+        for m in &mut pool.by_cost {
+            *m -= u32::from(*m > model);
         }
-        for (cluster, hull) in self.hulls.iter().enumerate() {
+        pool.map_hulls(|pool, cluster, hull| {
             if hull.has_vertex(model) {
-                pool.rebuild_hull(cluster);
+                pool.build_hull(cluster, &pool.enabled)
             } else {
-                pool.hulls[cluster] = Arc::new(hull.renumbered_without(model));
+                hull.renumbered_without(model)
             }
-        }
+        });
         Ok(pool)
     }
 
@@ -291,20 +354,14 @@ impl Pool {
         let mut pool = self.clone();
         pool.costs[model as usize] = cost + 0.0;
         pool.by_cost.retain(|&m| m != model);
-        pool.insert_by_cost(model);
-        for cluster in 0..self.hulls.len() {
-            if self.hulls[cluster].has_vertex(model) {
-                pool.rebuild_hull(cluster);
-            } else {
-                pool.merge_into_hull(cluster, model as usize);
-            }
-        }
+        pool.place_by_cost(model);
+        pool.update_hulls(model, true);
         Ok(pool)
     }
 
     /// This pool with another profile, [clusters], for one model.
     pub fn with_profile(&self, name: &str, profile: &[f32]) -> Result<Self> {
-        let model = self.find("name", name)? as usize;
+        let model = self.find("name", name)?;
         if profile.len() != self.profiles.clusters || !profile.iter().all(|v| v.is_finite()) {
             return Err(Error::invalid(
                 "profile",
@@ -313,17 +370,51 @@ impl Pool {
             ));
         }
         let mut pool = self.clone();
-        let strip = Arc::make_mut(&mut pool.profiles.strips[model / STRIP]);
+        let at = model as usize;
+        let strip = Arc::make_mut(&mut pool.profiles.strips[at / STRIP]);
         for (k, &loss) in profile.iter().enumerate() {
-            strip[k * STRIP + model % STRIP] = loss;
+            strip[k * STRIP + at % STRIP] = loss;
         }
-        for cluster in 0..self.hulls.len() {
-            if self.hulls[cluster].has_vertex(model as u32) {
-                pool.rebuild_hull(cluster);
-            } else {
-                pool.merge_into_hull(cluster, model);
-            }
+        pool.update_hulls(model, true);
+        Ok(pool)
+    }
+
+    /// This pool with one model enabled, or disabled: listed, but never chosen.
+    pub fn with_enabled(&self, name: &str, enabled: bool) -> Result<Self> {
+        let model = self.find("name", name)?;
+        let mut pool = self.clone();
+        if self.enabled.contains(model as usize) != enabled {
+            pool.enabled.set(model as usize, enabled);
+            pool.update_hulls(model, !enabled);
         }
+        Ok(pool)
+    }
+
+    /// This pool with other metadata for one model.
+    pub fn with_metadata(&self, name: &str, metadata: Metadata) -> Result<Self> {
+        let model = self.find("name", name)?;
+        metadata.check()?;
+        let mut pool = self.clone();
+        Arc::make_mut(&mut pool.directory).set(model as usize, Arc::new(metadata));
+        Ok(pool)
+    }
+
+    /// This pool with the metadata of all models, and which of them are enabled.
+    pub fn with_directory(&self, metadata: Vec<Metadata>, enabled: Mask) -> Result<Self> {
+        if (metadata.len(), enabled.len()) != (self.len(), self.len()) {
+            let problem = format!("{} of them, {} switches", metadata.len(), enabled.len());
+            let expected = format!("one of each for {} models", self.len());
+            return Err(Error::invalid("metadata", problem, expected));
+        }
+        let mut pool = self.clone();
+        let mut directory = Directory::default();
+        for one in metadata {
+            one.check()?;
+            directory.push(Arc::new(one));
+        }
+        pool.directory = Arc::new(directory);
+        pool.enabled = enabled;
+        pool.forget_hulls();
         Ok(pool)
     }
 
@@ -334,29 +425,52 @@ impl Pool {
             .sort_by(|&a, &b| costs[a as usize].total_cmp(&costs[b as usize]));
     }
 
-    /// Puts one model in its place among `by_cost`, where it is not yet.
-    fn insert_by_cost(&mut self, model: u32) {
-        let key = |m: u32| (self.costs[m as usize], m);
+    /// Puts a model that is not among them yet into its place.
+    fn place_by_cost(&mut self, model: u32) {
+        let costs = &self.costs;
+        let own = (costs[model as usize], model);
         let at = self
             .by_cost
-            .partition_point(|&other| key(other) < key(model));
+            .partition_point(|&m| (costs[m as usize], m) < own);
         self.by_cost.insert(at, model);
     }
 
-    fn rebuild_hull(&mut self, cluster: usize) {
-        let mut points: Vec<_> = self
-            .by_cost
-            .iter()
-            .map(|&m| self.candidate(cluster, m as usize))
+    /// Hull of the models of `mask` in one cluster. O(models).
+    pub fn build_hull(&self, cluster: usize, mask: &Mask) -> Hull {
+        let members = self.by_cost.iter().map(|&m| m as usize);
+        let mut points: Vec<_> = members
+            .filter(|&m| mask.contains(m))
+            .map(|m| self.candidate(cluster, m))
             .collect();
         // Sorted by cost already: this only orders those of equal cost.
         points.sort_by(by_cost);
-        self.hulls[cluster] = Arc::new(Hull::build(points.into_iter()));
+        Hull::build(points.into_iter())
     }
 
-    fn merge_into_hull(&mut self, cluster: usize, model: usize) {
-        let point = self.candidate(cluster, model);
-        self.hulls[cluster] = Arc::new(self.hulls[cluster].with(point));
+    /// Brings the hulls up to date after a change to one model, which may be in them (`known`).
+    fn update_hulls(&mut self, model: u32, known: bool) {
+        self.map_hulls(|pool, cluster, hull| {
+            if known && hull.has_vertex(model) {
+                pool.build_hull(cluster, &pool.enabled)
+            } else if pool.enabled.contains(model as usize) {
+                hull.with(pool.candidate(cluster, model as usize))
+            } else {
+                hull.clone()
+            }
+        });
+    }
+
+    /// Replaces every hull that has been built.
+    fn map_hulls(&mut self, next: impl Fn(&Self, usize, &Hull) -> Hull) {
+        let hulls = self.hulls.iter().enumerate().map(|(cluster, hull)| {
+            let made = hull.get().map(|hull| next(self, cluster, hull));
+            Arc::new(made.map_or_else(OnceLock::new, OnceLock::from))
+        });
+        self.hulls = hulls.collect();
+    }
+
+    fn forget_hulls(&mut self) {
+        self.hulls = self.hulls.iter().map(|_| Arc::default()).collect();
     }
 }
 
@@ -482,6 +596,6 @@ mod tests {
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
         assert!(message(pool.with_cost("m0", f64::NAN)).starts_with("cost: NaN"));
         assert!(message(pool.with_cost("x", 1.0)).contains("\"x\""));
-        assert!(matches!(Pool::new(2).choose(1, 0.0), Err(Error::EmptyPool)));
+        assert!(Pool::new(2).choose(1, 0.0).is_none());
     }
 }

@@ -4,13 +4,16 @@
 //! snapshot that is current and never waits; whoever changes the pool builds the next snapshot
 //! from it, one writer at a time, and publishes it whole.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::changes::{Action, Change, Log};
 use crate::cluster_map::{self, ClusterMap, Phi};
+use crate::constraints::{Cache, Compiled, Constraints};
 use crate::error::{Error, Result};
-use crate::hull::{self, Candidate};
+use crate::hull::Candidate;
 use crate::kernels;
 use crate::lexical::{self, LexicalEmbedder, Status};
 use crate::profiles::{Pool, STRIP};
@@ -34,36 +37,99 @@ pub enum Prompts<'a> {
     Embeddings(&'a [f32]),
 }
 
-/// How much a unit of cost weighs against a unit of loss.
+/// A value for each prompt of a call.
 #[derive(Clone, Copy)]
-pub enum CostWeights<'a> {
+pub enum PerRow<'a, T> {
     /// The same for every prompt.
-    Same(f64),
+    Same(T),
     /// One for each prompt.
-    Each(&'a [f64]),
+    Each(&'a [T]),
 }
 
-impl CostWeights<'_> {
-    fn at(&self, row: usize) -> f64 {
+impl<T: Copy> PerRow<'_, T> {
+    fn at(&self, row: usize) -> T {
         match self {
-            Self::Same(w) => *w,
-            Self::Each(w) => w[row],
+            Self::Same(value) => *value,
+            Self::Each(values) => values[row],
         }
     }
 
-    /// Fails unless there is one for each of `rows` and all are finite and not negative.
+    fn values(&self) -> &[T] {
+        match self {
+            Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    /// Fails unless there is one for each of `rows`.
+    fn check(&self, argument: &'static str, rows: usize) -> Result<()> {
+        match self {
+            Self::Each(values) if values.len() != rows => Err(Error::invalid(
+                argument,
+                format!("{} values for {rows} prompts", values.len()),
+                "one, or one for each prompt",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a request asks beside its prompt.
+#[derive(Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// How much a unit of cost weighs against a unit of loss: finite, 0 or more.
+    pub cost_weight: f64,
+    /// What the model must meet, compiled for the snapshot that routes.
+    pub constraints: Option<&'a Compiled>,
+    /// Length of the prompt in tokens; estimated from its text where not given.
+    pub tokens: Option<u64>,
+    /// The model to choose where none meets the constraints.
+    pub fallback: Option<u32>,
+}
+
+/// What the requests of a batch ask.
+#[derive(Clone, Copy)]
+pub struct Requests<'a> {
+    /// See [`Request::cost_weight`].
+    pub cost_weights: PerRow<'a, f64>,
+    /// See [`Request::constraints`].
+    pub constraints: PerRow<'a, Option<&'a Compiled>>,
+    /// See [`Request::tokens`].
+    pub tokens: PerRow<'a, Option<u64>>,
+    /// See [`Request::fallback`].
+    pub fallback: Option<u32>,
+}
+
+impl<'a> Requests<'a> {
+    /// The same cost weight for all, and nothing else asked.
+    pub fn at_cost_weight(cost_weight: f64) -> Self {
+        Self {
+            cost_weights: PerRow::Same(cost_weight),
+            constraints: PerRow::Same(None),
+            tokens: PerRow::Same(None),
+            fallback: None,
+        }
+    }
+
+    fn at(&self, row: usize, prompts: Prompts<'_>) -> Request<'a> {
+        let tokens = self.tokens.at(row).or_else(|| match prompts {
+            Prompts::Texts(texts) => texts[row].ok().map(estimate_tokens),
+            Prompts::Embeddings(_) => None,
+        });
+        Request {
+            cost_weight: self.cost_weights.at(row),
+            constraints: self.constraints.at(row),
+            tokens,
+            fallback: self.fallback,
+        }
+    }
+
+    /// Fails unless they are those of `rows` prompts, with cost weights that can be used.
     fn check(&self, rows: usize) -> Result<()> {
-        let all = match self {
-            Self::Same(w) => std::slice::from_ref(w),
-            Self::Each(w) if w.len() == rows => w,
-            Self::Each(w) => {
-                return Err(Error::invalid(
-                    "cost_weight",
-                    format!("{} values for {rows} prompts", w.len()),
-                    "one number, or one for each prompt",
-                ));
-            }
-        };
+        self.cost_weights.check("cost_weight", rows)?;
+        self.constraints.check("constraints", rows)?;
+        self.tokens.check("tokens", rows)?;
+        let all = self.cost_weights.values();
         match all.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
             None => Ok(()),
             Some(at) => Err(Error::invalid(
@@ -73,6 +139,23 @@ impl CostWeights<'_> {
             )),
         }
     }
+}
+
+impl<'a> From<Request<'a>> for Requests<'a> {
+    fn from(request: Request<'a>) -> Self {
+        Self {
+            cost_weights: PerRow::Same(request.cost_weight),
+            constraints: PerRow::Same(request.constraints),
+            tokens: PerRow::Same(request.tokens),
+            fallback: request.fallback,
+        }
+    }
+}
+
+/// How many tokens a text has, more or less: a quarter of its UTF-8 bytes, rounded up, which is
+/// what tokenisers of current LLMs make of English prose.
+pub fn estimate_tokens(text: &str) -> u64 {
+    text.len().div_ceil(4) as u64
 }
 
 /// Which model, and what was known of it.
@@ -86,6 +169,8 @@ pub struct Choice {
     pub predicted_loss: f32,
     /// Cost of the model.
     pub cost: f64,
+    /// Whether it is the caller's fallback, because no model met the constraints.
+    pub fallback: bool,
 }
 
 /// What became of one prompt.
@@ -95,7 +180,7 @@ pub struct Row {
     pub status: Status,
     /// Share of the prompt's feature weight that the embedder knows; 1 for embeddings.
     pub coverage: f32,
-    /// The choice; `None` unless the status is [`Status::Ok`].
+    /// The choice; `None` unless the status is [`Status::Ok`], and where no model may answer.
     pub choice: Option<Choice>,
 }
 
@@ -123,7 +208,13 @@ pub struct Snapshot {
     embedder: Option<Arc<LexicalEmbedder>>,
     map: Arc<ClusterMap>,
     pool: Pool,
+    /// Constraints compiled for this pool.
+    compiled: Arc<Cache>,
+    companion: Option<Companion>,
 }
+
+/// Something of the caller's own that travels with a snapshot.
+pub type Companion = Arc<dyn Any + Send + Sync>;
 
 impl Snapshot {
     /// A snapshot without models.
@@ -143,6 +234,8 @@ impl Snapshot {
             embedder,
             map: Arc::new(map),
             pool,
+            compiled: Arc::default(),
+            companion: None,
         })
     }
 
@@ -152,8 +245,28 @@ impl Snapshot {
         Self {
             version: self.version + 1,
             pool,
+            compiled: Arc::default(),
             ..self.clone()
         }
+    }
+
+    /// The same with something of the caller's own, which later versions keep.
+    #[must_use]
+    pub fn with_companion(self, companion: Companion) -> Self {
+        Self {
+            companion: Some(companion),
+            ..self
+        }
+    }
+
+    /// What [`Self::with_companion`] was given.
+    pub fn companion(&self) -> Option<&Companion> {
+        self.companion.as_ref()
+    }
+
+    /// Constraints as this snapshot's models meet them: compiled at first, then remembered.
+    pub fn compile(&self, constraints: &Arc<Constraints>) -> Arc<Compiled> {
+        self.compiled.get(constraints, &self.pool)
     }
 
     /// Counts the changes since the router was made or loaded.
@@ -180,15 +293,19 @@ impl Snapshot {
     pub fn route_text(
         &self,
         text: Text<'_>,
-        cost_weight: f64,
+        request: &Request<'_>,
         scratch: &mut Scratch,
     ) -> Result<Row> {
-        self.check_routable(&CostWeights::Same(cost_weight), 1)?;
+        self.check_routable(&Requests::from(*request), 1)?;
+        let request = Request {
+            tokens: request.tokens.or_else(|| text.ok().map(estimate_tokens)),
+            ..*request
+        };
         let mut embedding = std::mem::take(&mut scratch.embeddings);
         embedding.resize(self.map.dim(), 0.0);
         let mut row = self.embed(text, &mut embedding, &mut scratch.text)?;
         if row.status == Status::Ok {
-            row.choice = Some(self.choose(&embedding, cost_weight, scratch)?);
+            row.choice = self.choose(&embedding, &request, scratch)?;
         }
         scratch.embeddings = embedding;
         Ok(row)
@@ -198,10 +315,10 @@ impl Snapshot {
     pub fn route_embedding(
         &self,
         embedding: &[f32],
-        cost_weight: f64,
+        request: &Request<'_>,
         scratch: &mut Scratch,
     ) -> Result<Row> {
-        self.check_routable(&CostWeights::Same(cost_weight), 1)?;
+        self.check_routable(&Requests::from(*request), 1)?;
         if self.count(Prompts::Embeddings(embedding))? != 1 {
             return Err(Error::invalid(
                 "embedding",
@@ -209,11 +326,10 @@ impl Snapshot {
                 format!("the {} values of one embedding", self.map.dim()),
             ));
         }
-        let choice = Some(self.choose(embedding, cost_weight, scratch)?);
         Ok(Row {
             status: Status::Ok,
             coverage: 1.0,
-            choice,
+            choice: self.choose(embedding, request, scratch)?,
         })
     }
 
@@ -221,15 +337,15 @@ impl Snapshot {
     pub fn route_batch(
         &self,
         prompts: Prompts<'_>,
-        cost_weights: CostWeights<'_>,
+        requests: &Requests<'_>,
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
-        self.check_routable(&cost_weights, self.count(prompts)?)?;
+        self.check_routable(requests, self.count(prompts)?)?;
         self.for_each_task(prompts, (&mut [], 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
                 for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                    let cost_weight = cost_weights.at(task.first + i);
-                    row.choice = Some(self.choose(embedding, cost_weight, scratch)?);
+                    let request = requests.at(task.first + i, prompts);
+                    row.choice = self.choose(embedding, &request, scratch)?;
                 }
                 return Ok(());
             };
@@ -240,8 +356,8 @@ impl Snapshot {
             };
             centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
-                let cost_weight = cost_weights.at(task.first + i);
-                row.choice = Some(self.choose_in(scratch.labels[i], cost_weight)?);
+                let request = requests.at(task.first + i, prompts);
+                row.choice = self.choose_in(scratch.labels[i], &request)?;
             }
             Ok(())
         })
@@ -290,51 +406,82 @@ impl Snapshot {
 
     /// Predicted loss of every model for one Phi, in index order.
     pub fn gamma(&self, phi: &Phi, out: &mut [f32]) {
-        for ((strip, width), out) in self.pool.profiles().strips().zip(out.chunks_mut(STRIP)) {
-            let mut losses = [0.0; STRIP];
-            kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut losses);
-            out.copy_from_slice(&losses[..width]);
+        for ((strip, _), out) in self.pool.profiles().strips().zip(out.chunks_mut(STRIP)) {
+            weighted_strip(phi, strip, out);
         }
-    }
-
-    /// The winner for one Phi. O(entries of Phi x models).
-    fn choose_by_phi(&self, phi: &Phi, cost_weight: f64) -> Result<Candidate> {
-        let strips = self
-            .pool
-            .profiles()
-            .strips()
-            .zip(self.pool.costs().chunks(STRIP));
-        let winners = strips
-            .enumerate()
-            .filter_map(|(s, ((strip, width), costs))| {
-                let mut losses = [0.0; STRIP];
-                kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut losses);
-                let at = kernels::argmin_cost(&losses[..width], costs, cost_weight, None)? as usize;
-                Some(Candidate {
-                    cost: costs[at],
-                    loss: f64::from(losses[at]),
-                    model: (s * STRIP + at) as u32,
-                })
-            });
-        hull::scan(winners, cost_weight).ok_or(Error::EmptyPool)
     }
 
     /// The winner for a prompt that belongs to one cluster alone.
-    fn choose_in(&self, cluster: u32, cost_weight: f64) -> Result<Choice> {
-        let winner = self.pool.choose(cluster as usize, cost_weight)?;
-        Ok(Choice::new(&winner, cluster))
+    fn choose_in(&self, cluster: u32, request: &Request<'_>) -> Result<Option<Choice>> {
+        let k = cluster as usize;
+        let winner = match request.constraints {
+            None => self.pool.choose(k, request.cost_weight),
+            Some(constraints) => {
+                let allowed = constraints.allowed(&self.pool, request.tokens)?;
+                allowed.choose(&self.pool, k, request.cost_weight)
+            }
+        };
+        let fallback = || {
+            let losses = |m: usize| self.pool.profiles().get(k, m);
+            self.fall_back(cluster, request, losses)
+        };
+        Ok(winner
+            .map(|winner| Choice::new(&winner, cluster))
+            .or_else(fallback))
     }
 
     /// The winner for one embedding. Leaves Phi in the scratch.
-    fn choose(&self, embedding: &[f32], cost_weight: f64, scratch: &mut Scratch) -> Result<Choice> {
+    fn choose(
+        &self,
+        embedding: &[f32],
+        request: &Request<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Choice>> {
         self.map
             .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-        let cluster = self.map.cluster(&scratch.phi);
+        let phi = &scratch.phi;
+        let cluster = self.map.cluster(phi);
         if self.map.single_nearest().is_some() {
-            return self.choose_in(cluster, cost_weight);
+            return self.choose_in(cluster, request);
         }
-        let winner = self.choose_by_phi(&scratch.phi, cost_weight)?;
-        Ok(Choice::new(&winner, cluster))
+        let allowed = match request.constraints {
+            None => self.pool.enabled(),
+            Some(constraints) => constraints.allowed(&self.pool, request.tokens)?.mask(),
+        };
+        let winner = self
+            .pool
+            .scan(request.cost_weight, allowed, |strip, losses| {
+                weighted_strip(phi, strip, losses);
+            });
+        let fallback = || {
+            let losses = |m: usize| {
+                let mut losses = vec![0.0; self.pool.len()];
+                self.gamma(phi, &mut losses);
+                losses[m]
+            };
+            self.fall_back(cluster, request, losses)
+        };
+        Ok(winner
+            .map(|winner| Choice::new(&winner, cluster))
+            .or_else(fallback))
+    }
+
+    /// The caller's fallback, if there is one and it is not disabled.
+    fn fall_back(
+        &self,
+        cluster: u32,
+        request: &Request<'_>,
+        loss: impl Fn(usize) -> f32,
+    ) -> Option<Choice> {
+        let model = request.fallback?;
+        let at = model as usize;
+        self.pool.enabled().contains(at).then(|| Choice {
+            model,
+            cluster,
+            predicted_loss: loss(at),
+            cost: self.pool.costs()[at],
+            fallback: true,
+        })
     }
 
     /// Embeds one text into `out`, [dim]; zeros unless the status is ok.
@@ -386,8 +533,8 @@ impl Snapshot {
         }
     }
 
-    fn check_routable(&self, cost_weights: &CostWeights<'_>, rows: usize) -> Result<()> {
-        cost_weights.check(rows)?;
+    fn check_routable(&self, requests: &Requests<'_>, rows: usize) -> Result<()> {
+        requests.check(rows)?;
         if self.pool.is_empty() {
             Err(Error::EmptyPool)
         } else {
@@ -500,8 +647,19 @@ impl Choice {
             cluster,
             predicted_loss,
             cost: winner.cost,
+            fallback: false,
         }
     }
+}
+
+/// Predicted losses of the models of one strip of the profiles, as many as `losses` has room for.
+fn weighted_strip(phi: &Phi, strip: &[f32], losses: &mut [f32]) {
+    if losses.len() == STRIP {
+        return kernels::weighted_rows(&phi.clusters, &phi.weights, strip, losses);
+    }
+    let mut all = [0.0; STRIP];
+    kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut all);
+    losses.copy_from_slice(&all[..losses.len()]);
 }
 
 /// A block of prompts, embedded.
@@ -518,7 +676,8 @@ struct Task<'a> {
 /// Text in, model out, while the pool changes.
 pub struct Router {
     current: ArcSwap<Snapshot>,
-    writer: Mutex<()>,
+    /// What has happened; whoever holds the lock is the one writer.
+    log: Mutex<Log>,
 }
 
 impl Router {
@@ -526,7 +685,7 @@ impl Router {
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
             current: ArcSwap::from_pointee(snapshot),
-            writer: Mutex::new(()),
+            log: Mutex::default(),
         }
     }
 
@@ -536,13 +695,46 @@ impl Router {
     }
 
     /// Publishes a snapshot whose pool is made from the current one's; on an error nothing changes.
-    /// Writers take turns; readers go on with the snapshot they have.
-    pub fn change(&self, change: impl FnOnce(&Pool) -> Result<Pool>) -> Result<()> {
-        // The lock guards no data, so one poisoned by a panic is as good as new.
-        let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Writers take turns; readers go on with the snapshot they have. The log notes `action` on
+    /// `models`.
+    pub fn change(
+        &self,
+        action: Action,
+        models: &[&str],
+        change: impl FnOnce(&Pool) -> Result<Pool>,
+    ) -> Result<()> {
+        self.publish(action, models, |now| Ok(now.with_pool(change(now.pool())?)))
+    }
+
+    /// Publishes another snapshot in place of the current one, as the next version of this router.
+    pub fn replace(&self, snapshot: &Snapshot) -> Result<()> {
+        let names: Vec<&str> = snapshot.pool.names().iter().map(|name| &**name).collect();
+        self.publish(Action::Replace, &names, |now| {
+            Ok(Snapshot {
+                version: now.version + 1,
+                ..snapshot.clone()
+            })
+        })
+    }
+
+    /// The latest changes, oldest first: those that made versions above `version`.
+    pub fn changes(&self, version: u64) -> Vec<Change> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.since(version)
+    }
+
+    fn publish(
+        &self,
+        action: Action,
+        models: &[&str],
+        next: impl FnOnce(&Snapshot) -> Result<Snapshot>,
+    ) -> Result<()> {
+        // A log poisoned by a panic is whole: entries are pushed at once.
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.current.load_full();
-        self.current
-            .store(Arc::new(now.with_pool(change(&now.pool)?)));
+        let next = next(&now)?;
+        log.note(next.version, action, models);
+        self.current.store(Arc::new(next));
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ fn class_name(error: &Error) -> &'static str {
         Error::UnknownModel { .. } => "UnknownModelError",
         Error::DuplicateModel { .. } => "DuplicateModelError",
         Error::EmptyPool => "EmptyPoolError",
+        Error::NoCandidate { .. } => "NoCandidateError",
         Error::Artifact { .. } => "ArtifactError",
         Error::Io { .. } => "ArtifactIOError",
         Error::UnsupportedIsa { .. } => "UnsupportedIsaError",

@@ -6,9 +6,11 @@
 
 mod arrays;
 mod centroids;
+mod constraints;
 mod errors;
 mod evaluate;
 mod lexical;
+mod pool;
 mod router;
 mod run;
 mod tensors;
@@ -20,7 +22,9 @@ use pyo3::prelude::*;
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
+    constraints::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
+    m.add_class::<pool::PyPackedPool>()?;
     router::register(m)
 }

@@ -9,12 +9,20 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use uniroute_core::artifact::{self, Artifact};
 use uniroute_core::centroids::Centroids;
+use uniroute_core::changes::Action;
 use uniroute_core::cluster_map::{ClusterMap, Head, Phi, Softmax};
+use uniroute_core::constraints::Compiled;
+use uniroute_core::lexical::Status;
+use uniroute_core::metadata::Metadata;
 use uniroute_core::persist::{self, Extra};
-use uniroute_core::router::{Choice, CostWeights, Prompts, Row, Scratch, Snapshot};
+use uniroute_core::profiles::Pool;
+use uniroute_core::router::{
+    Choice, PerRow, Prompts, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
+};
 use uniroute_core::{Error, Result, router as core};
 
 use crate::arrays::array;
+use crate::constraints::{Constraints, strings};
 use crate::errors::{to_py, unroutable, wrong_type};
 use crate::lexical::LexicalEmbedder;
 use crate::run::detached;
@@ -63,36 +71,52 @@ enum HeadsOrLoaded<'py> {
     Heads(Vec<HeadParts<'py>>),
 }
 
-/// Routes prompts over a pool of models; see `uniroute_fast.Router`, which adds fitting.
-#[pyclass(subclass, frozen, module = "uniroute_fast._native")]
-pub struct Router {
-    core: core::Router,
-    /// What embeds texts: a `LexicalEmbedder`, any object with `embed(texts)`, or `None`.
-    embedder: Option<Py<PyAny>>,
-}
-
 /// Prompts as one call got them: texts, or embeddings given or made by a foreign embedder.
 enum Input<'py> {
     Texts(Texts<'py>),
     Embeddings(numpy::PyReadonlyArrayDyn<'py, f32>),
 }
 
-impl Router {
+impl Input<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Embeddings(embeddings) => embeddings.shape()[0],
+        }
+    }
+}
+
+/// An immutable view of a router at one moment: the same methods for routing, and always the same
+/// answers, whatever becomes of the router.
+///
+/// Made by `Router.snapshot`. It shares what it holds with the router: O(1) to make and to keep,
+/// apart from what has changed since.
+#[pyclass(frozen, name = "Snapshot", module = "uniroute_fast")]
+pub struct View {
+    snapshot: Arc<Snapshot>,
+}
+
+impl View {
+    /// What embeds texts: a `LexicalEmbedder`, or any object with `embed(texts)`.
+    fn foreign(&self) -> Option<&Py<PyAny>> {
+        self.snapshot.companion()?.downcast_ref()
+    }
+
     fn input<'py>(
         &self,
         py: Python<'py>,
         texts: Option<&Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Input<'py>> {
-        let dim = self.core.snapshot().map().dim();
+        let dim = self.snapshot.map().dim();
         let made;
         let embeddings = match (texts, embeddings) {
             (None, Some(embeddings)) => embeddings,
             (Some(texts), None) => {
-                if self.core.snapshot().embedder().is_some() {
+                if self.snapshot.embedder().is_some() {
                     return Texts::collect(texts).map(Input::Texts);
                 }
-                let Some(embedder) = &self.embedder else {
+                let Some(embedder) = self.foreign() else {
                     let expected = "embeddings=: this router has no embedder";
                     return Err(to_py(
                         py,
@@ -127,8 +151,7 @@ impl Router {
         py: Python<'_>,
         input: &Input<'_>,
         work: impl FnOnce(&Snapshot, Prompts<'_>, &uniroute_core::threads::Run<'_>) -> Result<T> + Send,
-    ) -> PyResult<(Arc<Snapshot>, T)> {
-        let snapshot = self.core.snapshot();
+    ) -> PyResult<T> {
         let rows;
         let prompts = match input {
             Input::Texts(texts) => {
@@ -137,15 +160,494 @@ impl Router {
             }
             Input::Embeddings(embeddings) => Prompts::Embeddings(embeddings.as_slice()?),
         };
-        let done = detached(py, |run| work(&snapshot, prompts, run))?;
-        Ok((snapshot, done))
+        detached(py, |run| work(&self.snapshot, prompts, run))
+    }
+
+    fn compile(&self, constraints: Option<&Bound<'_, Constraints>>) -> Option<Arc<Compiled>> {
+        constraints.map(|c| self.snapshot.compile(&c.get().inner))
+    }
+
+    fn find_fallback(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Option<u32>> {
+        name.map(|name| self.snapshot.pool().find("fallback", name))
+            .transpose()
+            .map_err(|e| to_py(py, &e))
     }
 }
 
-fn len(input: &Input<'_>) -> usize {
-    match input {
-        Input::Texts(texts) => texts.len(),
-        Input::Embeddings(embeddings) => embeddings.shape()[0],
+#[pymethods]
+impl View {
+    /// Names of the models, in index order.
+    #[getter]
+    fn models(&self) -> Vec<String> {
+        let names = self.snapshot.pool().names();
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    /// Cost of each model, float64[M], in index order.
+    #[getter]
+    fn costs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        PyArray1::from_slice(py, self.snapshot.pool().costs())
+    }
+
+    /// Profiles Psi, float32[K, M].
+    #[getter]
+    fn profiles<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let profiles = self.snapshot.pool().profiles();
+        let flat: Vec<f32> = (0..profiles.clusters())
+            .flat_map(|k| profiles.row(k))
+            .collect();
+        flat.into_pyarray(py)
+            .reshape([profiles.clusters(), self.snapshot.pool().len()])
+    }
+
+    /// Which models may be chosen, bool[M], in index order.
+    #[getter]
+    fn enabled<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        let enabled = self.snapshot.pool().enabled();
+        let switches: Vec<bool> = (0..enabled.len()).map(|m| enabled.contains(m)).collect();
+        switches.into_pyarray(py)
+    }
+
+    /// Number of clusters: length of Phi.
+    #[getter]
+    fn n_clusters(&self) -> usize {
+        self.snapshot.map().clusters()
+    }
+
+    /// Dimension of the embeddings.
+    #[getter]
+    fn dim(&self) -> usize {
+        self.snapshot.map().dim()
+    }
+
+    /// Number of changes to the router before this view was taken.
+    #[getter]
+    fn version(&self) -> u64 {
+        self.snapshot.version()
+    }
+
+    /// What embeds texts, or None.
+    #[getter]
+    fn embedder(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.foreign().map(|embedder| embedder.clone_ref(py))
+    }
+
+    /// What is known of one model; raises `UnknownModelError` if there is none of that name.
+    fn info(&self, py: Python<'_>, name: &str) -> PyResult<ModelInfo> {
+        let pool = self.snapshot.pool();
+        let index = pool.find("name", name).map_err(|e| to_py(py, &e))?;
+        Ok(ModelInfo::of(pool, index as usize))
+    }
+
+    /// As `Router.route`.
+    #[pyo3(signature = (
+        text=None, cost_weight=0.0, *, embeddings=None, constraints=None, tokens=None, fallback=None
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn route<'py>(
+        &self,
+        py: Python<'py>,
+        text: Option<&Bound<'py, PyAny>>,
+        cost_weight: f64,
+        embeddings: Option<&Bound<'py, PyAny>>,
+        constraints: Option<&Bound<'py, Constraints>>,
+        tokens: Option<u64>,
+        fallback: Option<&str>,
+    ) -> PyResult<Decision> {
+        let asked = Asked {
+            cost_weight,
+            constraints: self.compile(constraints),
+            tokens,
+            fallback: self.find_fallback(py, fallback)?,
+        };
+        // The common case first: one string, and an embedder in Rust.
+        if let (Some(text), None) = (text, embeddings)
+            && let Ok(text) = text.cast::<PyString>()
+            && self.snapshot.embedder().is_some()
+        {
+            let text = crate::text::row(text);
+            return self.decide(py, asked, text.ok(), |snapshot, request, scratch| {
+                snapshot.route_text(text, request, scratch)
+            });
+        }
+        let texts = match text {
+            Some(text) => {
+                let Ok(string) = text.cast::<PyString>() else {
+                    let found = format!("a {}", text.get_type().name()?);
+                    return Err(wrong_type(
+                        py,
+                        "text",
+                        &found,
+                        "a str; `route_batch` takes many",
+                    ));
+                };
+                Some((PyList::new(py, [text])?.into_any(), string))
+            }
+            None => None,
+        };
+        let embeddings = match embeddings {
+            // One embedding may come as [dim] or as [1, dim].
+            Some(one) => {
+                let numpy = PyModule::import(py, "numpy")?;
+                Some(numpy.call_method1("atleast_2d", (one,))?)
+            }
+            None => None,
+        };
+        match self.input(
+            py,
+            texts.as_ref().map(|(list, _)| list),
+            embeddings.as_ref(),
+        )? {
+            Input::Embeddings(embedding) => {
+                let embedding = embedding.as_slice()?;
+                let text = texts.and_then(|(_, string)| crate::text::row(string).ok());
+                self.decide(py, asked, text, |snapshot, request, scratch| {
+                    snapshot.route_embedding(embedding, request, scratch)
+                })
+            }
+            Input::Texts(_) => unreachable!("a native embedder took the first branch"),
+        }
+    }
+
+    /// As `Router.route_batch`.
+    #[pyo3(signature = (
+        texts=None, cost_weight=None, *, embeddings=None, constraints=None, tokens=None,
+        fallback=None
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn route_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Option<&Bound<'py, PyAny>>,
+        cost_weight: Option<&Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+        constraints: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
+        fallback: Option<&str>,
+    ) -> PyResult<Decisions> {
+        let each_weight;
+        let cost_weights = match cost_weight {
+            None => PerRow::Same(0.0),
+            Some(weight) => {
+                if let Ok(weight) = weight.extract::<f64>() {
+                    PerRow::Same(weight)
+                } else {
+                    each_weight =
+                        array::<f64>(weight, "cost_weight", 1, "[], or one for each prompt")?;
+                    PerRow::Each(each_weight.as_slice()?)
+                }
+            }
+        };
+        let input = self.input(py, texts, embeddings)?;
+        let each_tokens = token_counts(tokens, texts, &input)?;
+        let compiled = self.compile_each(constraints)?;
+        let each_constraints: Vec<Option<&Compiled>>;
+        let constraints = match &compiled {
+            PerPrompt::Same(one) => PerRow::Same(one.as_deref()),
+            PerPrompt::Each(all) => {
+                each_constraints = all.iter().map(Option::as_deref).collect();
+                PerRow::Each(&each_constraints)
+            }
+        };
+        let requests = Requests {
+            cost_weights,
+            constraints,
+            tokens: match &each_tokens {
+                PerPrompt::Same(tokens) => PerRow::Same(*tokens),
+                PerPrompt::Each(tokens) => PerRow::Each(tokens),
+            },
+            fallback: self.find_fallback(py, fallback)?,
+        };
+        let rows = self.with_prompts(py, &input, |snapshot, prompts, run| {
+            snapshot.route_batch(prompts, &requests, run)
+        })?;
+        let snapshot = Arc::clone(&self.snapshot);
+        Ok(Decisions { snapshot, rows })
+    }
+
+    /// As `Router.predict_loss`.
+    #[pyo3(signature = (texts=None, *, embeddings=None))]
+    fn predict_loss<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Option<&Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let input = self.input(py, texts, embeddings)?;
+        let shape = [input.len(), self.snapshot.pool().len()];
+        let losses = self.with_prompts(py, &input, |snapshot, prompts, run| {
+            let mut losses = vec![0.0; shape[0] * shape[1]];
+            snapshot.predict_loss(prompts, &mut losses, run)?;
+            Ok(losses)
+        })?;
+        losses.into_pyarray(py).reshape(shape)
+    }
+
+    /// As `Router.phi`.
+    #[pyo3(signature = (texts=None, *, embeddings=None))]
+    fn phi<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Option<&Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let input = self.input(py, texts, embeddings)?;
+        let shape = [input.len(), self.snapshot.map().clusters()];
+        let phi = self.with_prompts(py, &input, |snapshot, prompts, run| {
+            let mut phi = vec![0.0; shape[0] * shape[1]];
+            snapshot.phi(prompts, &mut phi, run)?;
+            Ok(phi)
+        })?;
+        phi.into_pyarray(py).reshape(shape)
+    }
+
+    /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`.
+    fn heads<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let dim = self.snapshot.map().dim();
+        let matrix = |values: Vec<f32>| {
+            let rows = values.len() / dim;
+            values.into_pyarray(py).reshape([rows, dim])
+        };
+        let parts = self.snapshot.map().heads().iter().map(|head| match head {
+            Head::Nearest(c) => Ok(("nearest", matrix(c.as_slice().to_vec())?)
+                .into_pyobject(py)?
+                .into_any()),
+            Head::Softmax(s) => {
+                let bias = PyArray1::from_slice(py, s.bias());
+                let parts = ("softmax", matrix(s.weights())?, bias, s.floor());
+                Ok(parts.into_pyobject(py)?.into_any())
+            }
+        });
+        parts.collect()
+    }
+
+    fn __repr__(&self) -> String {
+        let (version, models) = (self.version(), self.snapshot.pool().len());
+        format!("Snapshot(version={version}, {models} models)")
+    }
+}
+
+impl View {
+    /// Routes one prompt without the GIL, in this thread's scratch.
+    fn decide(
+        &self,
+        py: Python<'_>,
+        asked: Asked,
+        text: Option<&str>,
+        route: impl FnOnce(&Snapshot, &Request<'_>, &mut Scratch) -> Result<Row> + Send,
+    ) -> PyResult<Decision> {
+        let tokens = asked.tokens.or_else(|| text.map(estimate_tokens));
+        let asked = Asked { tokens, ..asked };
+        let snapshot = &self.snapshot;
+        let request = Request {
+            cost_weight: asked.cost_weight,
+            constraints: asked.constraints.as_deref(),
+            tokens,
+            fallback: asked.fallback,
+        };
+        let routed = py.detach(|| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let row = route(snapshot, &request, scratch)?;
+                let phi = snapshot
+                    .map()
+                    .single_nearest()
+                    .is_none()
+                    .then(|| scratch.phi().clone());
+                Ok((row, phi))
+            })
+        });
+        let (row, phi) = routed.map_err(|e| to_py(py, &e))?;
+        let Some(choice) = row.choice else {
+            return Err(self.refusal(py, row.status, &asked));
+        };
+        Ok(Decision {
+            snapshot: Arc::clone(snapshot),
+            choice,
+            phi,
+            asked,
+            coverage: row.coverage,
+        })
+    }
+
+    /// Why a prompt has no model.
+    fn refusal(&self, py: Python<'_>, status: Status, asked: &Asked) -> PyErr {
+        if status == Status::Ok {
+            let compiled = asked.compiled(&self.snapshot);
+            return to_py(py, &compiled.nobody(self.snapshot.pool(), asked.tokens));
+        }
+        let name = status_name(status);
+        let expected = "text that the embedder knows; `route_batch` gives each row its status";
+        unroutable(py, &format!("text: {name}; expected {expected}"))
+    }
+
+    /// The constraints of a batch: one for all prompts, or one for each.
+    fn compile_each(
+        &self,
+        constraints: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PerPrompt<Option<Arc<Compiled>>>> {
+        let Some(constraints) = constraints else {
+            return Ok(PerPrompt::Same(None));
+        };
+        if let Ok(one) = constraints.cast::<Constraints>() {
+            return Ok(PerPrompt::Same(self.compile(Some(one))));
+        }
+        let refuse = |found: &Bound<'_, PyAny>| {
+            let problem = format!("a {}", found.get_type());
+            let expected = "Constraints, or a sequence of Constraints or None";
+            wrong_type(found.py(), "constraints", &problem, expected)
+        };
+        let Ok(items) = constraints.try_iter() else {
+            return Err(refuse(constraints));
+        };
+        let compile = |item: PyResult<Bound<'_, PyAny>>| {
+            let item = item?;
+            match item.cast::<Constraints>() {
+                Ok(one) => Ok(self.compile(Some(one))),
+                Err(_) if item.is_none() => Ok(None),
+                Err(_) => Err(refuse(&item)),
+            }
+        };
+        items
+            .map(compile)
+            .collect::<PyResult<_>>()
+            .map(PerPrompt::Each)
+    }
+}
+
+/// An argument of a batch: one value for all prompts, or one for each.
+enum PerPrompt<T> {
+    Same(T),
+    Each(Vec<T>),
+}
+
+/// Lengths of the prompts in tokens: as given, or estimated from texts that a foreign embedder
+/// turned into embeddings; texts that reach the core are measured there.
+fn token_counts(
+    tokens: Option<&Bound<'_, PyAny>>,
+    texts: Option<&Bound<'_, PyAny>>,
+    input: &Input<'_>,
+) -> PyResult<PerPrompt<Option<u64>>> {
+    match (tokens, texts, input) {
+        (Some(tokens), ..) => {
+            if let Ok(tokens) = tokens.extract::<u64>() {
+                return Ok(PerPrompt::Same(Some(tokens)));
+            }
+            let counts = array::<u64>(tokens, "tokens", 1, "[], or one for each prompt")?;
+            Ok(PerPrompt::Each(
+                counts.as_slice()?.iter().copied().map(Some).collect(),
+            ))
+        }
+        (None, Some(texts), Input::Embeddings(_)) => {
+            let texts = Texts::collect(texts)?;
+            let estimates = texts
+                .rows()
+                .into_iter()
+                .map(|t| t.ok().map(estimate_tokens));
+            Ok(PerPrompt::Each(estimates.collect()))
+        }
+        _ => Ok(PerPrompt::Same(None)),
+    }
+}
+
+/// What is known of a model.
+#[pyclass(frozen, get_all, module = "uniroute_fast")]
+pub struct ModelInfo {
+    /// Name of the model.
+    name: String,
+    /// Its index in `models`.
+    index: usize,
+    /// Its cost per prompt.
+    cost: f64,
+    /// Whether it may be chosen.
+    enabled: bool,
+    /// Its tags, sorted.
+    tags: Vec<String>,
+    /// Tokens of prompt and answer that it takes at most, or None.
+    context_length: Option<u64>,
+    /// Typical seconds to answer, or None.
+    latency: Option<f64>,
+    /// Price of a million tokens of the prompt, or None.
+    input_price: Option<f64>,
+    /// Price of a million tokens of the answer, or None.
+    output_price: Option<f64>,
+}
+
+impl ModelInfo {
+    fn of(pool: &Pool, index: usize) -> Self {
+        let metadata = &pool.directory().models()[index];
+        Self {
+            name: pool.names()[index].to_string(),
+            index,
+            cost: pool.costs()[index],
+            enabled: pool.enabled().contains(index),
+            tags: metadata.tags.iter().cloned().collect(),
+            context_length: metadata.context_length,
+            latency: metadata.latency,
+            input_price: metadata.input_price,
+            output_price: metadata.output_price,
+        }
+    }
+}
+
+#[pymethods]
+impl ModelInfo {
+    fn __repr__(&self) -> String {
+        format!(
+            "ModelInfo(name={:?}, cost={}, enabled={}, tags={:?})",
+            self.name,
+            self.cost,
+            if self.enabled { "True" } else { "False" },
+            self.tags
+        )
+    }
+}
+
+/// One change to a router.
+#[pyclass(frozen, get_all, module = "uniroute_fast", name = "Change")]
+pub struct PyChange {
+    /// Version that the change made.
+    version: u64,
+    /// When, in seconds since 1970.
+    time: f64,
+    /// "add", "remove", "cost", "profile", "enable", "disable", "metadata" or "replace".
+    action: &'static str,
+    /// Names of the models concerned, the first 8.
+    models: Vec<String>,
+    /// How many models were concerned.
+    count: usize,
+}
+
+#[pymethods]
+impl PyChange {
+    fn __repr__(&self) -> String {
+        format!(
+            "Change(version={}, action={:?}, models={:?}, count={})",
+            self.version, self.action, self.models, self.count
+        )
+    }
+}
+
+/// Routes prompts over a pool of models; see `uniroute_fast.Router`, which adds fitting.
+#[pyclass(subclass, frozen, module = "uniroute_fast._native")]
+pub struct Router {
+    core: core::Router,
+}
+
+impl Router {
+    fn now(&self) -> View {
+        let snapshot = self.core.snapshot();
+        View { snapshot }
+    }
+
+    /// Makes the next pool from the current one, without the GIL.
+    fn change(
+        &self,
+        py: Python<'_>,
+        action: Action,
+        models: &[&str],
+        change: impl FnOnce(&Pool) -> Result<Pool> + Send,
+    ) -> PyResult<()> {
+        detached(py, |_| self.core.change(action, models, change))
     }
 }
 
@@ -158,105 +660,110 @@ impl Router {
         embedder: Option<Bound<'_, PyAny>>,
         heads: HeadsOrLoaded<'_>,
     ) -> PyResult<Self> {
-        let heads = match heads {
-            HeadsOrLoaded::Heads(heads) => heads,
-            HeadsOrLoaded::Loaded(loaded) => {
-                let core = core::Router::new(loaded.get().snapshot.clone());
-                return Ok(Self {
-                    core,
-                    embedder: embedder.map(Bound::unbind),
-                });
+        let snapshot = match heads {
+            HeadsOrLoaded::Loaded(loaded) => loaded.get().snapshot.clone(),
+            HeadsOrLoaded::Heads(heads) => {
+                let native = embedder
+                    .as_ref()
+                    .and_then(|e| e.cast::<LexicalEmbedder>().ok())
+                    .map(|e| Arc::clone(&e.get().inner));
+                let heads: Vec<Head> = heads
+                    .iter()
+                    .map(|h| h.to_head(py))
+                    .collect::<PyResult<_>>()?;
+                ClusterMap::new(heads)
+                    .and_then(|map| Snapshot::new(native, map))
+                    .map_err(|e| to_py(py, &e))?
             }
         };
-        let native = embedder
-            .as_ref()
-            .and_then(|e| e.cast::<LexicalEmbedder>().ok())
-            .map(|e| Arc::clone(&e.get().inner));
-        let heads: Vec<Head> = heads
-            .iter()
-            .map(|h| h.to_head(py))
-            .collect::<PyResult<_>>()?;
-        let snapshot = ClusterMap::new(heads).and_then(|map| Snapshot::new(native, map));
-        let core = core::Router::new(snapshot.map_err(|e| to_py(py, &e))?);
-        Ok(Self {
-            core,
-            embedder: embedder.map(Bound::unbind),
-        })
+        let snapshot = match embedder {
+            Some(embedder) => snapshot.with_companion(Arc::new(embedder.unbind())),
+            None => snapshot,
+        };
+        let core = core::Router::new(snapshot);
+        Ok(Self { core })
+    }
+
+    /// An immutable view of what is current: it routes as the router does now, for ever.
+    ///
+    /// O(1).
+    fn snapshot(&self) -> View {
+        self.now()
     }
 
     /// What embeds texts, or None.
     #[getter]
     fn embedder(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.embedder.as_ref().map(|e| e.clone_ref(py))
+        self.now().embedder(py)
     }
 
     /// Names of the models, in index order.
     #[getter]
     fn models(&self) -> Vec<String> {
-        self.core
-            .snapshot()
-            .pool()
-            .names()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        self.now().models()
     }
 
     /// Cost of each model, float64[M], in index order.
     #[getter]
     fn costs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        PyArray1::from_slice(py, self.core.snapshot().pool().costs())
+        self.now().costs(py)
     }
 
     /// Profiles Psi, float32[K, M].
     #[getter]
     fn profiles<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let snapshot = self.core.snapshot();
-        let profiles = snapshot.pool().profiles();
-        let flat: Vec<f32> = (0..profiles.clusters())
-            .flat_map(|k| profiles.row(k))
-            .collect();
-        flat.into_pyarray(py)
-            .reshape([profiles.clusters(), snapshot.pool().len()])
+        self.now().profiles(py)
+    }
+
+    /// Which models may be chosen, bool[M], in index order.
+    #[getter]
+    fn enabled<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.now().enabled(py)
     }
 
     /// Number of clusters: length of Phi.
     #[getter]
     fn n_clusters(&self) -> usize {
-        self.core.snapshot().map().clusters()
+        self.now().n_clusters()
     }
 
     /// Dimension of the embeddings.
     #[getter]
     fn dim(&self) -> usize {
-        self.core.snapshot().map().dim()
+        self.now().dim()
     }
 
-    /// Number of changes to the pool since the router was made or loaded.
+    /// Number of changes since the router was made or loaded.
     #[getter]
     fn version(&self) -> u64 {
-        self.core.snapshot().version()
+        self.now().version()
+    }
+
+    /// What is known of one model; raises `UnknownModelError` if there is none of that name.
+    fn info(&self, py: Python<'_>, name: &str) -> PyResult<ModelInfo> {
+        self.now().info(py, name)
+    }
+
+    /// The latest changes, oldest first: those that made versions above `since`.
+    ///
+    /// The last 1,024 changes are kept, in this process: they are not saved.
+    #[pyo3(signature = (since=0))]
+    fn changes(&self, since: u64) -> Vec<PyChange> {
+        let changes = self.core.changes(since).into_iter();
+        changes
+            .map(|c| PyChange {
+                version: c.version,
+                time: c.time,
+                action: c.action.name(),
+                models: c.models,
+                count: c.count,
+            })
+            .collect()
     }
 
     /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`.
     fn heads<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let snapshot = self.core.snapshot();
-        let dim = snapshot.map().dim();
-        let matrix = |values: Vec<f32>| {
-            let rows = values.len() / dim;
-            values.into_pyarray(py).reshape([rows, dim])
-        };
-        let parts = snapshot.map().heads().iter().map(|head| match head {
-            Head::Nearest(c) => Ok(("nearest", matrix(c.as_slice().to_vec())?)
-                .into_pyobject(py)?
-                .into_any()),
-            Head::Softmax(s) => {
-                let bias = PyArray1::from_slice(py, s.bias());
-                let parts = ("softmax", matrix(s.weights())?, bias, s.floor());
-                Ok(parts.into_pyobject(py)?.into_any())
-            }
-        });
-        parts.collect()
+        self.now().heads(py)
     }
 
     /// Appends models with these costs and profiles, float32[K, added].
@@ -271,8 +778,8 @@ impl Router {
         let profiles = array::<f32>(profiles, "profiles", 2, "[n_clusters, models]")?;
         let (costs, profiles) = (costs.as_slice()?, profiles.as_slice()?);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        detached(py, |_| {
-            self.core.change(|pool| pool.with(&names, costs, profiles))
+        self.change(py, Action::Add, &names, |pool| {
+            pool.with(&names, costs, profiles)
         })
     }
 
@@ -280,23 +787,85 @@ impl Router {
     ///
     /// Raises `UnknownModelError` if there is none of that name. O(clusters x models).
     fn remove_model(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        detached(py, |_| self.core.change(|pool| pool.without(name)))
+        self.change(py, Action::Remove, &[name], |pool| pool.without(name))
     }
 
     /// Changes what a model costs: a finite number, 0 or more, in the unit of the others.
     ///
-    /// Raises `UnknownModelError` or `InvalidArgumentError`. O(clusters x hull).
+    /// Raises `UnknownModelError` or `InvalidArgumentError`. O(clusters x hull), and O(models) for
+    /// each cluster where the model is on the hull.
     fn set_cost(&self, py: Python<'_>, name: &str, cost: f64) -> PyResult<()> {
-        detached(py, |_| self.core.change(|pool| pool.with_cost(name, cost)))
+        self.change(py, Action::Cost, &[name], |pool| pool.with_cost(name, cost))
     }
 
     /// Replaces a model's profile, float32[K].
     fn set_profile(&self, py: Python<'_>, name: &str, profile: &Bound<'_, PyAny>) -> PyResult<()> {
         let profile = array::<f32>(profile, "profile", 1, "[n_clusters]")?;
         let profile = profile.as_slice()?;
-        detached(py, |_| {
-            self.core.change(|pool| pool.with_profile(name, profile))
+        self.change(py, Action::Profile, &[name], |pool| {
+            pool.with_profile(name, profile)
         })
+    }
+
+    /// Keeps a model from being chosen until `enable_model`; it stays listed, and is saved so.
+    ///
+    /// Raises `UnknownModelError`. Costs what `set_cost` does.
+    fn disable_model(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.change(py, Action::Disable, &[name], |pool| {
+            pool.with_enabled(name, false)
+        })
+    }
+
+    /// Lets a model be chosen again after `disable_model`.
+    ///
+    /// Raises `UnknownModelError`. Costs what `set_cost` does.
+    fn enable_model(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.change(py, Action::Enable, &[name], |pool| {
+            pool.with_enabled(name, true)
+        })
+    }
+
+    /// Says what is known of a model beside its cost; fields that are not named stay as they are,
+    /// None makes one unknown.
+    ///
+    /// Parameters
+    /// ----------
+    /// name : str
+    /// tags : sequence of str
+    ///     Free strings, such as "region:eu", "licence:apache-2.0", "modality:image", "tools".
+    /// context_length : int
+    ///     Tokens of prompt and answer together that it takes at most.
+    /// latency : float
+    ///     Typical seconds to answer.
+    /// input_price, output_price : float
+    ///     Price of a million tokens of the prompt, of the answer.
+    ///
+    /// Raises
+    /// ------
+    /// UnknownModelError, InvalidArgumentError, ArgumentTypeError
+    ///     Another field, or a value that cannot be used.
+    ///
+    /// O(models).
+    #[pyo3(signature = (name, **fields))]
+    fn set_metadata(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        fields: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let fields = Fields::parse(py, fields)?;
+        self.change(py, Action::Metadata, &[name], |pool| {
+            let model = pool.find("name", name)? as usize;
+            let known = &pool.directory().models()[model];
+            pool.with_metadata(name, fields.over(known))
+        })
+    }
+
+    /// Puts everything that another router holds in place of this one's, at once: embedder,
+    /// cluster map and models. Calls under way end with what they began with.
+    fn swap_in(&self, py: Python<'_>, other: &Bound<'_, Router>) -> PyResult<()> {
+        let snapshot = other.get().core.snapshot();
+        detached(py, |_| self.core.replace(&snapshot))
     }
 
     /// Choose the LLM that answers one prompt.
@@ -308,12 +877,20 @@ impl Router {
     ///     Loss that one unit of cost is worth: finite, 0 or more. 0 asks for quality alone.
     /// embeddings : float32[D] or float32[1, D], optional
     ///     In place of `text`.
+    /// constraints : Constraints, optional
+    ///     What the LLM must meet.
+    /// tokens : int, optional
+    ///     Length of the prompt in tokens, for `fit_context`. Default: a quarter of the UTF-8 bytes
+    ///     of `text`, rounded up.
+    /// fallback : str, optional
+    ///     The LLM to choose where none meets the constraints, whether it meets them or not.
     ///
     /// Returns
     /// -------
     /// Decision
     ///     `.model`, `.index`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, and
-    ///     `.alternatives`: the other models, best first.
+    ///     `.alternatives`: the other models that may answer, best first. `.excluded`: those that
+    ///     may not, with the reasons. `.fallback`: whether it is the caller's fallback.
     ///
     /// Raises
     /// ------
@@ -321,70 +898,45 @@ impl Router {
     ///     The text is empty, blank or not valid Unicode, or has nothing the embedder knows.
     /// EmptyPoolError
     ///     There is no model.
+    /// NoCandidateError
+    ///     No model may answer, and no fallback is named or it is disabled.
+    /// UnknownModelError
+    ///     A fallback that is not in the pool.
     /// InvalidArgumentError, ArgumentTypeError
     ///     A cost weight or an embedding that cannot be used.
     ///
     /// Notes
     /// -----
     /// Linear in the text; then O(K D + log hull) where one cluster decides, O(K D + K M) where
-    /// several do. The GIL is released.
+    /// several do. Constraints add O(M) where they exclude the winner. The GIL is released.
     ///
     /// Examples
     /// --------
     /// See `uniroute_fast.Router`.
-    #[pyo3(signature = (text=None, cost_weight=0.0, *, embeddings=None))]
+    #[pyo3(signature = (
+        text=None, cost_weight=0.0, *, embeddings=None, constraints=None, tokens=None, fallback=None
+    ))]
+    #[allow(clippy::too_many_arguments)]
     fn route<'py>(
         &self,
         py: Python<'py>,
         text: Option<&Bound<'py, PyAny>>,
         cost_weight: f64,
         embeddings: Option<&Bound<'py, PyAny>>,
+        constraints: Option<&Bound<'py, Constraints>>,
+        tokens: Option<u64>,
+        fallback: Option<&str>,
     ) -> PyResult<Decision> {
-        // The common case first: one string, and an embedder in Rust.
-        if let (Some(text), None) = (text, embeddings)
-            && let Ok(text) = text.cast::<PyString>()
-        {
-            let snapshot = self.core.snapshot();
-            if snapshot.embedder().is_some() {
-                let text = crate::text::row(text);
-                return decide(py, snapshot, cost_weight, |snapshot, scratch| {
-                    snapshot.route_text(text, cost_weight, scratch)
-                });
-            }
-        }
-        let texts = match text {
-            Some(text) if !text.is_instance_of::<PyString>() => {
-                let found = format!("a {}", text.get_type().name()?);
-                return Err(wrong_type(
-                    py,
-                    "text",
-                    &found,
-                    "a str; `route_batch` takes many",
-                ));
-            }
-            Some(text) => Some(PyList::new(py, [text])?.into_any()),
-            None => None,
-        };
-        let embeddings = match embeddings {
-            // One embedding may come as [dim] or as [1, dim].
-            Some(one) => {
-                let numpy = PyModule::import(py, "numpy")?;
-                Some(numpy.call_method1("atleast_2d", (one,))?)
-            }
-            None => None,
-        };
-        match self.input(py, texts.as_ref(), embeddings.as_ref())? {
-            Input::Embeddings(embedding) => {
-                let embedding = embedding.as_slice()?;
-                decide(
-                    py,
-                    self.core.snapshot(),
-                    cost_weight,
-                    |snapshot, scratch| snapshot.route_embedding(embedding, cost_weight, scratch),
-                )
-            }
-            Input::Texts(_) => unreachable!("a native embedder took the first branch"),
-        }
+        let now = self.now();
+        now.route(
+            py,
+            text,
+            cost_weight,
+            embeddings,
+            constraints,
+            tokens,
+            fallback,
+        )
     }
 
     /// Choose the LLM that answers each of many prompts.
@@ -397,17 +949,26 @@ impl Router {
     ///     As in `route`; one for all prompts or one for each. Default 0.
     /// embeddings : float32[N, D], optional
     ///     In place of `texts`.
+    /// constraints : Constraints, or a sequence of N Constraints or None, optional
+    ///     As in `route`; one for all prompts or one for each.
+    /// tokens : int or uint64[N], optional
+    ///     As in `route`.
+    /// fallback : str, optional
+    ///     As in `route`.
     ///
     /// Returns
     /// -------
     /// Decisions
-    ///     Columns `.index`, `.models`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, `.ok`
-    ///     and `.status`. A prompt that cannot be routed has a status other than "ok" and no model.
+    ///     Columns `.index`, `.models`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, `.ok`,
+    ///     `.status` and `.fallback`. A prompt that cannot be routed has a status other than "ok"
+    ///     and no model; where no model may answer, that is "no_candidate".
     ///
     /// Raises
     /// ------
     /// EmptyPoolError
     ///     There is no model.
+    /// UnknownModelError
+    ///     A fallback that is not in the pool.
     /// InvalidArgumentError, ArgumentTypeError
     ///     Cost weights, embeddings or texts that cannot be used; NaN is named by row and column.
     ///
@@ -415,31 +976,31 @@ impl Router {
     /// -----
     /// Row by row the same as `route`, bit for bit, on any number of threads. The GIL is released;
     /// Ctrl-C ends the call.
-    #[pyo3(signature = (texts=None, cost_weight=None, *, embeddings=None))]
+    #[pyo3(signature = (
+        texts=None, cost_weight=None, *, embeddings=None, constraints=None, tokens=None,
+        fallback=None
+    ))]
+    #[allow(clippy::too_many_arguments)]
     fn route_batch<'py>(
         &self,
         py: Python<'py>,
         texts: Option<&Bound<'py, PyAny>>,
         cost_weight: Option<&Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
+        constraints: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
+        fallback: Option<&str>,
     ) -> PyResult<Decisions> {
-        let each;
-        let cost_weights = match cost_weight {
-            None => CostWeights::Same(0.0),
-            Some(weight) => {
-                if let Ok(weight) = weight.extract::<f64>() {
-                    CostWeights::Same(weight)
-                } else {
-                    each = array::<f64>(weight, "cost_weight", 1, "[], or one for each prompt")?;
-                    CostWeights::Each(each.as_slice()?)
-                }
-            }
-        };
-        let input = self.input(py, texts, embeddings)?;
-        let (snapshot, rows) = self.with_prompts(py, &input, |snapshot, prompts, run| {
-            snapshot.route_batch(prompts, cost_weights, run)
-        })?;
-        Ok(Decisions { snapshot, rows })
+        let now = self.now();
+        now.route_batch(
+            py,
+            texts,
+            cost_weight,
+            embeddings,
+            constraints,
+            tokens,
+            fallback,
+        )
     }
 
     /// gamma: the predicted loss of every model on every prompt.
@@ -470,15 +1031,7 @@ impl Router {
         texts: Option<&Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let input = self.input(py, texts, embeddings)?;
-        let prompts = len(&input);
-        let (_, (losses, shape)) = self.with_prompts(py, &input, |snapshot, texts, run| {
-            let shape = [prompts, snapshot.pool().len()];
-            let mut losses = vec![0.0; shape[0] * shape[1]];
-            snapshot.predict_loss(texts, &mut losses, run)?;
-            Ok((losses, shape))
-        })?;
-        losses.into_pyarray(py).reshape(shape)
+        self.now().predict_loss(py, texts, embeddings)
     }
 
     /// Writes an artifact file, with JSON and tensors of the caller's own in it.
@@ -517,15 +1070,59 @@ impl Router {
         texts: Option<&Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let input = self.input(py, texts, embeddings)?;
-        let prompts = len(&input);
-        let (_, (phi, shape)) = self.with_prompts(py, &input, |snapshot, texts, run| {
-            let shape = [prompts, snapshot.map().clusters()];
-            let mut phi = vec![0.0; shape[0] * shape[1]];
-            snapshot.phi(texts, &mut phi, run)?;
-            Ok((phi, shape))
-        })?;
-        phi.into_pyarray(py).reshape(shape)
+        self.now().phi(py, texts, embeddings)
+    }
+}
+
+/// Fields of the metadata that a call names.
+#[derive(Default)]
+struct Fields {
+    tags: Option<Vec<String>>,
+    context_length: Option<Option<u64>>,
+    latency: Option<Option<f64>>,
+    input_price: Option<Option<f64>>,
+    output_price: Option<Option<f64>>,
+}
+
+impl Fields {
+    fn parse(py: Python<'_>, fields: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let mut parsed = Self::default();
+        for (key, value) in fields.into_iter().flatten() {
+            let key = key.extract::<String>()?;
+            let refuse =
+                |expected: &str| wrong_type(py, &key, &format!("a {}", value.get_type()), expected);
+            let number = || value.extract().map_err(|_| refuse("a number or None"));
+            match key.as_str() {
+                "tags" if value.is_none() => parsed.tags = Some(Vec::new()),
+                "tags" => parsed.tags = Some(strings("tags", &value)?),
+                "context_length" => {
+                    let length = value.extract();
+                    let expected = "a number of tokens, 0 or more, or None";
+                    parsed.context_length = Some(length.map_err(|_| refuse(expected))?);
+                }
+                "latency" => parsed.latency = Some(number()?),
+                "input_price" => parsed.input_price = Some(number()?),
+                "output_price" => parsed.output_price = Some(number()?),
+                _ => {
+                    let expected = "tags, context_length, latency, input_price or output_price";
+                    return Err(wrong_type(py, &key, "no such field", expected));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// These fields, and the others as known.
+    fn over(self, known: &Metadata) -> Metadata {
+        Metadata {
+            tags: self
+                .tags
+                .map_or_else(|| known.tags.clone(), |tags| tags.into_iter().collect()),
+            context_length: self.context_length.unwrap_or(known.context_length),
+            latency: self.latency.unwrap_or(known.latency),
+            input_price: self.input_price.unwrap_or(known.input_price),
+            output_price: self.output_price.unwrap_or(known.output_price),
+        }
     }
 }
 
@@ -594,40 +1191,20 @@ impl Loaded {
     }
 }
 
-/// Routes one prompt without the GIL, in this thread's scratch.
-fn decide(
-    py: Python<'_>,
-    snapshot: Arc<Snapshot>,
+/// What a request asked, kept with its decision.
+struct Asked {
     cost_weight: f64,
-    route: impl FnOnce(&Snapshot, &mut Scratch) -> Result<Row> + Send,
-) -> PyResult<Decision> {
-    let routed = py.detach(|| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let row = route(&snapshot, scratch)?;
-            let phi = snapshot
-                .map()
-                .single_nearest()
-                .is_none()
-                .then(|| scratch.phi().clone());
-            Ok((row, phi))
-        })
-    });
-    let (row, phi) = routed.map_err(|e| to_py(py, &e))?;
-    let Some(choice) = row.choice else {
-        let name = status_name(row.status);
-        let expected = "text that the embedder knows; `route_batch` gives each row its status";
-        return Err(unroutable(
-            py,
-            &format!("text: {name}; expected {expected}"),
-        ));
-    };
-    Ok(Decision {
-        snapshot,
-        choice,
-        phi,
-        cost_weight,
-        coverage: row.coverage,
-    })
+    constraints: Option<Arc<Compiled>>,
+    tokens: Option<u64>,
+    fallback: Option<u32>,
+}
+
+impl Asked {
+    /// The constraints; where none were given, those that only stop disabled models.
+    fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
+        let none = || snapshot.compile(&Arc::default());
+        self.constraints.as_ref().map_or_else(none, Arc::clone)
+    }
 }
 
 /// Which model answers one prompt.
@@ -637,7 +1214,7 @@ pub struct Decision {
     choice: Choice,
     /// `None` where one cluster decides alone.
     phi: Option<Phi>,
-    cost_weight: f64,
+    asked: Asked,
     coverage: f32,
 }
 
@@ -691,7 +1268,19 @@ impl Decision {
     /// Cost weight that the decision was made at.
     #[getter]
     fn cost_weight(&self) -> f64 {
-        self.cost_weight
+        self.asked.cost_weight
+    }
+
+    /// Length of the prompt in tokens, as given or estimated; None where it was not told.
+    #[getter]
+    fn tokens(&self) -> Option<u64> {
+        self.asked.tokens
+    }
+
+    /// Whether the model is the caller's fallback, because none met the constraints.
+    #[getter]
+    fn fallback(&self) -> bool {
+        self.choice.fallback
     }
 
     /// Share of the prompt's feature weight that the embedder knows; 1 where embeddings were given.
@@ -706,21 +1295,27 @@ impl Decision {
         self.snapshot.version()
     }
 
-    /// The other models, best first. Worked out when asked for: O(M log M).
+    /// The other models that may answer, best first. Worked out when asked for: O(M log M).
     #[getter]
-    fn alternatives(&self) -> Vec<Alternative> {
+    fn alternatives(&self, py: Python<'_>) -> PyResult<Vec<Alternative>> {
         let pool = self.snapshot.pool();
+        let compiled = self.asked.compiled(&self.snapshot);
+        let allowed = compiled
+            .allowed(pool, self.asked.tokens)
+            .map_err(|e| to_py(py, &e))?
+            .mask();
+        let cost_weight = self.asked.cost_weight;
         let mut others: Vec<Alternative> = self
             .losses()
             .into_iter()
             .enumerate()
-            .filter(|&(index, _)| index as u32 != self.choice.model)
+            .filter(|&(index, _)| index as u32 != self.choice.model && allowed.contains(index))
             .map(|(index, predicted_loss)| Alternative {
                 model: pool.names()[index].to_string(),
                 index: index as u32,
                 predicted_loss,
                 cost: pool.costs()[index],
-                objective: f64::from(predicted_loss) + self.cost_weight * pool.costs()[index],
+                objective: f64::from(predicted_loss) + cost_weight * pool.costs()[index],
             })
             .collect();
         others.sort_by(|a, b| {
@@ -728,7 +1323,27 @@ impl Decision {
                 .then(a.cost.total_cmp(&b.cost))
                 .then(a.index.cmp(&b.index))
         });
-        others
+        Ok(others)
+    }
+
+    /// The models that may not answer, in index order, each with its reasons: disabled, or stopped
+    /// by the constraints. Worked out when asked for: O(M).
+    #[getter]
+    fn excluded(&self, py: Python<'_>) -> PyResult<Vec<Exclusion>> {
+        let pool = self.snapshot.pool();
+        let excluded = self
+            .asked
+            .compiled(&self.snapshot)
+            .excluded(pool, self.asked.tokens)
+            .map_err(|e| to_py(py, &e))?;
+        Ok(excluded
+            .into_iter()
+            .map(|e| Exclusion {
+                model: pool.names()[e.model as usize].to_string(),
+                index: e.model,
+                reasons: e.reasons,
+            })
+            .collect())
     }
 
     fn __repr__(&self) -> String {
@@ -738,7 +1353,7 @@ impl Decision {
             self.choice.predicted_loss,
             self.choice.cost,
             self.choice.cluster,
-            self.cost_weight
+            self.asked.cost_weight
         )
     }
 }
@@ -764,6 +1379,27 @@ impl Alternative {
         format!(
             "Alternative(model={:?}, predicted_loss={:.4}, cost={}, objective={:.4})",
             self.model, self.predicted_loss, self.cost, self.objective
+        )
+    }
+}
+
+/// A model that may not answer.
+#[pyclass(frozen, get_all, module = "uniroute_fast")]
+pub struct Exclusion {
+    /// Name of the model.
+    model: String,
+    /// Its index in `router.models` at the time of the decision.
+    index: u32,
+    /// Why, each starting with the argument of `Constraints` that says so, or "disabled".
+    reasons: Vec<String>,
+}
+
+#[pymethods]
+impl Exclusion {
+    fn __repr__(&self) -> String {
+        format!(
+            "Exclusion(model={:?}, reasons={:?})",
+            self.model, self.reasons
         )
     }
 }
@@ -848,10 +1484,20 @@ impl Decisions {
         self.column(py, |row| row.choice.is_some())
     }
 
+    /// Whether each model is the caller's fallback, because none met the constraints, bool[N].
+    #[getter]
+    fn fallback<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.column(py, |row| row.choice.is_some_and(|c| c.fallback))
+    }
+
     /// What became of each prompt, list[str]: "ok", or why it could not be routed.
     #[getter]
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.rows.iter().map(|row| status_name(row.status)))
+        let name = |row: &Row| match (row.status, row.choice) {
+            (Status::Ok, None) => "no_candidate",
+            (status, _) => status_name(status),
+        };
+        PyList::new(py, self.rows.iter().map(name))
     }
 
     fn __repr__(&self) -> String {
@@ -863,6 +1509,10 @@ impl Decisions {
 /// Adds this file's part to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Router>()?;
+    m.add_class::<View>()?;
+    m.add_class::<ModelInfo>()?;
+    m.add_class::<PyChange>()?;
+    m.add_class::<Exclusion>()?;
     m.add_class::<Loaded>()?;
     m.add_class::<Decision>()?;
     m.add_class::<Alternative>()?;

@@ -20,6 +20,7 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
+    rough_distance: |x, c| unsafe { rough_distance(x, c) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
@@ -110,6 +111,27 @@ fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
         _mm256_storeu_pd(r.as_mut_ptr().add(4), sums[1]);
     }
     portable::tail(portable::fold(r), x_rest, c_rest)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (c_chunks, c_rest) = c.as_chunks::<LANES>();
+    let mut sums = [_mm256_setzero_ps(); 2];
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        for ((sum, x), c) in sums.iter_mut().zip(halves(x)).zip(halves(c)) {
+            let difference = _mm256_sub_ps(load8(x), load8(c));
+            *sum = _mm256_fmadd_ps(difference, difference, *sum);
+        }
+    }
+    let rest = x_rest
+        .iter()
+        .zip(c_rest)
+        .fold(0.0, |sum, (x, c)| sum + (x - c) * (x - c));
+    to_array(_mm256_add_ps(sums[0], sums[1]))
+        .iter()
+        .sum::<f32>()
+        + rest
 }
 
 #[target_feature(enable = "avx2,fma")]

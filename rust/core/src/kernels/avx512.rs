@@ -17,6 +17,7 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
+    rough_distance: |x, c| unsafe { rough_distance(x, c) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
@@ -96,6 +97,24 @@ fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
     // SAFETY: 8 values.
     unsafe { _mm512_storeu_pd(r.as_mut_ptr(), sums) };
     portable::tail(portable::fold(r), x_rest, c_rest)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (c_chunks, c_rest) = c.as_chunks::<LANES>();
+    let mut sums = [_mm512_setzero_ps(); 4];
+    for (i, (x, c)) in x_chunks.iter().zip(c_chunks).enumerate() {
+        let difference = _mm512_sub_ps(load16(x), load16(c));
+        sums[i % 4] = _mm512_fmadd_ps(difference, difference, sums[i % 4]);
+    }
+    let difference = _mm512_sub_ps(load(x_rest), load(c_rest));
+    sums[0] = _mm512_fmadd_ps(difference, difference, sums[0]);
+    let pairs = (
+        _mm512_add_ps(sums[0], sums[1]),
+        _mm512_add_ps(sums[2], sums[3]),
+    );
+    _mm512_reduce_add_ps(_mm512_add_ps(pairs.0, pairs.1))
 }
 
 /// Values that become one register of bytes.

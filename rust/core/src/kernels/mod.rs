@@ -20,6 +20,7 @@ mod lexical_avx2;
 #[allow(unsafe_code)]
 mod lexical_avx512;
 pub(crate) mod packed;
+mod pool;
 mod portable;
 mod scan;
 pub(crate) mod search;
@@ -30,6 +31,7 @@ use self::packed::{Lanes, Packed, Precision, Row};
 use self::search::{Candidate, Pick, Task};
 use crate::error::{Error, Result};
 
+pub use self::pool::{PackedPool, Weights};
 pub use self::scan::{Costs, Scan};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.
@@ -89,6 +91,8 @@ pub struct Kernels {
     pub(crate) scores: ScoresOf,
     /// Appends the vectors whose upper bound reaches the lower bound.
     pub(crate) pick: PickCandidates,
+    /// Squared Euclidean distance in float32, any order of summation: see [`rough_error`].
+    pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
     /// See [`Scan::argmin`].
@@ -121,6 +125,15 @@ impl Kernels {
         static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
         ACTIVE.get_or_init(|| isa().and_then(Self::of).unwrap_or(&portable::KERNELS))
     }
+}
+
+/// Relative error that [`Kernels::rough_distance`] stays below, unless it over- or underflows.
+///
+/// A difference is off by `2^-24`, its square by two more such roundings and that of the first; as
+/// all terms are positive, summing them in 16 or more lanes adds at most one a term of a lane, and
+/// a few for the lanes' own sum. Twice that is allowed.
+pub(crate) fn rough_error(dim: usize) -> f32 {
+    (dim as f32 / 8.0 + 32.0) / (1 << 24) as f32
 }
 
 fn is_available(isa: Isa) -> bool {

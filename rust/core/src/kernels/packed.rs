@@ -53,6 +53,8 @@
 //! brute force's answer; the others, the *candidates*, are compared in float64. One bound serves a
 //! *group* of [`GROUP`] panels, from the greatest norms in it.
 
+use super::search::Offsets;
+
 /// Vectors in a panel.
 pub const LANES: usize = 16;
 /// Panels that are scored together and share a bound.
@@ -111,6 +113,17 @@ pub struct Bound {
     pub price: f32,
 }
 
+/// How far a vector is from what its integers stand for.
+#[derive(Clone, Copy)]
+pub struct Residual {
+    /// At least the Euclidean length of the difference.
+    pub norm: f64,
+    /// Its greatest coordinate.
+    pub farthest: f64,
+    /// What else `|y|` is multiplied by in the bound: rounding.
+    pub rounding: f64,
+}
+
 /// Vectors quantised and packed.
 pub struct Packed {
     /// How.
@@ -127,9 +140,11 @@ pub struct Packed {
     pub lines: Vec<Line>,
     /// What one unit of a quantised vector stands for, one per lane.
     pub scales: Vec<f32>,
-    /// Added to the scaled product, one per lane; hugely negative past the last vector.
+    /// Added to the scaled product, one per lane; hugely negative past the last vector, so that
+    /// what is not there never raises a lower bound.
     pub biases: Vec<f32>,
-    /// Added too, times the row's price weight, one per lane; empty where there are none.
+    /// Added too, times the row's price weight, one per lane; hugely negative past the last vector;
+    /// empty where there are none.
     pub prices: Vec<f32>,
     /// One per group.
     pub bounds: Vec<Bound>,
@@ -276,8 +291,9 @@ impl Packed {
     }
 
     /// Quantises vector `k` into its lane and widens its group's bound, where the product with a
-    /// row `y` may err by another `extra |y|`.
-    pub fn put(&mut self, k: usize, e: &[f64], bias: f64, extra: f64) {
+    /// row `y` may err by another `extra |y|`. Returns how far it is from what its integers stand
+    /// for.
+    pub fn put(&mut self, k: usize, e: &[f64], bias: f64, extra: f64) -> Residual {
         let greatest = e.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         let mut unit = (greatest / f64::from(self.limit)) as f32;
         if unit < f32::MIN_POSITIVE {
@@ -292,7 +308,7 @@ impl Packed {
         let per_word = self.precision.per_word();
         let (panel, lane) = (k / LANES, k % LANES);
         let lines = &mut self.lines[panel * self.steps..][..self.steps];
-        let (mut squares, mut residuals) = (0.0f64, 0.0f64);
+        let (mut squares, mut residuals, mut farthest) = (0.0f64, 0.0f64, 0.0f64);
         for (line, values) in lines.iter_mut().zip(e.chunks(per_word)) {
             let word = &mut line.0[lane];
             for (i, &value) in values.iter().enumerate() {
@@ -300,6 +316,7 @@ impl Packed {
                 let residual = value - q * f64::from(unit);
                 squares += value * value;
                 residuals += residual * residual;
+                farthest = farthest.max(residual.abs());
                 match self.precision {
                     Precision::Int8 => word[i] = (q as i16 + 128) as u8,
                     Precision::Int16 => {
@@ -314,18 +331,44 @@ impl Packed {
         let norm = squares.sqrt() * (1.0 + 2f64.powi(-40));
         let residual = residuals.sqrt() * (1.0 + 2f64.powi(-40)) + norm * 2f64.powi(-50);
         let bound = &mut self.bounds[panel / GROUP];
-        widen(
-            &mut bound.norm,
-            residual + (norm + residual) * ARITHMETIC + extra,
-        );
-        widen(&mut bound.residual, norm);
+        let rounding = (norm + residual) * ARITHMETIC + extra;
+        widen(&mut bound.norm, residual + rounding);
+        widen(&mut bound.residual, norm + extra);
         widen(&mut bound.bias, bias.abs() * ARITHMETIC);
+        Residual {
+            norm: residual,
+            farthest,
+            rounding,
+        }
+    }
+
+    /// The packed vectors' own offsets.
+    pub fn offsets(&self) -> Offsets<'_> {
+        Offsets {
+            biases: &self.biases,
+            prices: &self.prices,
+            bounds: &self.bounds,
+        }
+    }
+
+    /// Biases of the caller's own, one per vector, and the bounds that go with them.
+    pub fn rebias(&self, biases: impl ExactSizeIterator<Item = f64>) -> (Vec<f32>, Vec<Bound>) {
+        let mut lanes = vec![f32::MIN; self.biases.len()];
+        let mut bounds = self.bounds.clone();
+        for bound in &mut bounds {
+            (bound.bias, bound.price) = (0.0, 0.0);
+        }
+        for (k, bias) in biases.enumerate() {
+            lanes[k] = bias as f32;
+            widen(&mut bounds[k / LANES / GROUP].bias, bias.abs() * ARITHMETIC);
+        }
+        (lanes, bounds)
     }
 
     /// Sets the prices, one per vector.
     pub fn set_prices(&mut self, prices: impl ExactSizeIterator<Item = f64>) {
         self.prices.clear();
-        self.prices.resize(self.scales.len(), 0.0);
+        self.prices.resize(self.scales.len(), f32::MIN);
         for bound in &mut self.bounds {
             bound.price = 0.0;
         }

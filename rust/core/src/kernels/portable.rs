@@ -8,6 +8,7 @@ pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     precision: Precision::Int16,
     squared_distance,
+    rough_distance,
     quantise,
     scores,
     pick,
@@ -40,6 +41,21 @@ pub fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
         }
     }
     tail(fold(r), x_rest, c_rest)
+}
+
+fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (c_chunks, c_rest) = c.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        for ((sum, x), c) in sums.iter_mut().zip(x).zip(c) {
+            *sum += (x - c) * (x - c);
+        }
+    }
+    for ((sum, x), c) in sums.iter_mut().zip(x_rest).zip(c_rest) {
+        *sum += (x - c) * (x - c);
+    }
+    sums.iter().sum()
 }
 
 /// Where NumPy splits a sum of `n` terms in two, if it does.

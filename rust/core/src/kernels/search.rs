@@ -13,6 +13,8 @@ pub const BLOCK: usize = 48;
 pub struct Task<'a> {
     /// Owner of the panels.
     pub packed: &'a Packed,
+    /// What is added to products.
+    pub offsets: Offsets<'a>,
     /// First panel of the run, a multiple of [`GROUP`].
     pub first: usize,
     /// How many panels.
@@ -68,23 +70,38 @@ impl<'a, const P: usize> Group<'a, P> {
     /// Of the panels that start at `panel`, counted from the run's first.
     #[inline]
     pub fn of(task: &Task<'a>, panel: usize) -> Self {
-        let packed = task.packed;
+        let Offsets {
+            biases,
+            prices,
+            bounds,
+        } = task.offsets;
         let first = task.first + panel;
         let lanes = |values: &'a [f32]| {
             let chunks = values.as_chunks::<LANES>().0.get(first..)?;
             chunks.first_chunk::<P>()
         };
         Self {
-            scales: lanes(&packed.scales).expect("P panels"),
-            biases: lanes(&packed.biases).expect("P panels"),
-            prices: lanes(&packed.prices),
-            bound: &packed.bounds[first / GROUP],
+            scales: lanes(&task.packed.scales).expect("P panels"),
+            biases: lanes(biases).expect("P panels"),
+            prices: lanes(prices),
+            bound: &bounds[first / GROUP],
         }
     }
 }
 
 /// A vector that may be the answer: its index and the upper bound of its score.
 pub type Candidate = (u32, f32);
+
+/// What is added to products to make scores, and the bounds that go with it.
+#[derive(Clone, Copy)]
+pub struct Offsets<'a> {
+    /// See [`Packed::biases`].
+    pub biases: &'a [f32],
+    /// See [`Packed::prices`].
+    pub prices: &'a [f32],
+    /// See [`Packed::bounds`].
+    pub bounds: &'a [Bound],
+}
 
 /// Scratch memory of one thread: allocated by the first block, reused by later ones.
 #[derive(Default)]
@@ -98,63 +115,9 @@ pub struct Search {
 }
 
 impl Search {
-    /// Finds the candidates of up to [`BLOCK`] rows, `x`, row-major.
-    pub fn find(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize) {
+    /// Takes up to [`BLOCK`] rows, `x`, row-major.
+    pub fn quantise(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize) {
         let n = x.len() / dim;
-        self.quantise(kernels, packed, x, dim, n);
-        self.lower.clear();
-        self.lower.resize(n, Lanes([f32::MIN; LANES]));
-        self.candidates
-            .resize_with(n.max(self.candidates.len()), Vec::new);
-        self.candidates[..n].iter_mut().for_each(Vec::clear);
-
-        let panels = packed.count.div_ceil(LANES);
-        for first in (0..panels).step_by(RUN) {
-            let task = Task {
-                packed,
-                first,
-                panels: RUN.min(panels - first),
-                rows: &self.rows,
-                words: &self.words,
-            };
-            let width = task.panels * LANES;
-            if self.scores.len() < n * width {
-                self.scores.resize(n * width, 0.0);
-            }
-            (kernels.scores)(&task, &mut self.scores, &mut self.lower);
-            for i in 0..n {
-                let picked = Pick {
-                    scores: &self.scores[i * width..][..width],
-                    bounds: &packed.bounds[first / GROUP..],
-                    row: &self.rows[i],
-                    lower: greatest(&self.lower[i]),
-                    first: (first * LANES) as u32,
-                };
-                (kernels.pick)(&picked, &mut self.candidates[i]);
-            }
-        }
-        if panels > RUN {
-            // Early runs were picked against the lower bound of their time.
-            for (candidates, lower) in self.candidates.iter_mut().zip(&self.lower) {
-                let lower = greatest(lower);
-                candidates.retain(|&(_, upper)| upper >= lower);
-            }
-        }
-    }
-
-    /// What [`Self::find`] does where no bound holds for any of `n` rows.
-    pub fn give_up(&mut self, n: usize) {
-        self.unbounded.clear();
-        self.unbounded.resize(n, true);
-    }
-
-    /// Row `i`'s candidates, in ascending order of index; `None` if no bound holds for it, because
-    /// it is too long or not finite.
-    pub fn candidates(&self, i: usize) -> Option<&[Candidate]> {
-        (!self.unbounded[i]).then(|| &*self.candidates[i])
-    }
-
-    fn quantise(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize, n: usize) {
         let stride = packed.row_stride;
         if self.words.len() < n * stride {
             self.words.resize(n * stride, 0);
@@ -167,6 +130,104 @@ impl Search {
             self.rows.push(row.unwrap_or_default());
         }
     }
+
+    /// The rows taken, to be given weights and slack.
+    pub fn rows_mut(&mut self) -> &mut [Row] {
+        &mut self.rows
+    }
+
+    /// What [`Self::quantise`] does where no bound holds for any of `n` rows.
+    pub fn give_up(&mut self, n: usize) {
+        self.unbounded.clear();
+        self.unbounded.resize(n, true);
+    }
+
+    /// Finds the candidates of the rows taken: all vectors that may be among the `best` of a row,
+    /// at most [`LANES`] of them.
+    pub fn find(&mut self, kernels: &Kernels, packed: &Packed, offsets: Offsets<'_>, best: usize) {
+        let n = self.rows.len();
+        self.lower.clear();
+        self.lower.resize(n, Lanes([f32::MIN; LANES]));
+        self.candidates
+            .resize_with(n.max(self.candidates.len()), Vec::new);
+        self.candidates[..n].iter_mut().for_each(Vec::clear);
+
+        let panels = packed.count.div_ceil(LANES);
+        for first in (0..panels).step_by(RUN) {
+            let task = Task {
+                packed,
+                offsets,
+                first,
+                panels: RUN.min(panels - first),
+                rows: &self.rows,
+                words: &self.words,
+            };
+            let width = task.panels * LANES;
+            if self.scores.len() < n * width {
+                self.scores.resize(n * width, 0.0);
+            }
+            (kernels.scores)(&task, &mut self.scores, &mut self.lower);
+            for i in 0..n {
+                let pick = Pick {
+                    scores: &self.scores[i * width..][..width],
+                    bounds: &offsets.bounds[first / GROUP..],
+                    row: &self.rows[i],
+                    lower: certain(&self.lower[i], best),
+                    first: (first * LANES) as u32,
+                };
+                (kernels.pick)(&pick, &mut self.candidates[i]);
+            }
+        }
+        for candidates in &mut self.candidates[..n] {
+            // Lanes past the last vector pass where hardly anything is certain.
+            while candidates
+                .last()
+                .is_some_and(|&(k, _)| k as usize >= packed.count)
+            {
+                candidates.pop();
+            }
+        }
+        if panels > RUN {
+            // Early runs were picked against the lower bound of their time.
+            for (candidates, lower) in self.candidates.iter_mut().zip(&self.lower) {
+                let lower = certain(lower, best);
+                candidates.retain(|&(_, upper)| upper >= lower);
+            }
+        }
+    }
+
+    /// Has another measure look at row `i`'s candidates: keeps those for which `least(measures)`
+    /// is at or above their own, where there are several.
+    pub fn refine(&mut self, i: usize, measure: impl Fn(u32) -> f32, least: impl Fn(f32) -> f32) {
+        let candidates = &mut self.candidates[i];
+        if self.unbounded[i] || candidates.len() < 2 {
+            return;
+        }
+        let mut smallest = f32::INFINITY;
+        for (k, measured) in candidates.iter_mut() {
+            *measured = measure(*k);
+            smallest = smallest.min(*measured);
+        }
+        let keep = least(smallest);
+        candidates.retain(|&(_, measured)| measured <= keep);
+    }
+
+    /// Row `i`'s candidates, in ascending order of index; `None` if no bound holds for it, because
+    /// it is too long or not finite.
+    pub fn candidates(&self, i: usize) -> Option<&[Candidate]> {
+        (!self.unbounded[i]).then(|| &*self.candidates[i])
+    }
+}
+
+/// A score that the `best` best vectors reach for certain. Each lane has a vector of its own that
+/// reaches the lane's lower bound, so that the `best`-th greatest of them will do.
+fn certain(lower: &Lanes, best: usize) -> f32 {
+    if best == 1 {
+        return lower.0.iter().fold(f32::MIN, |m, &v| m.max(v));
+    }
+    let mut sorted = lower.0;
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    sorted[best - 1]
 }
 
 /// A row's scores, and what decides which of them make a candidate.
@@ -181,8 +242,4 @@ pub struct Pick<'a> {
     pub lower: f32,
     /// Index of the run's first vector.
     pub first: u32,
-}
-
-fn greatest(lanes: &Lanes) -> f32 {
-    lanes.0.iter().fold(f32::MIN, |m, &v| m.max(v))
 }

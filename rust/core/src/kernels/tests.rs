@@ -202,6 +202,7 @@ proptest! {
                 let Some(row) = (kernels.quantise)(&packed, x, &mut words) else { continue };
                 let task = Task {
                     packed: &packed,
+                    offsets: packed.offsets(),
                     first: 0,
                     panels: count.div_ceil(LANES),
                     rows: &[row],

@@ -1,0 +1,158 @@
+"""Whole logs: wall time and memory of `uniroute route` beside a plain copy, in the same run.
+
+    python bench/batch.py --rows 2000000
+
+The log's prompts are drawn, with repetition, from the data sets' (see ``UNIROUTE_DATA``), with a
+number in front of each so that no two rows are alike. "Copy" reads and writes the same file with
+the same library and no routing: for Parquet `pyarrow.parquet`, batch by batch; for JSON lines
+`json.loads` and `json.dumps`, line by line. Each is a process of its own; they take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("UNIROUTE_DATA", ROOT / ".." / "shared" / "data"))
+SETS = ("mmlu_pro", "zeroeval", "bfcl")
+CHUNK = 100_000
+
+
+def copy_parquet(source: str, target: str) -> None:
+    """Read and write, nothing else."""
+    file = pq.ParquetFile(source)
+    with pq.ParquetWriter(target, file.schema_arrow) as writer:
+        for batch in file.iter_batches(1 << 15):
+            writer.write_batch(batch)
+
+
+def copy_jsonl(source: str, target: str) -> None:
+    """Parse and write, nothing else."""
+    with open(source, "rb") as lines, open(target, "w") as out:  # noqa: PTH123
+        for line in lines:
+            out.write(json.dumps(json.loads(line)) + "\n")
+
+
+def prompts() -> list[str]:
+    """Return the prompts of the data sets."""
+    return [
+        text
+        for name in SETS
+        for text in pq.read_table(DATA / name / "prompts.parquet")["text"].to_pylist()
+    ]
+
+
+def make_log(path: Path, rows: int) -> float:
+    """Write a log and return the mean bytes of a prompt."""
+    texts, rng = prompts(), np.random.default_rng(0)
+    size = 0
+    schema = pa.schema([("id", pa.int64()), ("user", pa.string()), ("text", pa.string())])
+    with pq.ParquetWriter(path.with_suffix(".parquet"), schema) as writer:
+        lines = path.with_suffix(".jsonl").open("w") if path.suffix == ".jsonl" else None
+        for start in range(0, rows, CHUNK):
+            chosen = rng.integers(len(texts), size=min(CHUNK, rows - start))
+            drawn = [f"{start + i} {texts[c]}" for i, c in enumerate(chosen)]
+            ids = np.arange(start, start + len(drawn))
+            users = [f"user-{c % 997}" for c in chosen]
+            writer.write_table(
+                pa.table([pa.array(ids), pa.array(users), pa.array(drawn)], schema=schema)
+            )
+            size += sum(len(text.encode()) for text in drawn)
+            if lines:
+                for row in zip(ids.tolist(), users, drawn, strict=True):
+                    lines.write(json.dumps(dict(zip(schema.names, row, strict=True))) + "\n")
+        if lines:
+            lines.close()
+            path.with_suffix(".parquet").unlink()
+    return size / rows
+
+
+def make_pool(path: Path) -> None:
+    """Fit on mmlu_pro and add its LLMs."""
+    import uniroute_fast as uf
+    from uniroute_fast import datasets
+
+    data = datasets.load(DATA / "mmlu_pro").complete_block()
+    texts = list(data.texts)
+    router = uf.Router.fit(texts[:6000])
+    some = slice(6000, 7000)
+    router.add_models(data.models, data.costs, texts[some], data.losses[some])
+    router.save(path)
+
+
+def measure(work: str, *argv: str) -> dict[str, float]:
+    """Run a piece of work in a process of its own; return seconds and peak MB."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--work", work, *argv], check=True, capture_output=True
+    )
+    return json.loads(done.stdout)
+
+
+def work(name: str, argv: list[str]) -> None:
+    """Do one piece of work and print what it took."""
+    start = time.perf_counter()
+    if name == "route":
+        from uniroute_fast.batch import route_log
+
+        route_log(argv[0], argv[1], argv[2], cost_weight=0.001)
+    else:
+        {"parquet": copy_parquet, "jsonl": copy_jsonl}[name](*argv)
+    seconds = time.perf_counter() - start
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    # Not ru_maxrss, which begins with what the parent held.
+    status = Path("/proc/self/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+    cpu = used.ru_utime + used.ru_stime
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak}))
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", help="for the files (default: a temporary one)")
+    parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        work(args.work[0], args.work[1:])
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        log = Path(folder) / f"log.{args.format}"
+        pool, out = Path(folder) / "pool.uniroute", Path(folder) / f"out.{args.format}"
+        make_pool(pool)
+        mean = make_log(log, args.rows)
+        print(f"{args.rows:,} rows, {mean:.0f} bytes a prompt, {log.stat().st_size / 1e6:.0f} MB")
+        print("run  copy s (cpu)       route s (cpu)      ratio   copy MB  route MB")
+        for run in range(args.runs):
+            copied = measure(args.format, str(log), str(out))
+            out.unlink()
+            routed = measure("route", str(pool), str(log), str(out))
+            out.unlink()
+            one, two = (
+                f"{taken['seconds']:8.2f} ({taken['cpu']:6.2f})" for taken in (copied, routed)
+            )
+            ratio = routed["seconds"] / copied["seconds"]
+            print(
+                f"{run:3}  {one}  {two}  {ratio:5.2f}  {copied['peak_mb']:8.0f} "
+                f"{routed['peak_mb']:9.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

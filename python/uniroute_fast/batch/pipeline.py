@@ -1,0 +1,66 @@
+"""Parts of a log worked on by several threads, results in order.
+
+The calling thread reads while the others route and encode. What they do releases the GIL, so that
+reading, routing and writing overlap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from uniroute_fast.batch.readers import Position, open_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from uniroute_fast.batch.logs import LogFile
+    from uniroute_fast.batch.parts import Part
+    from uniroute_fast.batch.progress import Meter
+    from uniroute_fast.batch.prompter import Prompter, Prompts
+
+T = TypeVar("T")
+
+
+def ordered(
+    parts: Iterable[tuple[Part, Position]], work: Callable[[Part], T], threads: int
+) -> Generator[tuple[T, Position]]:
+    """Yield the work on each part, in the order of the parts.
+
+    At most ``2 x threads`` parts are in memory. Close the generator to stop early: it then waits
+    for the work that has begun.
+    """
+    waiting: deque[tuple[Future[T], Position]] = deque()
+    with ThreadPoolExecutor(threads, "uniroute-batch") as pool:
+        try:
+            for part, at in parts:
+                waiting.append((pool.submit(work, part), at))
+                del part  # Not kept alive while the caller has its turn.
+                while waiting and (len(waiting) >= 2 * threads or waiting[0][0].done()):
+                    done, at = waiting.popleft()
+                    yield done.result(), at
+            while waiting:
+                done, at = waiting.popleft()
+                yield done.result(), at
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def scan(
+    files: Iterable[LogFile],
+    router: Prompter,
+    work: Callable[[Part, Prompts], T],
+    threads: int,
+    meter: Meter,
+) -> Iterator[T]:
+    """Yield the work on each part of a whole log, which is only read."""
+    for file in files:
+        reader = open_log(file.fs, file.path, file.form, router)
+        parts = reader.parts(Position())
+        at = Position()
+        for done, at in ordered(parts, lambda part: work(part, part.prompts(router)), threads):
+            yield done
+            meter.at(file, reader, at)
+        meter.end(file, at.rows)

@@ -1,0 +1,177 @@
+"""Why a prompt goes to the LLM that it goes to, and what would change that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+    from uniroute_fast._native import Alternative, Constraints, Decision, Exclusion, Snapshot
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Where the choice changes as the cost weight moves.
+
+    Attributes
+    ----------
+    cost_weight : float
+        The first cost weight, in that direction, at which another LLM is chosen: exact to the last
+        bit of float64.
+    model : str
+        That LLM.
+    """
+
+    cost_weight: float
+    model: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What stands behind one decision.
+
+    Attributes
+    ----------
+    decision : Decision
+    clusters : list of (int, float)
+        The clusters that the prompt belongs to and how much each counts, the heaviest first.
+    alternatives : list of Alternative
+        The other LLMs that may answer, best first.
+    excluded : list of Exclusion
+        Those that may not, with the reasons.
+    margin : float or None
+        By how much the runner-up's predicted loss + cost weight x cost is higher; None where there
+        is none.
+    flip_up, flip_down : Flip or None
+        Where the choice changes as the cost weight rises, or falls; None where it never does.
+    flip_price : float or None
+        The cost of the chosen LLM above which the runner-up is chosen; None at cost weight 0, or
+        where there is no runner-up.
+    """
+
+    decision: Decision
+    clusters: list[tuple[int, float]]
+    alternatives: list[Alternative]
+    excluded: list[Exclusion]
+    margin: float | None
+    flip_up: Flip | None
+    flip_down: Flip | None
+    flip_price: float | None
+
+    def __str__(self) -> str:
+        """Return the explanation in a few lines."""
+        chosen = self.decision
+        lines = [
+            f"{chosen.model}: predicted loss {chosen.predicted_loss:.4f}, cost {chosen.cost:g}, "
+            f"at cost weight {chosen.cost_weight:g}",
+            "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
+        ]
+        lines += [
+            f"  then {other.model}: predicted loss {other.predicted_loss:.4f}, cost "
+            f"{other.cost:g}, behind by {other.objective - self._objective:.4g}"
+            for other in self.alternatives[:3]
+        ]
+        for flip, side in ((self.flip_up, "above"), (self.flip_down, "below")):
+            if flip is not None:
+                lines.append(f"{side} cost weight {flip.cost_weight:g}: {flip.model}")
+        if self.flip_price is not None:
+            lines.append(f"above a cost of {self.flip_price:g}: {self.alternatives[0].model}")
+        lines += [f"excluded {e.model}: {'; '.join(e.reasons)}" for e in self.excluded[:10]]
+        if len(self.excluded) > 10:
+            lines.append(f"and {len(self.excluded) - 10} more excluded")
+        return "\n".join(lines)
+
+    @property
+    def _objective(self) -> float:
+        chosen = self.decision
+        return chosen.predicted_loss + chosen.cost_weight * chosen.cost
+
+
+def explain(
+    snapshot: Snapshot,
+    text: str | None,
+    cost_weight: float,
+    *,
+    embeddings: ArrayLike | None,
+    constraints: Constraints | None,
+    tokens: int | None,
+) -> Explanation:
+    """Explain one decision over a snapshot; see `Router.explain`."""
+
+    def choose(weight: float) -> Decision:
+        return snapshot.route(
+            text, weight, embeddings=embeddings, constraints=constraints, tokens=tokens
+        )
+
+    decision = choose(cost_weight)
+    one = None if embeddings is None else np.atleast_2d(embeddings)
+    phi = snapshot.phi(None if text is None else [text], embeddings=one)[0]
+    order = np.argsort(-phi, kind="stable")
+    others = decision.alternatives
+    own = decision.predicted_loss + cost_weight * decision.cost
+    runner_up = others[0] if others else None
+    price = None
+    if runner_up is not None and cost_weight > 0:
+        price = (runner_up.objective - decision.predicted_loss) / cost_weight
+    return Explanation(
+        decision=decision,
+        clusters=[(int(k), float(phi[k])) for k in order if phi[k] > 0],
+        alternatives=others,
+        excluded=decision.excluded,
+        margin=None if runner_up is None else runner_up.objective - own,
+        flip_up=_flip(decision, others, choose, upwards=True),
+        flip_down=_flip(decision, others, choose, upwards=False),
+        flip_price=price,
+    )
+
+
+def _flip(
+    decision: Decision,
+    others: list[Alternative],
+    choose: Callable[[float], Decision],
+    *,
+    upwards: bool,
+) -> Flip | None:
+    """Find where the choice changes, first by the lines' crossings, then to the last bit."""
+    weight, chosen = decision.cost_weight, decision.index
+    rivals = [o for o in others if (o.cost < decision.cost if upwards else o.cost > decision.cost)]
+    if not rivals or (not upwards and weight == 0):
+        return None
+    crossings = [
+        (o.predicted_loss - decision.predicted_loss) / (decision.cost - o.cost) for o in rivals
+    ]
+    if upwards:
+        beyond = 2 * max(min(crossings), weight, 1e-300)
+        while choose(beyond).index == chosen:
+            if not np.isfinite(2 * beyond):
+                return None
+            beyond *= 2
+    else:
+        beyond = 0.0
+        if choose(beyond).index == chosen:
+            return None
+    # The winner changes once on the way: halve the floats between the two, which are ordered as
+    # their bits are.
+    inside, outside = _bits(weight), _bits(beyond)
+    while abs(outside - inside) > 1:
+        middle = (inside + outside) // 2
+        if choose(_float(middle)).index == chosen:
+            inside = middle
+        else:
+            outside = middle
+    flipped = _float(outside)
+    return Flip(flipped, choose(flipped).model)
+
+
+def _bits(value: float) -> int:
+    return int(np.float64(value).view(np.int64))
+
+
+def _float(bits: int) -> float:
+    return float(np.int64(bits).view(np.float64))

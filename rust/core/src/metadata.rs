@@ -1,0 +1,177 @@
+//! What is known of a model beside its cost and its profile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::mask::Mask;
+
+/// What is known of a model; nothing need be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metadata {
+    /// Free strings, such as `region:eu`, `licence:apache-2.0`, `modality:image` or `tools`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// Tokens of prompt and answer together that the model takes at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u64>,
+    /// Typical time to answer, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<f64>,
+    /// Price of a million tokens of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_price: Option<f64>,
+    /// Price of a million tokens of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_price: Option<f64>,
+}
+
+impl Metadata {
+    /// Fails on an empty tag, or on a number that is not finite or below 0.
+    pub fn check(&self) -> Result<()> {
+        if self.tags.contains("") {
+            return Err(Error::invalid("tags", "an empty tag", "non-empty strings"));
+        }
+        let numbers = [
+            ("latency", self.latency),
+            ("input_price", self.input_price),
+            ("output_price", self.output_price),
+        ];
+        for (argument, number) in numbers {
+            if let Some(number) = number.filter(|n| !(n.is_finite() && *n >= 0.0)) {
+                let expected = "a finite number, 0 or more, or None";
+                return Err(Error::invalid(argument, number.to_string(), expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Metadata of every model of a pool, and which models have each tag.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    models: Vec<Arc<Metadata>>,
+    tagged: BTreeMap<Arc<str>, Mask>,
+}
+
+impl Directory {
+    /// Metadata of every model, in index order.
+    pub fn models(&self) -> &[Arc<Metadata>] {
+        &self.models
+    }
+
+    /// Every tag that a model has, with the models that have it.
+    pub fn tags(&self) -> impl Iterator<Item = (&str, &Mask)> {
+        self.tagged.iter().map(|(tag, mask)| (&**tag, mask))
+    }
+
+    /// Appends a model.
+    pub fn push(&mut self, metadata: Arc<Metadata>) {
+        self.tagged.values_mut().for_each(|mask| mask.push(false));
+        self.models.push(metadata);
+        self.tag(self.models.len() - 1);
+    }
+
+    /// Takes a model out; later ones move down.
+    pub fn remove(&mut self, model: usize) {
+        self.models.remove(model);
+        self.tagged.values_mut().for_each(|mask| mask.remove(model));
+        self.tagged.retain(|_, mask| mask.count() > 0);
+    }
+
+    /// Replaces what is known of a model.
+    pub fn set(&mut self, model: usize, metadata: Arc<Metadata>) {
+        self.tagged
+            .values_mut()
+            .for_each(|mask| mask.set(model, false));
+        self.models[model] = metadata;
+        self.tag(model);
+        self.tagged.retain(|_, mask| mask.count() > 0);
+    }
+
+    fn tag(&mut self, model: usize) {
+        for tag in &self.models[model].tags {
+            if let Some(mask) = self.tagged.get_mut(tag.as_str()) {
+                mask.set(model, true);
+            } else {
+                let mask = Mask::of(self.models.len(), |m| m == model);
+                self.tagged.insert(tag.as_str().into(), mask);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tagged(tags: &[&str]) -> Arc<Metadata> {
+        let tags = tags.iter().map(ToString::to_string).collect();
+        Arc::new(Metadata {
+            tags,
+            ..Metadata::default()
+        })
+    }
+
+    fn members(directory: &Directory, tag: &str) -> Vec<usize> {
+        let mask = directory.tagged.get(tag).cloned().unwrap_or_default();
+        (0..mask.len()).filter(|&m| mask.contains(m)).collect()
+    }
+
+    #[test]
+    fn tags_follow_the_models() {
+        let mut directory = Directory::default();
+        for tags in [&["eu", "tools"][..], &[], &["eu"], &["us"]] {
+            directory.push(tagged(tags));
+        }
+        assert_eq!(members(&directory, "eu"), [0, 2]);
+        directory.remove(1);
+        assert_eq!(members(&directory, "eu"), [0, 1]);
+        assert_eq!(members(&directory, "us"), [2]);
+        directory.set(2, tagged(&["eu"]));
+        assert_eq!(members(&directory, "eu"), [0, 1, 2]);
+        assert_eq!(
+            directory.tags().map(|(tag, _)| tag).collect::<Vec<_>>(),
+            ["eu", "tools"]
+        );
+    }
+
+    #[test]
+    fn numbers_that_mean_nothing_are_refused() {
+        for (field, metadata) in [
+            (
+                "latency",
+                Metadata {
+                    latency: Some(-1.0),
+                    ..Metadata::default()
+                },
+            ),
+            (
+                "input_price",
+                Metadata {
+                    input_price: Some(f64::NAN),
+                    ..Metadata::default()
+                },
+            ),
+            (
+                "output_price",
+                Metadata {
+                    output_price: Some(f64::INFINITY),
+                    ..Metadata::default()
+                },
+            ),
+            (
+                "tags",
+                Metadata {
+                    tags: [String::new()].into(),
+                    ..Metadata::default()
+                },
+            ),
+        ] {
+            assert!(metadata.check().unwrap_err().to_string().starts_with(field));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+"""Files under attack: killed while they are written, damaged, forged."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import uniroute_fast as uf
+from uniroute_fast import errors
+
+DIM, CLUSTERS, MODELS = 3, 4, 6
+
+
+def small(seed: int = 0) -> uf.Router:
+    rng = np.random.default_rng(seed)
+    router = uf.Router(None, [("nearest", rng.normal(size=(CLUSTERS, DIM)).astype(np.float32))])
+    names = [f"m{i}" for i in range(MODELS)]
+    router.insert(names, rng.random(MODELS), rng.random((CLUSTERS, MODELS), dtype=np.float32))
+    router.set_metadata("m1", tags=["tools"], context_length=4096)
+    router.disable_model("m2")
+    return router
+
+
+def saved(path: Path, router: uf.Router) -> bytes:
+    router.save(path)
+    return path.read_bytes()
+
+
+def decisions(router: uf.Router) -> tuple[list[int], list[float]]:
+    x = np.random.default_rng(9).normal(size=(20, DIM)).astype(np.float32)
+    routed = router.route_batch(embeddings=x, cost_weight=0.3)
+    return routed.index.tolist(), routed.predicted_loss.tolist()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_process_killed_while_saving_leaves_the_old_file_or_the_new_one_whole(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pool.uniroute"
+    script = f"""
+import sys
+import numpy as np
+import uniroute_fast as uf
+rng = np.random.default_rng(0)
+router = uf.Router(None, [("nearest", rng.normal(size=(64, 8)).astype(np.float32))])
+router.insert([f"m{{i}}" for i in range(4000)], rng.random(4000), rng.random((64, 4000)))
+print("ready", flush=True)
+n = 0
+while True:
+    router.set_cost("m0", float(n))
+    router.save({str(path)!r})
+    n += 1
+"""
+    rng = np.random.default_rng(1)
+    latest = -1.0
+    killed = 0
+    for _ in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # Anywhere in a cycle of saving, which takes some milliseconds.
+        time.sleep(float(rng.random()) * 0.15)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        killed += child.returncode == -signal.SIGKILL
+        router = uf.Router.load(path)
+        assert len(router.models) == 4000
+        assert router.costs[0] == int(router.costs[0])
+        latest = max(latest, router.costs[0])
+        left_over = [p for p in tmp_path.iterdir() if p != path]
+        for p in left_over:
+            p.unlink()
+    assert killed == 12
+    assert latest > 0
+
+
+def forged(file: bytes, change: object) -> bytes:
+    """Return a file with a changed header, its checksum left as it was."""
+    length = struct.unpack("<Q", file[:8])[0]
+    header = json.loads(file[8 : 8 + length])
+    change(header)  # type: ignore[operator]
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded + file[8 + length :]
+
+
+def test_damaged_files_are_refused_or_route_the_same(tmp_path: Path) -> None:
+    router = small()
+    whole = saved(tmp_path / "pool.uniroute", router)
+    expected = decisions(router)
+    rng = np.random.default_rng(2)
+    refused = 0
+    rounds = int(os.environ.get("UNIROUTE_FUZZ", "3000"))
+    for _ in range(rounds):
+        file = bytearray(whole)
+        kind = rng.integers(5)
+        if kind == 0:
+            for _ in range(rng.integers(1, 9)):
+                file[rng.integers(len(file))] = rng.integers(256)
+        elif kind == 1:
+            del file[rng.integers(len(file)) :]
+        elif kind == 2:
+            at = rng.integers(len(file))
+            file[at:at] = rng.bytes(rng.integers(1, 40))
+        elif kind == 3:
+            start, end = sorted(rng.integers(len(file), size=2))
+            del file[start:end]
+        else:
+            a, b, n = *rng.integers(len(file), size=2), rng.integers(1, 64)
+            file[a : a + n] = file[b : b + n]
+        try:
+            loaded = uf._native.Loaded.from_bytes(bytes(file))
+        except errors.ArtifactError:
+            refused += 1
+            continue
+        assert decisions(uf.Router(None, loaded)) == expected
+    assert refused > 0.9 * rounds
+
+
+def test_headers_that_lie_are_refused(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "pool.uniroute", small())
+
+    def set_offsets(header: dict) -> None:
+        header["profiles"]["data_offsets"] = [0, 2**62]
+
+    def set_shape(header: dict) -> None:
+        header["profiles"]["shape"] = [2**40, 2**40]
+
+    def set_format(header: dict) -> None:
+        own = json.loads(header["__metadata__"]["uniroute"])
+        own["format"] = 99
+        header["__metadata__"]["uniroute"] = json.dumps(own)
+
+    def drop_tensor(header: dict) -> None:
+        header.pop("costs")
+
+    def edit_manifest(header: dict) -> None:
+        own = json.loads(header["__metadata__"]["uniroute"])
+        own["manifest"]["disabled"] = []
+        header["__metadata__"]["uniroute"] = json.dumps(own)
+
+    for change in (set_offsets, set_shape, set_format, drop_tensor, edit_manifest):
+        with pytest.raises(errors.ArtifactError, match="artifact"):
+            uf._native.Loaded.from_bytes(forged(whole, change))
+    for length in (0, 2**63, 2**64 - 1, len(whole)):
+        with pytest.raises(errors.ArtifactError):
+            uf._native.Loaded.from_bytes(struct.pack("<Q", length) + whole[8:])
+
+
+def test_the_bytes_depend_on_content_alone(tmp_path: Path) -> None:
+    one, two = saved(tmp_path / "one", small()), saved(tmp_path / "two", small())
+    assert one == two
+    again = uf.Router.load(tmp_path / "one")
+    assert saved(tmp_path / "three", again) == one
+    assert saved(tmp_path / "four", small(seed=5)) != one
+
+
+def test_a_saved_file_may_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> None:
+    if os.name != "posix":
+        pytest.skip("this system has no umask")
+    path = tmp_path / "pool.uniroute"
+    before = os.umask(0o027)
+    try:
+        small().save(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640

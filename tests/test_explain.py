@@ -1,0 +1,85 @@
+"""Explanations: every number in them is checked by routing again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import uniroute_fast as uf
+
+DIM = 3
+
+
+def build(seed: int, models: int, *, soft: bool, ties: bool) -> tuple[uf.Router, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(4, DIM)).astype(np.float32)
+    head = ("softmax", weights, np.zeros(4), 0.0) if soft else ("nearest", weights)
+    router = uf.Router(None, [head])
+    losses = rng.integers(0, 5, (4, models)) / 4 if ties else rng.random((4, models))
+    costs = rng.integers(0, 4, models) / 2 if ties else rng.lognormal(size=models)
+    router.insert([f"m{i}" for i in range(models)], costs, losses)
+    return router, rng.normal(size=DIM).astype(np.float32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    models=st.integers(1, 10),
+    soft=st.booleans(),
+    ties=st.booleans(),
+    weight=st.sampled_from([0.0, 0.01, 0.3, 2.0]),
+    denied=st.lists(st.sampled_from([f"m{i}" for i in range(1, 10)]), max_size=4),
+)
+def test_flips_are_where_routing_flips(
+    seed: int, models: int, soft: bool, ties: bool, weight: float, denied: list[str]
+) -> None:
+    router, x = build(seed, models, soft=soft, ties=ties)
+    constraints = uf.Constraints(deny=denied)
+    told = router.explain(embeddings=x, cost_weight=weight, constraints=constraints)
+
+    def model(at: float) -> str:
+        return router.route(embeddings=x, cost_weight=at, constraints=constraints).model
+
+    chosen = told.decision.model
+    assert chosen == model(weight)
+    for flip, towards in ((told.flip_up, 0.0), (told.flip_down, np.inf)):
+        if flip is not None:
+            assert model(flip.cost_weight) == flip.model != chosen
+            assert model(float(np.nextafter(flip.cost_weight, towards))) == chosen
+    if told.flip_up is None:
+        assert model(1e12) == chosen
+    if told.flip_down is None:
+        assert model(0.0) == chosen
+    assert sorted([chosen, *(a.model for a in told.alternatives), *(e.model for e in told.excluded)]
+                  ) == sorted(router.models)  # fmt: skip
+    if told.margin is not None:
+        assert told.margin >= 0
+    if told.flip_price is not None:
+        assert told.flip_price >= told.decision.cost * (1 - 1e-9) - 1e-12
+        for price, expected in ((0.999, chosen), (1.001, told.alternatives[0].model)):
+            if told.margin is not None and told.margin > 1e-6 and told.flip_price > 1e-6:
+                other = uf.Router(None, router.heads())
+                costs = router.costs
+                costs[told.decision.index] = told.flip_price * price
+                other.insert(router.models, costs, router.profiles)
+                again = other.route(embeddings=x, cost_weight=weight, constraints=constraints)
+                assert again.model == expected
+    assert sum(w for _, w in told.clusters) == pytest.approx(1)
+    assert chosen in str(told)
+
+
+def test_it_reads_well_for_a_text() -> None:
+    texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+    router = uf.Router.fit(texts, n_clusters=2)
+    router.add_model("small", cost=1.0, texts=texts, losses=np.full(40, 0.5))
+    router.add_model("large", cost=9.0, texts=texts, losses=np.full(40, 0.1))
+    router.add_model("other", cost=2.0, texts=texts, losses=np.full(40, 0.6))
+    router.disable_model("other")
+    lines = str(router.explain("5 * 3", 0.01)).splitlines()
+    assert lines[0].startswith("large: predicted loss 0.1")
+    assert lines[2].startswith("  then small")
+    assert "above cost weight 0.05: small" in lines
+    assert "above a cost of 41: small" in lines
+    assert lines[-1] == "excluded other: disabled"
