@@ -272,8 +272,8 @@ class BudgetPacer:
 
 
 _STATE = (
-    "budget", "first", "requests", "seconds", "reserve", "gain", "log_price", "spent", "count", "started",
-    "latest", "interval",
+    "budget", "first", "requests", "seconds", "reserve", "gain",
+    "log_price", "spent", "count", "started", "latest", "interval",
 )  # fmt: skip
 
 
