@@ -380,3 +380,25 @@ def test_keys_tell_prompts_apart_and_know_them_again():
     keys = prompt_keys([b"one", b"two", b"one", b""])
     assert keys[0] == keys[2]
     assert len(set(keys.tolist())) == 3
+
+
+# --- foreign prompts ---
+
+
+def test_foreign_prompts_fall_back_to_the_overall_mean():
+    x, losses, _, _ = clustered(n=600, n_models=24)
+    profiler = fit_profiler(x, losses[:, :16])
+    profiles = profiler.profile(profiler.observe(profiler.map.phi(x), losses[:, 16:]))
+    far = np.zeros((1, x.shape[1]), np.float32) - 5 * x.mean(axis=0)
+    foreign = np.abs(profiler.map.phi(far) @ profiles.psi - profiles.mean).max()
+    at_home = np.abs(profiler.map.phi(x) @ profiles.psi - profiles.mean).max()
+    assert foreign < 0.25 * at_home
+
+
+def test_background_takes_the_weight_of_prompts_far_from_all_centroids():
+    head = SoftmaxHead.around(np.eye(3, dtype=np.float32), 10.0).with_background(3.0)
+    phi = head.phi(np.array([[1, 0, 0], [-1, -1, -1]], np.float32))
+    assert phi[0].argmax() == 0
+    assert phi[1, 3] > 0.99
+    back = ClusterMap.from_parts(*ClusterMap([head]).to_parts()).heads[0]
+    assert back.background

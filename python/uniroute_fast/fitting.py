@@ -43,6 +43,10 @@ SOFT = (12, 24, 48)
 #: Sharpness of the soft heads, in units of one over the mean squared distance to a centroid.
 SHARPNESS = 8.0
 
+#: A prompt less close to the clusters than this share of the training prompts gives more than half
+#: of its weight to the background: its profile falls back to the overall mean.
+FOREIGN = 0.1
+
 #: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
 LLMS_A_FACTOR, MOST_FACTORS = 8, 4
 
@@ -143,10 +147,10 @@ def _fit_bayes(
     stage = np.flatnonzero(run[:, players].all(axis=1))
     if len(players) >= MIN_SEEN and len(stage) >= MIN_STAGE:
         stage_losses = losses[np.ix_(stage, players)]
-        spread, trust = _rehearse(phi[stage], sizes, stage_losses, costs[players], seed)
+        spread, trust = _rehearse(phi[stage], cluster_map.sizes, stage_losses, costs[players], seed)
     else:
         spread, trust = DEFAULT_SPREAD, DEFAULT_TRUST
-    priors, factors = _fit_priors(phi, sizes, losses)
+    priors, factors = _fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
         keys, factors = np.zeros(0, np.uint64), factors[:0]
     keys, first = np.unique(keys, return_index=True)
@@ -159,10 +163,13 @@ def _fit_priors(
 ) -> tuple[list[Prior], NDArray[np.float64]]:
     """Return a prior for each head, and the residual factors of the prompts, float64[N, R]."""
     rank = min(MOST_FACTORS, losses.shape[1] // LLMS_A_FACTOR)
-    heads = np.split(phi, np.cumsum(sizes)[:-1], axis=1)
+    # Without the last cluster of each head, its background.
+    heads = [head[:, :-1] for head in np.split(phi, np.cumsum(sizes)[:-1], axis=1)]
     factors = residual_factors(heads[len(heads) // 2], losses, rank)
-    evidence = [observe(np.hstack([head, factors]), losses) for head in heads]
-    return [fit_prior(e, size) for e, size in zip(evidence, sizes, strict=True)], factors
+    priors = [
+        fit_prior(observe(np.hstack([head, factors]), losses), head.shape[1]) for head in heads
+    ]
+    return priors, factors
 
 
 def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> SoftmaxHead:
@@ -170,7 +177,8 @@ def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> S
     centroids = kmeans(embeddings, n_clusters, seed)
     offsets = embeddings - centroids[assign(embeddings, centroids)]
     width = float(np.einsum("nd,nd->n", offsets, offsets).mean())
-    return SoftmaxHead.around(centroids, SHARPNESS / max(width, 1e-6))
+    head = SoftmaxHead.around(centroids, SHARPNESS / max(width, 1e-6))
+    return head.with_background(float(np.quantile(head.closeness(embeddings), FOREIGN)))
 
 
 def _soft_sizes(n_prompts: int) -> list[int]:
@@ -197,7 +205,7 @@ def _rehearse(
         for i, spread in enumerate(SPREADS):
             posteriors = head_posteriors(evidence, sizes, priors, spread)
             for j, trust in enumerate(TRUSTS):
-                psi = averaged(posteriors, evidence.mean, trust)
+                psi = averaged(posteriors, sizes, evidence.mean, trust)
                 curve = deferral_curve(phi[scene.routed] @ psi, quality, costs[scene.new])
                 areas[i, j] += area(curve, costs[scene.new])
     i, j = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
