@@ -6,6 +6,8 @@ The log's prompts are drawn, with repetition, from the data sets' (see ``UNIROUT
 number in front of each so that no two rows are alike. "Copy" reads and writes the same file with
 the same library and no routing: for Parquet `pyarrow.parquet`, batch by batch; for JSON lines
 `json.loads` and `json.dumps`, line by line. Each is a process of its own; they take turns.
+
+Before that it prints what each stage takes of the processor for a row, on one thread.
 """
 
 from __future__ import annotations
@@ -93,6 +95,41 @@ def make_pool(path: Path) -> None:
     router.save(path)
 
 
+def stages(pool: Path, log: Path) -> dict[str, float]:
+    """Return microseconds of processor time that each stage takes for a row, on one thread."""
+    import uniroute_fast as uf
+    from uniroute_fast.batch import BatchRouter
+    from uniroute_fast.batch.logs import find_log
+    from uniroute_fast.batch.readers import Position, open_log
+    from uniroute_fast.batch.writers import open_writer
+
+    uf.set_num_threads(1)
+    pa.set_cpu_count(1)
+    router = BatchRouter(pool, 0.001)
+    router.load()
+    [file] = find_log(str(log)).files
+    reader = open_log(file.fs, file.path, file.form, router)
+    schema = None if reader.schema is None else router.output_schema(reader.schema)
+    writer = open_writer("out", file.form, router.names, schema, "snappy", "text")
+    parts = reader.parts(Position())
+    taken = dict.fromkeys(("read", "parse", "route", "write"), 0.0)
+    rows = 0
+    for _ in range(4):
+        clock = [time.process_time()]
+        part, _ = next(parts)
+        clock.append(time.process_time())
+        prompts = part.prompts(router)
+        clock.append(time.process_time())
+        columns = router.decide(prompts)
+        clock.append(time.process_time())
+        writer.encode(part, columns)
+        clock.append(time.process_time())
+        for name, seconds in zip(taken, np.diff(clock), strict=True):
+            taken[name] += seconds
+        rows += len(columns[0])
+    return {name: seconds / rows * 1e6 for name, seconds in taken.items()}
+
+
 def measure(work: str, *argv: str) -> dict[str, float]:
     """Run a piece of work in a process of its own; return seconds and peak MB."""
     done = subprocess.run(
@@ -137,6 +174,9 @@ def main() -> None:
         make_pool(pool)
         mean = make_log(log, args.rows)
         print(f"{args.rows:,} rows, {mean:.0f} bytes a prompt, {log.stat().st_size / 1e6:.0f} MB")
+        cost = stages(pool, log)
+        shown = ", ".join(f"{name} {us:.2f}" for name, us in cost.items())
+        print(f"processor us a row: {shown}; all {sum(cost.values()):.2f}")
         print("run  copy s (cpu)       route s (cpu)      ratio   copy MB  route MB")
         for run in range(args.runs):
             copied = measure(args.format, str(log), str(out))

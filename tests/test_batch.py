@@ -39,8 +39,9 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut logs into many parts."""
+    monkeypatch.setattr(readers, "BLOCK_ROWS", 50)
     monkeypatch.setattr(readers, "PART_ROWS", 100)
-    monkeypatch.setattr(readers, "PART_BYTES", 2_000)
+    monkeypatch.setattr(readers, "PART_BYTES", 12_000)
 
 
 def log_table(rows: int = 1000) -> pa.Table:
@@ -308,6 +309,12 @@ def test_rows_of_csv_of_another_length_are_kept_and_say_so(pool, tmp_path):
     assert rows[3][:3] == ["3", "what is 4", "more"]
     assert b"caf\xe9" in out.read_bytes()
     assert rows[5][1] == "a\nb"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(pool, tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbftext,id\nadd 2 and 3,1\n")
+    route_log(pool, tmp_path / "log.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().startswith("text,id,model,")
 
 
 def test_a_prompt_of_ten_megabytes_is_routed(pool, tmp_path):
@@ -582,6 +589,31 @@ def test_a_log_damaged_midway_leaves_no_output(pool, tmp_path, capsys):
     assert not out.exists()
 
 
+FULL = """
+import resource, signal, sys
+from uniroute_fast.cli import main
+# What a full disk does to a write, without a disk to fill.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_fills_up_costs_no_finished_part(pool, tmp_path):
+    pytest.importorskip("resource", reason="limits on file sizes as POSIX has them")
+    log, out = tmp_path / "log.jsonl", tmp_path / "out.jsonl"
+    write(log_table(), log)
+    argv = ["route", pool, log, "--out", out]
+    done = subprocess.run([sys.executable, "-c", FULL, *argv], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    route_log(pool, log, tmp_path / "whole.jsonl")
+    route_log(pool, log, out)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 # --- resume ---
 
 
@@ -655,7 +687,7 @@ def test_leftovers_of_another_job_are_swept_away(pool, tmp_path):
     assert pq.read_metadata(out).num_rows == 900
 
 
-def interrupt(pool: Path, log: Path, out: Path, after: int) -> None:
+def interrupt(pool: Path, log: Path, out: Path, after: int, **options: str) -> None:
     """Run a job that dies after so many parts."""
     left = [None] * after
 
@@ -665,7 +697,27 @@ def interrupt(pool: Path, log: Path, out: Path, after: int) -> None:
             raise KilledError
 
     with pytest.raises(KilledError):
-        route_log(pool, log, out, progress=kill)
+        route_log(pool, log, out, progress=kill, **options)
+
+
+def test_long_texts_make_smaller_parts_wherever_reading_begins(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(readers, "PART_BYTES", 50_000)
+    rng = np.random.default_rng(5)
+    texts = [" ".join([DATA.texts[i]] * int(rng.integers(1, 60))) for i in range(400)]
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    for name, table in (("text", pa.table({"text": texts})), ("chat", pa.table({"chat": chats}))):
+        log, out = tmp_path / f"{name}.parquet", tmp_path / f"{name}.out.parquet"
+        write(table, log)
+        options = {"messages_column": "chat"} if name == "chat" else {}
+        route_log(pool, log, out, **options)
+        sizes = [pq.ParquetFile(out).metadata.row_group(i).num_rows for i in range(3)]
+        assert all(size % 10 == 0 and size < 100 for size in sizes)
+        whole = out.read_bytes()
+        out.unlink()
+        interrupt(pool, log, out, after=3, **options)
+        assert route_log(pool, log, out, **options).resumed_rows > 0
+        assert out.read_bytes() == whole
 
 
 @pytest.mark.usefixtures("small_parts")

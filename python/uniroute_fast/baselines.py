@@ -7,21 +7,33 @@ not that of a cost weight.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniroute_fast.cluster_map import NearestHead, assign, kmeans
 from uniroute_fast.deferral import BlindPlan
+from uniroute_fast.errors import MissingExtraError
 from uniroute_fast.evidence import observe
 from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.learned_map import learn_map
 from uniroute_fast.profiling import hierarchical, shrunk_means
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from uniroute_fast.evaluate.trial import Trial
     from uniroute_fast.profiling import Profiler
+
+
+#: What matrix factorisation chooses from.
+RANKS, PENALTIES = (1, 2, 4, 8, 16), (1.0, 3.0, 10.0, 30.0, 100.0)
+
+#: Weight decay of the multilayer perceptron.
+MLP_PENALTY = 1.0
 
 
 def best_single(trial: Trial) -> BlindPlan:
@@ -51,13 +63,7 @@ def zero_router(trial: Trial) -> NDArray[np.float64]:
 
 def knn(trial: Trial, k: int = 30) -> NDArray[np.float64]:
     """Predict the mean loss over the ``k`` nearest validation prompts (eq. 4 of the paper)."""
-    k = min(k, len(trial.validation))
-    half = np.einsum("nd,nd->n", trial.validation, trial.validation) / 2
-    closeness = trial.test @ trial.validation.T - half
-    nearest = np.argpartition(-closeness, k - 1, axis=1)[:, :k]
-    weights = np.zeros((len(trial.test), len(trial.validation)))
-    np.put_along_axis(weights, nearest, 1 / k, axis=1)
-    return weights @ trial.losses
+    return _nearest_weights(trial.test, trial.validation, k) @ trial.losses
 
 
 def kmeans_paper(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
@@ -68,6 +74,42 @@ def kmeans_paper(trial: Trial, n_clusters: int | None = None) -> NDArray[np.floa
     head = NearestHead(_centroids(trial, n_clusters or clusters_for(len(trial.validation))))
     evidence = observe(head.phi(trial.validation), trial.losses, gram=False)
     return shrunk_means(evidence)[assign(trial.test, head.centroids)]
+
+
+def top3_clusters(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
+    """Average the plain means of the three nearest clusters."""
+    centroids = _centroids(trial, n_clusters or clusters_for(len(trial.validation)))
+    evidence = observe(NearestHead(centroids).phi(trial.validation), trial.losses, gram=False)
+    return _nearest_weights(trial.test, centroids, 3) @ shrunk_means(evidence)
+
+
+def learned_map(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
+    """UniRoute (LearnedMap): the paper's cluster means, under a map learned from seen LLMs."""
+    count = min(n_clusters or clusters_for(len(trial.validation)), len(trial.train))
+    head = learn_map(trial.train, trial.seen_train, count, trial.seed)
+    hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
+    return head.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
+
+
+def retrained_mlp(trial: Trial) -> NDArray[np.float64]:
+    """Fit a multilayer perceptron to the validation labels of the unseen LLMs."""
+    return _mlp(trial.validation, trial.losses, trial.test, trial.seed)
+
+
+def retrained_mf(trial: Trial) -> NDArray[np.float64]:
+    """Fit a low-rank linear model to the validation labels of the unseen LLMs."""
+    return _matrix_factorisation(trial.validation, trial.losses, trial.test, trial.seed)
+
+
+def clairvoyant_mlp(trial: Trial) -> NDArray[np.float64]:
+    """Fit a multilayer perceptron to all LLMs' labels on training and validation prompts."""
+    return _mlp(*_all_labels(trial), trial.test, trial.seed)[:, -trial.losses.shape[1] :]
+
+
+def clairvoyant_mf(trial: Trial) -> NDArray[np.float64]:
+    """Fit a low-rank linear model to all LLMs' labels on training and validation prompts."""
+    predicted = _matrix_factorisation(*_all_labels(trial), trial.test, trial.seed)
+    return predicted[:, -trial.losses.shape[1] :]
 
 
 def hierarchical_shrinkage(
@@ -110,6 +152,89 @@ def oracle(trial: Trial) -> NDArray[np.float64]:
     """Know the losses of every test prompt: nothing routes better."""
     assert trial.test_losses is not None
     return trial.test_losses
+
+
+def _nearest_weights(
+    x: NDArray[np.float32], points: NDArray[np.float32], k: int
+) -> NDArray[np.float64]:
+    """Return weights of 1/k on the k nearest points of each row, float64[N, P]."""
+    k = min(k, len(points))
+    closeness = x @ points.T - np.einsum("pd,pd->p", points, points) / 2
+    nearest = np.argpartition(-closeness, k - 1, axis=1)[:, :k]
+    weights = np.zeros(closeness.shape)
+    np.put_along_axis(weights, nearest, 1 / k, axis=1)
+    return weights
+
+
+def _all_labels(trial: Trial) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return training and validation prompts with the losses of seen, then unseen LLMs."""
+    assert trial.train_losses is not None
+    return np.vstack([trial.train, trial.validation]), np.vstack(
+        [
+            np.hstack([trial.seen_train, trial.train_losses]),
+            np.hstack([trial.seen_validation, trial.losses]),
+        ]
+    )
+
+
+def _mlp(
+    x: NDArray[np.float32], losses: NDArray[np.float64], test: NDArray[np.float32], seed: int
+) -> NDArray[np.float64]:
+    """Two hidden layers of 100, Adam 1e-3, batches of 64, the best of up to 10 epochs."""
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPRegressor
+    except ImportError as error:
+        raise _missing_sklearn() from error
+    network = MLPRegressor(
+        hidden_layer_sizes=(100, 100),
+        batch_size=min(64, len(x) * 8 // 10),
+        alpha=MLP_PENALTY,
+        max_iter=10,
+        early_stopping=True,
+        n_iter_no_change=10,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        # Ten epochs are the setting, not a failure.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit(x, losses)
+    return np.asarray(network.predict(test), dtype=np.float64)
+
+
+def _matrix_factorisation(
+    x: NDArray[np.float32], losses: NDArray[np.float64], test: NDArray[np.float32], seed: int
+) -> NDArray[np.float64]:
+    """Losses as x' A B + b, of the rank and ridge penalty that predict held-out prompts best."""
+    held = np.random.default_rng(seed).permutation(len(x)) < 0.2 * len(x)
+    errors = {}
+    for penalty in PENALTIES:
+        predictions = _low_rank(x[~held], losses[~held], x[held], penalty, RANKS)
+        for rank, predicted in zip(RANKS, predictions, strict=True):
+            errors[penalty, rank] = np.square(predicted - losses[held]).sum()
+    penalty, rank = min(errors, key=errors.__getitem__)
+    return _low_rank(x, losses, test, penalty, (rank,))[0]
+
+
+def _low_rank(
+    x: NDArray[np.float32],
+    losses: NDArray[np.float64],
+    test: NDArray[np.float32],
+    penalty: float,
+    ranks: Sequence[int],
+) -> list[NDArray[np.float64]]:
+    """Reduced-rank ridge regression: the ridge fit, projected on its main components over LLMs."""
+    centre, mean = x.mean(axis=0), losses.mean(axis=0)
+    z = (x - centre).astype(np.float64)
+    gram = z.T @ z + penalty * np.eye(x.shape[1])
+    coefficients = np.linalg.solve(gram, z.T @ (losses - mean))
+    _, _, components = np.linalg.svd(np.linalg.cholesky(gram).T @ coefficients, False)
+    fit = (test - centre) @ coefficients
+    return [mean + fit @ components[:rank].T @ components[:rank] for rank in ranks]
+
+
+def _missing_sklearn() -> MissingExtraError:
+    return MissingExtraError("this method needs scikit-learn: pip install 'uniroute_fast[fit]'")
 
 
 def _centroids(trial: Trial, n_clusters: int) -> NDArray[np.float32]:

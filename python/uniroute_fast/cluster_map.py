@@ -58,10 +58,14 @@ class SoftmaxHead:
     ----------
     weights : float32[K, D]
     bias : float32[K]
+    background : bool
+        The last cluster has the same score for every prompt. It takes the weight of prompts far
+        from all others, and an LLM's profile there is its overall mean.
     """
 
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
+    background: bool = False
 
     @classmethod
     def around(cls, centroids: NDArray[np.float32], sharpness: float) -> SoftmaxHead:
@@ -75,10 +79,25 @@ class SoftmaxHead:
             np.asarray(-sharpness * half, dtype=np.float32),
         )
 
+    def with_background(self, score: float) -> SoftmaxHead:
+        """Return the head with a background cluster of that score."""
+        row = np.zeros((1, self.weights.shape[1]), dtype=np.float32)
+        return SoftmaxHead(
+            np.vstack([self.weights, row]),
+            np.append(self.bias, np.float32(score)),
+            background=True,
+        )
+
     @property
     def n_clusters(self) -> int:
         """K."""
         return len(self.weights)
+
+    def closeness(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return log sum exp of the scores, float32[N]: how close prompts are to the clusters."""
+        scores = embeddings @ self.weights.T + self.bias
+        top = scores.max(axis=1)
+        return np.asarray(top + np.log(np.exp(scores - top[:, None]).sum(axis=1)))
 
     def phi(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the weights, float32[N, K]."""
@@ -166,7 +185,7 @@ class ClusterMap:
                 kinds.append("nearest")
                 arrays[f"head{i}.centroids"] = head.centroids
             else:
-                kinds.append("softmax")
+                kinds.append("softmax+background" if head.background else "softmax")
                 arrays[f"head{i}.weights"] = head.weights
                 arrays[f"head{i}.bias"] = head.bias
         return arrays, {"heads": kinds}
@@ -185,8 +204,9 @@ class ClusterMap:
             for i, kind in enumerate(meta["heads"]):
                 if kind == "nearest":
                     heads.append(NearestHead(arrays[f"head{i}.centroids"]))
-                elif kind == "softmax":
-                    heads.append(SoftmaxHead(arrays[f"head{i}.weights"], arrays[f"head{i}.bias"]))
+                elif kind in ("softmax", "softmax+background"):
+                    weights, bias = arrays[f"head{i}.weights"], arrays[f"head{i}.bias"]
+                    heads.append(SoftmaxHead(weights, bias, kind == "softmax+background"))
                 else:
                     raise ArtifactError(f"cluster map: head {i} is of unknown kind {kind!r}")
         except KeyError as error:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from uniroute_fast.cluster_map import Parts
 
+#: Settings of a `BayesProfiler`, as they are saved.
+SETTINGS = ("spread", "trust", "inflation")
+
 #: Strengths of shrinkage that cross-validation chooses from, in outcomes.
 STRENGTHS = (6.0, 12.0, 24.0, 48.0, 96.0, 1e9)
 
@@ -119,6 +122,8 @@ class BayesProfiler:
     trust : float
         How far predicted losses depart from the LLM's overall mean, 0 to 1: 1 takes the posterior
         mean as it is. A little less guards against a prior that does not fit.
+    inflation : float
+        Factor on standard errors: see `uniroute_fast.calibration`.
     """
 
     map: ClusterMap
@@ -126,6 +131,7 @@ class BayesProfiler:
     known: KnownPrompts
     spread: float = 1.0
     trust: float = 1.0
+    inflation: float = 1.0
 
     def observe(
         self,
@@ -140,9 +146,14 @@ class BayesProfiler:
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs. O(H (P K³ + K² M)) for H heads, P patterns."""
         posteriors = head_posteriors(evidence, self.map.sizes, self.priors, self.spread)
-        errors = np.vstack([found.standard_error for found in posteriors])
-        psi = averaged(posteriors, evidence.mean, self.trust)
-        return Profiles(psi, errors.astype(np.float32), evidence.mean)
+        mean = evidence.mean
+        level_error = posteriors[0].scale / np.sqrt(evidence.count)
+        errors = []
+        for found, size in zip(posteriors, self.map.sizes, strict=True):
+            background = np.tile(level_error, (size - len(found.mean), 1))
+            errors.append(np.vstack([self.inflation * found.standard_error, background]))
+        psi = averaged(posteriors, self.map.sizes, mean, self.trust)
+        return Profiles(psi, np.vstack(errors).astype(np.float32), mean)
 
     def to_parts(self) -> Parts:
         """Return what `profiler_from_parts` restores the profiler from."""
@@ -159,6 +170,7 @@ class BayesProfiler:
             "noise": [prior.noise for prior in self.priors],
             "spread": self.spread,
             "trust": self.trust,
+            "inflation": self.inflation,
         }
         return arrays, meta
 
@@ -225,14 +237,19 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
         if meta["profiler"] == "means":
             return MeansProfiler(cluster_map, arrays["parents"].astype(np.intp))
         if meta["profiler"] == "bayes":
-            heads = enumerate(zip(meta["noise"], cluster_map.sizes, strict=True))
+            heads = enumerate(zip(meta["noise"], cluster_map.heads, strict=True))
             priors = [
-                Prior(arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"], float(noise), size)
-                for i, (noise, size) in heads
+                Prior(
+                    arrays[f"prior{i}.mean"],
+                    arrays[f"prior{i}.covariance"],
+                    float(noise),
+                    head.n_clusters - getattr(head, "background", False),
+                )
+                for i, (noise, head) in heads
             ]
             known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
             return BayesProfiler(
-                cluster_map, priors, known, float(meta["spread"]), float(meta["trust"])
+                cluster_map, priors, known, *(float(meta[key]) for key in SETTINGS)
             )
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error
@@ -248,28 +265,38 @@ def prompt_keys(prompts: Iterable[bytes]) -> NDArray[np.uint64]:
 def head_posteriors(
     evidence: Evidence, sizes: Sequence[int], priors: Sequence[Prior], spread: float
 ) -> list[Posterior]:
-    """Return the posterior under each head, from evidence on [clusters of all heads, factors]."""
+    """Return the posterior under each head, from evidence on [clusters of all heads, factors].
+
+    A head's background cluster takes no part: what it predicts, the overall mean, is known.
+    """
     factors = np.arange(sum(sizes), len(evidence.phi))
     starts = np.cumsum([0, *sizes])
     return [
         posterior(
-            evidence.features(np.concatenate([np.arange(start, start + size), factors])),
+            evidence.features(np.concatenate([start + np.arange(prior.n_clusters), factors])),
             prior,
             spread,
         )
-        for start, size, prior in zip(starts, sizes, priors, strict=False)
+        for start, prior in zip(starts, priors, strict=False)
     ]
 
 
 def averaged(
-    posteriors: Sequence[Posterior], mean: NDArray[np.float64], trust: float
+    posteriors: Sequence[Posterior],
+    sizes: Sequence[int],
+    mean: NDArray[np.float64],
+    trust: float,
 ) -> NDArray[np.float32]:
     """Return profiles float32[K_total, M] whose product with phi averages the heads' predictions.
 
-    Predictions are drawn towards each LLM's overall mean as far as ``trust`` falls short of 1.
+    Predictions are drawn towards each LLM's overall mean as far as ``trust`` falls short of 1. A
+    head with one cluster more than its posterior has a background: the overall mean itself.
     """
-    drawn = [mean + trust * (found.mean - mean) for found in posteriors]
-    return np.asarray(np.vstack(drawn) / len(posteriors), dtype=np.float32)
+    rows = []
+    for found, size in zip(posteriors, sizes, strict=True):
+        rows.append(mean + trust * (found.mean - mean))
+        rows.append(np.tile(mean, (size - len(found.mean), 1)))
+    return np.asarray(np.vstack(rows) / len(posteriors), dtype=np.float32)
 
 
 def shrunk_means(evidence: Evidence, strength: float = 0.0) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ class Router(_native.Router):
     --------
     >>> import uniroute_fast as uf
     >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
-    >>> router = uf.Router.fit(texts, n_clusters=2)
+    >>> router = uf.Router.fit(texts, n_clusters=4)
     >>> good_at_sums = [[0.0], [0.0], [1.0], [1.0]] * 10
     >>> router.add_model("calculator", cost=1.0, texts=texts, losses=good_at_sums)
     >>> router.add_model("atlas", cost=1.0, texts=texts, losses=1 - np.array(good_at_sums))

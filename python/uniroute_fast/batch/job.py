@@ -20,7 +20,7 @@ from uniroute_fast.batch.journal import PartialFile
 from uniroute_fast.batch.logs import LogFile, find_log
 from uniroute_fast.batch.pipeline import ordered, scan
 from uniroute_fast.batch.progress import Callback, Meter
-from uniroute_fast.batch.readers import PART_BYTES, PART_ROWS, Reader, open_log
+from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reader, open_log
 from uniroute_fast.batch.staging import Staging, Target
 from uniroute_fast.batch.totals import Totals
 from uniroute_fast.batch.writers import Encoded, Writer, open_writer
@@ -132,7 +132,7 @@ def route_log(
     Rows that cannot be routed have nulls and a status: "null", "empty", "blank", "unknown",
     "invalid", "not text", "malformed". They never stop the job.
 
-    Memory is that of a few parts of at most 32,768 rows or 16 MB of lines. Finished parts lie in
+    Memory is that of a few parts of 32,768 rows or 16 MB of text. Finished parts lie in
     ``.NAME.partial`` beside `out`; the same call with the same pool and log goes on from the last
     one, and its output is the same, byte for byte.
     """
@@ -166,7 +166,7 @@ def route_log(
         "log": [file.identity() for file in source.files],
         "router": [text_column, messages_column, prefix],
         "weight": [cost_weight, budget],
-        "form": [log_format, out_format, compression, PART_ROWS, PART_BYTES],
+        "form": [log_format, out_format, compression, BLOCK_ROWS, PART_ROWS, PART_BYTES],
         "versions": _versions(),
     }
     threads = threads or _native.get_num_threads()

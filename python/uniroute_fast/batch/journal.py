@@ -79,18 +79,20 @@ class PartialFile:
     def append(self, encoded: Encoded, crc: int, position: Position, totals: Totals) -> None:
         """Append a part: first its bytes, then its line in the journal."""
         start, self.end = self.end, self.end + len(encoded.data)
-        self._bytes.write(encoded.data)
-        self._bytes.flush()
-        self.parts.append(Finished(start, self.end, crc, encoded.note, position, totals))
         values = [start, self.end, crc, encoded.note, position.rows, position.bytes]
-        self._lines.write(json.dumps([*values, totals.to_dict()]).encode() + b"\n")
-        self._lines.flush()
+        with self._refused():
+            self._bytes.write(encoded.data)
+            self._bytes.flush()
+            self._lines.write(json.dumps([*values, totals.to_dict()]).encode() + b"\n")
+            self._lines.flush()
+        self.parts.append(Finished(start, self.end, crc, encoded.note, position, totals))
 
     def finish(self, end: bytes) -> None:
         """Append what ends the file, make sure that all is on the disk, and give it its name."""
-        self._bytes.write(end)
-        self._bytes.flush()
-        os.fsync(self._bytes.fileno())
+        with self._refused():
+            self._bytes.write(end)
+            self._bytes.flush()
+            os.fsync(self._bytes.fileno())
         self.path.replace(self.whole)
 
     def close(self) -> None:
@@ -101,6 +103,15 @@ class PartialFile:
             # A disk that is full has said so already.
             with contextlib.suppress(OSError):
                 file.close()
+
+    @contextlib.contextmanager
+    def _refused(self) -> Iterator[None]:
+        """Say of a write that fails what it means."""
+        try:
+            yield
+        except OSError as error:
+            what = f"{error.strerror}; what is finished stays: the same call goes on from there"
+            raise OSError(error.errno, what, str(self.path)) from error
 
     def _intact(self, begin: bytes) -> Iterator[tuple[Finished, int]]:
         """Yield the finished parts whose bytes are there, and the lengths of their lines."""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from uniroute_fast.batch.prompter import Prompter
 
-#: Most rows of a part of a columnar file, and the bytes of lines that a part is cut after.
+#: A part of a columnar file is whole blocks of rows, cut after so many rows or bytes of text; that
+#: of a file of lines is cut after so many bytes.
+BLOCK_ROWS = 1 << 10
 PART_ROWS = 1 << 15
 PART_BYTES = 1 << 24
 
@@ -87,7 +89,7 @@ class _Parquet:
 
     def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
         groups, skip = self._from(start.rows)
-        batches = self.file.iter_batches(PART_ROWS, row_groups=groups, use_threads=False)
+        batches = self.file.iter_batches(BLOCK_ROWS, row_groups=groups, use_threads=False)
         return _table_parts(self.path, self.schema, batches, start.rows, skip)
 
     def _from(self, row: int) -> tuple[list[int], int]:
@@ -127,28 +129,48 @@ class _Arrow:
 def _table_parts(
     path: str, schema: Any, batches: Iterator[Any], row: int, skip: int
 ) -> Iterator[tuple[Part, Position]]:
-    """Cut batches, without the first ``skip`` rows, into parts of `PART_ROWS`."""
+    """Cut batches, without the first ``skip`` rows, into parts.
+
+    Where a part ends depends on its rows alone, not on how the file comes in batches.
+    """
     pa = pyarrow()
     waiting: list[Any] = []
-    count = 0
+    count = size = 0
     try:
         for batch in batches:
             dropped = min(skip, len(batch))
             skip -= dropped
             batch = batch.slice(dropped)
             while len(batch):
-                piece = batch.slice(0, PART_ROWS - count)
+                piece = batch.slice(0, BLOCK_ROWS - count % BLOCK_ROWS)
                 batch = batch.slice(len(piece))
                 waiting.append(piece)
                 count += len(piece)
-                if count == PART_ROWS:
+                size += sum(map(_text_bytes, piece.columns))
+                whole = count % BLOCK_ROWS == 0
+                if whole and (count >= PART_ROWS or size >= PART_BYTES):
                     row += count
                     yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row)
-                    waiting, count = [], 0
+                    waiting, count, size = [], 0, 0
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path}: cannot be read after row {row + count}: {error}") from error
     if count:
         yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row + count)
+
+
+def _text_bytes(column: Any) -> int:
+    """Return the bytes of all strings in a column, at any depth."""
+    pa = pyarrow()
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _text_bytes(column.flatten())
+    if pa.types.is_struct(kind):
+        return sum(map(_text_bytes, column.flatten()))
+    if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        return int(pc.sum(pc.binary_length(column)).as_py() or 0)
+    return 0
 
 
 class _Lines:
@@ -172,6 +194,7 @@ class _Lines:
                 self.header = next(csv.reader(_decoded(file, [])), None)
             if not self.header:
                 raise DatasetError(f"{path}: no header")
+            self.header[0] = self.header[0].removeprefix("\ufeff")
             names = self.header
         else:
             names = [self.text_column]

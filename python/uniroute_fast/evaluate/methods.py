@@ -45,9 +45,15 @@ METHODS = {
         Method("zero_router", baselines.zero_router),
         Method("knn", baselines.knn),
         Method("kmeans", baselines.kmeans_paper),
+        Method("top3_clusters", baselines.top3_clusters),
+        Method("learned_map", baselines.learned_map),
+        Method("retrained_mlp", baselines.retrained_mlp),
+        Method("retrained_mf", baselines.retrained_mf),
         Method("hierarchical", baselines.hierarchical_shrinkage),
         Method("uniroute_unseen", baselines.uniroute_unseen),
         Method("uniroute", baselines.uniroute),
+        Method("clairvoyant_mlp", baselines.clairvoyant_mlp, access="train"),
+        Method("clairvoyant_mf", baselines.clairvoyant_mf, access="train"),
         Method("oracle", baselines.oracle, access="test"),
     )
 }

@@ -1,0 +1,1 @@
+"""Routing inside the engines that people have; each module needs its engine installed."""
