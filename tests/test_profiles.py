@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uniroute_fast.bayes import COMMON_LEVEL, Prior, fit_prior, posterior
+from uniroute_fast.calibration import cluster_errors, coverage, inflation
 from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
 from uniroute_fast.evidence import Evidence, observe
@@ -13,6 +14,7 @@ from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.profiling import (
     BayesProfiler,
     MeansProfiler,
+    head_posteriors,
     hierarchical,
     left_out_error,
     profiler_from_parts,
@@ -402,3 +404,41 @@ def test_background_takes_the_weight_of_prompts_far_from_all_centroids():
     assert phi[1, 3] > 0.99
     back = ClusterMap.from_parts(*ClusterMap([head]).to_parts()).heads[0]
     assert back.background
+
+
+# --- calibration ---
+
+
+def test_inflation_makes_intervals_hold_nine_tenths_of_the_errors():
+    rng = np.random.default_rng(4)
+    variance, sampling = rng.uniform(0.5, 2, 20_000), rng.uniform(0.1, 0.5, 20_000)
+    squared = (rng.normal(size=20_000) * np.sqrt(4 * variance + sampling)) ** 2
+    errors = np.column_stack([squared, variance, sampling])
+    assert coverage(errors) < 0.75
+    factor = inflation(errors)
+    assert factor == pytest.approx(2.0, rel=0.05)
+    assert coverage(errors, factor) == pytest.approx(0.9, abs=0.005)
+    assert inflation(errors[:0]) == 1.0
+
+
+def test_cluster_errors_compare_by_cluster_and_llm():
+    _, losses, group, _ = clustered(n=400, n_models=5)
+    phi = np.hstack([one_hot(group, 6), np.zeros((400, 1), np.float32)])
+    evidence = observe(phi[:200, :6], losses[:200])
+    found = posterior(evidence, Prior(np.zeros(6), 0.3 * np.eye(6), 0.8, 6))
+    errors = cluster_errors([found], [7], phi[200:], losses[200:], evidence.mean)
+    big = np.flatnonzero(np.bincount(group[200:], minlength=6) >= 20)
+    assert len(errors) == 5 * len(big)
+    actual = losses[200:][group[200:] == big[0]].mean(axis=0)
+    np.testing.assert_allclose(errors[:5, 0], (found.mean[big[0]] - actual) ** 2)
+    np.testing.assert_allclose(errors[:5, 1], found.standard_error[big[0]] ** 2)
+
+
+def test_intervals_of_new_llms_hold_about_nine_tenths():
+    x, losses, _, _ = clustered(n=3000, n_models=60, seed=9)
+    profiler = fit_profiler(x[:2000], losses[:2000, :40])
+    phi, sizes = profiler.map.phi(x), profiler.map.sizes
+    evidence = profiler.observe(phi[:300], losses[:300, 40:])
+    posteriors = head_posteriors(evidence, sizes, profiler.priors, profiler.spread)
+    errors = cluster_errors(posteriors, sizes, phi[2000:], losses[2000:, 40:], evidence.mean)
+    assert 0.8 < coverage(errors, profiler.inflation) <= 1.0

@@ -188,7 +188,7 @@ def _mlp(
         raise _missing_sklearn() from error
     network = MLPRegressor(
         hidden_layer_sizes=(100, 100),
-        batch_size=min(64, len(x)),
+        batch_size=min(64, len(x) * 8 // 10),
         alpha=MLP_PENALTY,
         max_iter=10,
         early_stopping=True,

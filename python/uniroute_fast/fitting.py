@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast.bayes import Prior, fit_prior, residual_factors
+from uniroute_fast.calibration import cluster_errors, inflation
 from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
 from uniroute_fast.deferral import area, checked_costs, deferral_curve
 from uniroute_fast.errors import InvalidArgumentError
@@ -54,6 +55,9 @@ LLMS_A_FACTOR, MOST_FACTORS = 8, 4
 #: LLMs were seen to choose.
 SPREADS, DEFAULT_SPREAD = (0.5, 1.0, 2.0), 1.0
 TRUSTS, DEFAULT_TRUST = (0.5, 0.75, 1.0), 0.75
+
+#: Factor on standard errors where too few LLMs were seen to measure it.
+DEFAULT_INFLATION = 1.5
 
 #: Fewest seen LLMs, and prompts that all were run on, to choose by.
 MIN_SEEN, MIN_STAGE = 6, 60
@@ -147,15 +151,17 @@ def _fit_bayes(
     stage = np.flatnonzero(run[:, players].all(axis=1))
     if len(players) >= MIN_SEEN and len(stage) >= MIN_STAGE:
         stage_losses = losses[np.ix_(stage, players)]
-        spread, trust = _rehearse(phi[stage], cluster_map.sizes, stage_losses, costs[players], seed)
+        spread, trust, inflated = _rehearse(
+            phi[stage], cluster_map.sizes, stage_losses, costs[players], seed
+        )
     else:
-        spread, trust = DEFAULT_SPREAD, DEFAULT_TRUST
+        spread, trust, inflated = DEFAULT_SPREAD, DEFAULT_TRUST, DEFAULT_INFLATION
     priors, factors = _fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
         keys, factors = np.zeros(0, np.uint64), factors[:0]
     keys, first = np.unique(keys, return_index=True)
     known = KnownPrompts(keys, factors[first].astype(np.float32))
-    return BayesProfiler(cluster_map, priors, known, spread, trust)
+    return BayesProfiler(cluster_map, priors, known, spread, trust, inflated)
 
 
 def _fit_priors(
@@ -192,9 +198,10 @@ def _rehearse(
     losses: NDArray[np.float64],
     costs: NDArray[np.float64],
     seed: int,
-) -> tuple[float, float]:
-    """Return the spread and trust with the largest mean area."""
+) -> tuple[float, float, float]:
+    """Return the spread and trust with the largest mean area, and what makes errors honest."""
     areas = np.zeros((len(SPREADS), len(TRUSTS)))
+    errors: list[list[NDArray[np.float64]]] = [[] for _ in SPREADS]
     for scene in _scenes(losses.shape, seed):
         old = losses[np.ix_(scene.learned, scene.old)]
         priors, factors = _fit_priors(phi[scene.learned], sizes, old)
@@ -204,12 +211,16 @@ def _rehearse(
         quality = 1 - losses[np.ix_(scene.routed, scene.new)]
         for i, spread in enumerate(SPREADS):
             posteriors = head_posteriors(evidence, sizes, priors, spread)
+            missed = cluster_errors(
+                posteriors, sizes, phi[scene.routed], 1 - quality, evidence.mean
+            )
+            errors[i].append(missed)
             for j, trust in enumerate(TRUSTS):
                 psi = averaged(posteriors, sizes, evidence.mean, trust)
                 curve = deferral_curve(phi[scene.routed] @ psi, quality, costs[scene.new])
                 areas[i, j] += area(curve, costs[scene.new])
     i, j = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
-    return SPREADS[i], TRUSTS[j]
+    return SPREADS[i], TRUSTS[j], inflation(np.concatenate(errors[i]))
 
 
 @dataclass(frozen=True)

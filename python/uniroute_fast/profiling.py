@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from uniroute_fast.cluster_map import Parts
 
+#: Settings of a `BayesProfiler`, as they are saved.
+SETTINGS = ("spread", "trust", "inflation")
+
 #: Strengths of shrinkage that cross-validation chooses from, in outcomes.
 STRENGTHS = (6.0, 12.0, 24.0, 48.0, 96.0, 1e9)
 
@@ -119,6 +122,8 @@ class BayesProfiler:
     trust : float
         How far predicted losses depart from the LLM's overall mean, 0 to 1: 1 takes the posterior
         mean as it is. A little less guards against a prior that does not fit.
+    inflation : float
+        Factor on standard errors: see `uniroute_fast.calibration`.
     """
 
     map: ClusterMap
@@ -126,6 +131,7 @@ class BayesProfiler:
     known: KnownPrompts
     spread: float = 1.0
     trust: float = 1.0
+    inflation: float = 1.0
 
     def observe(
         self,
@@ -145,7 +151,7 @@ class BayesProfiler:
         errors = []
         for found, size in zip(posteriors, self.map.sizes, strict=True):
             background = np.tile(level_error, (size - len(found.mean), 1))
-            errors.append(np.vstack([found.standard_error, background]))
+            errors.append(np.vstack([self.inflation * found.standard_error, background]))
         psi = averaged(posteriors, self.map.sizes, mean, self.trust)
         return Profiles(psi, np.vstack(errors).astype(np.float32), mean)
 
@@ -164,6 +170,7 @@ class BayesProfiler:
             "noise": [prior.noise for prior in self.priors],
             "spread": self.spread,
             "trust": self.trust,
+            "inflation": self.inflation,
         }
         return arrays, meta
 
@@ -242,7 +249,7 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
             ]
             known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
             return BayesProfiler(
-                cluster_map, priors, known, float(meta["spread"]), float(meta["trust"])
+                cluster_map, priors, known, *(float(meta[key]) for key in SETTINGS)
             )
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error

@@ -1,0 +1,61 @@
+"""How often 90% intervals of cluster losses hold the truth: ``python bench/study/intervals.py``.
+
+The truth is an unseen LLM's mean loss over the test prompts of a cluster, itself a sample: its own
+error is added to the profile's.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from sets import SETS, complete, embed
+
+from uniroute_fast.calibration import cluster_errors, coverage
+from uniroute_fast.evaluate import Trial, random_split
+from uniroute_fast.evaluate.trial import make_trial
+from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.profiling import BayesProfiler, head_posteriors
+
+
+def errors_of(trial: Trial) -> tuple[np.ndarray, float]:
+    """Return `cluster_errors` of the unseen LLMs on the test prompts, and the inflation in use."""
+    prompts = np.vstack([trial.train, trial.validation])
+    seen = np.vstack([trial.seen_train, trial.seen_validation])
+    keys = np.arange(len(prompts), dtype=np.uint64)
+    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    assert isinstance(profiler, BayesProfiler)
+    assert trial.test_losses is not None
+    phi, sizes = profiler.map.phi, profiler.map.sizes
+    evidence = profiler.observe(phi(trial.validation), trial.losses, keys=keys[len(trial.train) :])
+    posteriors = head_posteriors(evidence, sizes, profiler.priors, profiler.spread)
+    errors = cluster_errors(posteriors, sizes, phi(trial.test), trial.test_losses, evidence.mean)
+    return errors, profiler.inflation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    arguments = parser.parse_args()
+    for name in arguments.sets:
+        dataset = complete(name)
+        plain, honest, inflated = [], [], []
+        for seed in range(arguments.seed, arguments.seed + arguments.trials):
+            split = random_split(dataset, seed)
+            errors, factor = errors_of(
+                make_trial(dataset, split, embed(dataset, split, seed), seed)
+            )
+            plain.append(coverage(errors))
+            honest.append(coverage(errors, factor))
+            inflated.append(factor)
+        print(
+            f"{name}: 90% intervals hold {np.mean(honest):.1%} "
+            f"({np.mean(plain):.1%} before inflation by {np.mean(inflated):.2f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
