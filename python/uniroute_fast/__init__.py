@@ -26,10 +26,12 @@ from uniroute_fast.embedders import (
     SentenceTransformerEmbedder,
 )
 from uniroute_fast.outcomes import Outcomes
+from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
 
 __all__ = [
     "Alternative",
+    "BudgetPacer",
     "Centroids",
     "Change",
     "Constraints",

@@ -170,7 +170,7 @@ class LexicalEmbedder(_native.LexicalEmbedder):
         ngrams: int = DEFAULT_NGRAMS,
         min_df: int | None = None,
         max_sample: int = MAX_SAMPLE,
-        ridge: float = 1.0,
+        ridge: float = 0.3,
         seed: int = 0,
     ) -> LexicalEmbedder:
         """Fit by ridge regression of a teacher's vectors on the texts' weighted features.

@@ -39,6 +39,10 @@ class NoCandidateError(UniRouteError, LookupError):
     """No LLM may answer: all are excluded by constraints, or disabled."""
 
 
+class BudgetExhaustedError(UniRouteError, RuntimeError):
+    """What is left of a budget pays for no LLM that may answer."""
+
+
 class UnroutableError(UniRouteError, ValueError):
     """A single prompt that cannot be routed: empty, or without anything the embedder knows."""
 

@@ -1,15 +1,21 @@
-//! Text to embedding, one prompt at a time on one thread.
+//! Text to embedding, one prompt at a time on one thread, for each instruction set.
+//!
+//! Each prompt's time is the best of several passes over all prompts, and what is printed is the
+//! distribution of that over prompts: other work on the machine then matters little, while the
+//! caches hold what they hold in service, some other prompt's rows.
 //!
 //! Prompts come from the file that `UNIROUTE_TEXTS` names, separated by NUL characters
 //! (`bench/export_texts.py` writes one from a data set), else are made up, 663 bytes each.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 use uniroute_core::kernels::available;
 use uniroute_core::lexical::fit::FeatureCounter;
 use uniroute_core::lexical::{LexicalEmbedder, Scratch, features};
+
+const PASSES: usize = 15;
 
 fn prompts() -> Vec<String> {
     if let Some(path) = std::env::var_os("UNIROUTE_TEXTS") {
@@ -24,75 +30,78 @@ fn prompts() -> Vec<String> {
             .wrapping_add(1);
         (state >> 33) % n
     };
-    let word = |rank: u64| {
-        let len = 1 + (rank as f64).log2() as usize;
+    let word = |rank: u64| -> String {
+        let len = 1 + rank.ilog2();
         (0..len)
             .map(|i| char::from(b'a' + ((rank >> (i % 8)) * 7 % 26) as u8))
-            .collect::<String>()
+            .collect()
     };
-    (0..2000)
-        .map(|_| {
-            let mut text = String::new();
-            while text.len() < 663 {
-                let most = 1 << (1 + next(12));
-                let rank = 1 + next(most);
-                text += &word(rank);
-                text += match next(8) {
-                    0 => ", ",
-                    1 => " 7",
-                    _ => " ",
-                };
-            }
-            text
-        })
-        .collect()
+    let mut prompt = || {
+        let mut text = String::new();
+        while text.len() < 663 {
+            let most = 1 << (1 + next(12));
+            text += &word(1 + next(most));
+            text += [", ", " 7", " ", " ", " "][next(5) as usize];
+        }
+        text
+    };
+    (0..2000).map(|_| prompt()).collect()
 }
 
-fn embedder(prompts: &[String], dim: usize) -> LexicalEmbedder {
-    let mut counter = FeatureCounter::new(2).unwrap();
+fn embedder(prompts: &[String], dim: usize, rows: usize) -> LexicalEmbedder {
+    let mut counter = FeatureCounter::new(2).expect("an order in range");
     prompts.iter().for_each(|text| counter.add(text));
-    let vocabulary = counter.vocabulary(2, 1 << 16).unwrap();
+    let vocabulary = counter.vocabulary(2, rows).expect("rows in range");
     let table: Vec<f32> = (0..vocabulary.rows() * dim)
         .map(|i| (i % 255) as f32 - 127.0)
         .collect();
-    LexicalEmbedder::new(vocabulary, 2, &table, dim, Value::Null).unwrap()
+    LexicalEmbedder::new(vocabulary, 2, &table, dim, Value::Null).expect("a finite table")
 }
 
-fn bench(c: &mut Criterion) {
-    let prompts = prompts();
-    let mean = prompts.iter().map(String::len).sum::<usize>() / prompts.len();
-    let mut group = c.benchmark_group("lexical");
-    group.throughput(Throughput::Bytes(mean as u64));
-    let mut at = 0;
-    let mut next = || {
-        at = (at + 1) % prompts.len();
-        prompts[at].as_str()
-    };
-    let mut ids = Vec::new();
-    let mut buffers = features::Buffers::default();
-    group.bench_function("features", |b| {
-        b.iter(|| {
-            features::collect_ids(next(), 2, &mut ids, &mut buffers);
-            black_box(&ids);
-        });
-    });
-    for dim in [64, 128] {
-        let embedder = embedder(&prompts, dim);
-        for isa in available() {
-            let embedder = embedder.clone().with_isa(isa).unwrap();
-            let mut scratch = Scratch::default();
-            let mut out = vec![0.0; dim];
-            group.bench_function(format!("embed/{dim}/{}", isa.name()), |b| {
-                b.iter_batched(
-                    &mut next,
-                    |text| black_box(embedder.embed(text, &mut out, &mut scratch)),
-                    BatchSize::NumIterations(1000),
-                );
-            });
+/// Prints how long `work` takes on each prompt.
+fn time(name: &str, prompts: &[String], mut work: impl FnMut(&str)) {
+    let mut best = vec![Duration::MAX; prompts.len()];
+    for _ in 0..PASSES {
+        for (prompt, best) in prompts.iter().zip(&mut best) {
+            let start = Instant::now();
+            work(prompt);
+            *best = start.elapsed().min(*best);
         }
     }
-    group.finish();
+    best.sort_unstable();
+    let us = |d: Duration| d.as_secs_f64() * 1e6;
+    let total: Duration = best.iter().sum();
+    let bytes: usize = prompts.iter().map(String::len).sum();
+    println!(
+        "{name:28} p50 {:6.2} us   p99 {:6.2} us   mean {:6.2} us   {:5.0} MB/s",
+        us(best[best.len() / 2]),
+        us(best[best.len() * 99 / 100]),
+        us(total) / prompts.len() as f64,
+        bytes as f64 / us(total),
+    );
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn main() {
+    let prompts = prompts();
+    let mean = prompts.iter().map(String::len).sum::<usize>() / prompts.len();
+    println!("{} prompts, {mean} bytes on average", prompts.len());
+    let (mut ids, mut buffers) = (Vec::new(), features::Buffers::default());
+    time("feature ids", &prompts, |text| {
+        features::collect_ids(text, 2, &mut ids, &mut buffers);
+        black_box(&ids);
+    });
+    for (dim, rows) in [(64, 1 << 15), (128, 1 << 14), (128, 1 << 16)] {
+        let embedder = embedder(&prompts, dim, rows);
+        for isa in available() {
+            let embedder = embedder.clone().with_isa(isa).expect("an available set");
+            let (mut scratch, mut out) = (Scratch::default(), vec![0.0; dim]);
+            time(
+                &format!("{dim} x {rows}, {}", isa.name()),
+                &prompts,
+                |text| {
+                    black_box(embedder.embed(text, &mut out, &mut scratch));
+                },
+            );
+        }
+    }
+}

@@ -13,7 +13,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -30,11 +32,19 @@ pub const FORMAT: u64 = 2;
 const KEY: &str = "uniroute";
 
 /// A tensor: dtype, shape and little-endian bytes, row-major.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    /// Where the bytes lie: those of all tensors of a file are one buffer, which they share.
+    buffer: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Self) -> bool {
+        (self.dtype, &self.shape, self.bytes()) == (other.dtype, &other.shape, other.bytes())
+    }
 }
 
 /// A type that tensors can hold.
@@ -80,7 +90,8 @@ impl Tensor {
         Self {
             dtype: T::DTYPE,
             shape: shape.to_vec(),
-            bytes,
+            range: 0..bytes.len(),
+            buffer: Arc::new(bytes),
         }
     }
 
@@ -96,13 +107,13 @@ impl Tensor {
 
     /// The values as little-endian bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.buffer[self.range.clone()]
     }
 
     /// The values, or `None` if they are of another type.
     pub fn values<T: Element>(&self) -> Option<Vec<T>> {
         (self.dtype == T::DTYPE).then(|| {
-            self.bytes
+            self.bytes()
                 .chunks_exact(size_of::<T>())
                 .map(T::read)
                 .collect()
@@ -142,7 +153,7 @@ impl Artifact {
         let views: Vec<_> = self
             .tensors
             .iter()
-            .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)))
+            .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), t.bytes())?)))
             .collect::<Result<_, safetensors::SafeTensorError>>()
             .map_err(|e| damaged(e.to_string(), "tensors whose shape fits their bytes"))?;
         let header = json!({
@@ -155,9 +166,11 @@ impl Artifact {
             .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
     }
 
-    /// The content of a file's bytes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    /// The content of a file's bytes, which the tensors go on using where they lie.
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self> {
         const WHOLE: &str = "a whole file written by uniroute_fast";
+        let buffer = Arc::new(bytes.into());
+        let bytes = &buffer[..];
         let (_, header) = SafeTensors::read_metadata(bytes)
             .map_err(|e| damaged(format!("not a safetensors file, or cut short ({e})"), WHOLE))?;
         let header = header
@@ -177,15 +190,15 @@ impl Artifact {
         let content = SafeTensors::deserialize(bytes)
             .map_err(|e| damaged(format!("its tensors are damaged ({e})"), WHOLE))?;
         let tensors = content.iter().map(|(name, view)| {
-            let (dtype, shape) = (view.dtype(), view.shape().to_vec());
-            (
-                name.to_owned(),
-                Tensor {
-                    dtype,
-                    shape,
-                    bytes: view.data().to_vec(),
-                },
-            )
+            // The views point into the buffer.
+            let start = view.data().as_ptr().addr() - bytes.as_ptr().addr();
+            let tensor = Tensor {
+                dtype: view.dtype(),
+                shape: view.shape().to_vec(),
+                buffer: Arc::clone(&buffer),
+                range: start..start + view.data().len(),
+            };
+            (name.to_owned(), tensor)
         });
         let artifact = Self {
             tensors: tensors.collect(),
@@ -213,7 +226,7 @@ impl Artifact {
             path: shown(),
             source,
         })?;
-        Self::from_bytes(&bytes).map_err(|error| at(&shown(), error))
+        Self::from_bytes(bytes).map_err(|error| at(&shown(), error))
     }
 
     fn checksum(&self) -> String {
@@ -221,7 +234,7 @@ impl Artifact {
         hash.update(self.manifest.to_string().as_bytes());
         for (name, tensor) in &self.tensors {
             hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
-            hash.update(&tensor.bytes);
+            hash.update(tensor.bytes());
         }
         format!("{:016x}", hash.digest())
     }
@@ -334,7 +347,7 @@ mod tests {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= 1 << bit;
                 // A flip that leaves the content as it was (a space of padding) may pass.
-                if let Ok(artifact) = Artifact::from_bytes(&bytes) {
+                if let Ok(artifact) = Artifact::from_bytes(bytes) {
                     assert_eq!(artifact, sample(), "bit {bit} of byte {at}");
                 }
             }
@@ -345,12 +358,12 @@ mod tests {
     fn a_file_of_a_newer_format_or_another_program_says_so() {
         let views: [(&str, TensorView<'_>); 0] = [];
         let foreign = safetensors::serialize(views, None).unwrap();
-        let message = Artifact::from_bytes(&foreign).unwrap_err().to_string();
+        let message = Artifact::from_bytes(foreign).unwrap_err().to_string();
         assert!(message.contains("another program"), "{message}");
         let views: [(&str, TensorView<'_>); 0] = [];
         let newer = HashMap::from([(KEY.to_owned(), r#"{"format": 99}"#.to_owned())]);
         let newer = safetensors::serialize(views, Some(newer)).unwrap();
-        let message = Artifact::from_bytes(&newer).unwrap_err().to_string();
+        let message = Artifact::from_bytes(newer).unwrap_err().to_string();
         assert!(message.contains("format is 99"), "{message}");
     }
 

@@ -35,8 +35,8 @@ pub use vocabulary::Vocabulary;
 /// Largest number of dimensions.
 pub const MAX_DIM: usize = 4096;
 
-/// Texts of a batch that a thread takes at once.
-const TEXTS_PER_TASK: usize = 64;
+/// Texts of a batch that a thread takes at once; fewer are not worth a second thread.
+pub const TEXTS_PER_TASK: usize = 64;
 
 /// Lanes in which the squares of a norm are summed, the same everywhere.
 const LANES: usize = 16;
@@ -367,6 +367,22 @@ impl LexicalEmbedder {
         }
     }
 
+    /// Embeds one text as [`Self::embed`] does, or gives the status of what is none.
+    pub fn embed_row(
+        &self,
+        text: Result<&str, Status>,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Embedded {
+        match text {
+            Ok(text) => self.embed(text, out, scratch),
+            Err(status) => {
+                out.fill(0.0);
+                Embedded::none(status)
+            }
+        }
+    }
+
     /// Embeds many texts, or gives the status of those that are none: `out` is [texts, dim],
     /// `embedded` [texts].
     pub fn embed_batch(
@@ -395,13 +411,7 @@ impl LexicalEmbedder {
                 for ((text, out), embedded) in
                     texts.iter().zip(out.chunks_exact_mut(dim)).zip(embedded)
                 {
-                    *embedded = match text {
-                        Ok(text) => self.embed(text, out, scratch),
-                        Err(status) => {
-                            out.fill(0.0);
-                            Embedded::none(*status)
-                        }
-                    };
+                    *embedded = self.embed_row(*text, out, scratch);
                 }
                 Ok(())
             },

@@ -66,16 +66,20 @@ impl Profiles {
         while done < added {
             let at = (self.models + done) % STRIP;
             let width = (STRIP - at).min(added - done);
-            if at == 0 {
-                self.strips.push(vec![0.0; self.clusters * STRIP].into());
-            }
-            let Some(strip) = self.strips.last_mut() else {
-                return;
-            };
-            let strip = Arc::make_mut(strip);
-            for k in 0..self.clusters {
-                strip[k * STRIP + at..][..width]
-                    .copy_from_slice(&columns[k * added + done..][..width]);
+            let column = |k: usize| &columns[k * added + done..][..width];
+            match self.strips.last_mut() {
+                Some(strip) if at > 0 => {
+                    let strip = Arc::make_mut(strip);
+                    for k in 0..self.clusters {
+                        strip[k * STRIP + at..][..width].copy_from_slice(column(k));
+                    }
+                }
+                // A new one, written in one pass.
+                _ => {
+                    let value = |i| column(i / STRIP).get(i % STRIP).copied().unwrap_or(0.0);
+                    let strip = (0..self.clusters * STRIP).map(value).collect();
+                    self.strips.push(strip);
+                }
             }
             done += width;
         }
@@ -266,7 +270,10 @@ impl Pool {
             ));
         }
         check_costs("costs", costs)?;
-        if let Some(at) = columns.iter().position(|v| !v.is_finite()) {
+        // All at once first: a search for the culprit stops the compiler from using vectors.
+        if !columns.iter().fold(true, |fine, v| fine & v.is_finite())
+            && let Some(at) = columns.iter().position(|v| !v.is_finite())
+        {
             let (cluster, model) = (at / added, names[at % added]);
             return Err(Error::invalid(
                 "profiles",

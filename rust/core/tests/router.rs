@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use uniroute_core::artifact::{Artifact, Tensor};
 use uniroute_core::centroids::Centroids;
+use uniroute_core::changes::Action;
 use uniroute_core::cluster_map::{ClusterMap, Head, Softmax};
 use uniroute_core::lexical::fit::FeatureCounter;
 use uniroute_core::lexical::{LexicalEmbedder, Status};
 use uniroute_core::persist::{self, Extra};
 use uniroute_core::profiles::STRIP;
-use uniroute_core::router::{CostWeights, Prompts, Router, Scratch, Snapshot};
+use uniroute_core::router::{PerRow, Prompts, Request, Requests, Router, Scratch, Snapshot};
 use uniroute_core::threads::Run;
 use uniroute_core::{Error, Result};
 
@@ -69,6 +70,14 @@ fn snapshot(heads: Vec<Head>) -> Result<Snapshot> {
     Ok(snapshot.with_pool(snapshot.pool().with(&names, &costs, &profiles)?))
 }
 
+/// Requests of these cost weights that ask nothing else.
+fn weighted(cost_weights: PerRow<'_, f64>) -> Requests<'_> {
+    Requests {
+        cost_weights,
+        ..Requests::at_cost_weight(0.0)
+    }
+}
+
 fn every_map() -> Result<Vec<Snapshot>> {
     Ok(vec![
         snapshot(vec![nearest()?])?,
@@ -83,15 +92,17 @@ fn a_batch_routes_as_single_prompts_do_and_as_the_predicted_losses_say() -> Resu
         let texts: Vec<_> = (0..500).map(|i| Ok(TEXTS[i % 4])).collect();
         let weights: Vec<f64> = noise(500, 6).map(f64::from).collect();
         let prompts = Prompts::Texts(&texts);
-        let rows = snapshot.route_batch(prompts, CostWeights::Each(&weights), &Run::default())?;
+        let requests = weighted(PerRow::Each(&weights));
+        let rows = snapshot.route_batch(prompts, &requests, &Run::default())?;
         let mut losses = vec![0.0; 500 * snapshot.pool().len()];
         snapshot.predict_loss(prompts, &mut losses, &Run::default())?;
         let mut scratch = Scratch::default();
         for (i, row) in rows.iter().enumerate() {
-            assert_eq!(
-                *row,
-                snapshot.route_text(texts[i], weights[i], &mut scratch)?
-            );
+            let request = Request {
+                cost_weight: weights[i],
+                ..Request::default()
+            };
+            assert_eq!(*row, snapshot.route_text(texts[i], &request, &mut scratch)?);
             let choice = row.choice.ok_or(Error::EmptyPool)?;
             let own = &losses[i * snapshot.pool().len()..][..snapshot.pool().len()];
             let objective = |m: usize| f64::from(own[m]) + weights[i] * snapshot.pool().costs()[m];
@@ -115,12 +126,12 @@ fn what_is_loaded_routes_as_what_was_saved() -> Result<()> {
             tensors,
         };
         let bytes = persist::to_artifact(&snapshot, extra.clone()).to_bytes()?;
-        let (loaded, loaded_extra) = persist::from_artifact(Artifact::from_bytes(&bytes)?)?;
+        let (loaded, loaded_extra) = persist::from_artifact(Artifact::from_bytes(bytes)?)?;
         assert_eq!(loaded_extra, extra);
         let texts = TEXTS.map(Ok);
         for prompts in [Prompts::Embeddings(&embeddings), Prompts::Texts(&texts)] {
             for weight in [0.0, 0.2, 5.0] {
-                let weight = CostWeights::Same(weight);
+                let weight = &Requests::at_cost_weight(weight);
                 assert_eq!(
                     loaded.route_batch(prompts, weight, &Run::default())?,
                     snapshot.route_batch(prompts, weight, &Run::default())?,
@@ -143,7 +154,7 @@ fn a_prompt_that_cannot_be_embedded_has_a_status_and_no_choice() -> Result<()> {
     ];
     let rows = snapshot.route_batch(
         Prompts::Texts(&texts),
-        CostWeights::Same(0.0),
+        &Requests::at_cost_weight(0.0),
         &Run::default(),
     )?;
     let status: Vec<_> = rows.iter().map(|row| row.status).collect();
@@ -168,20 +179,20 @@ fn bad_input_is_refused() -> Result<()> {
     let run = Run::default();
     let route = |prompts, weights| {
         snapshot
-            .route_batch(prompts, weights, &run)
+            .route_batch(prompts, &weighted(weights), &run)
             .unwrap_err()
             .to_string()
     };
     let nan = [0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0];
-    assert!(route(Prompts::Embeddings(&nan), CostWeights::Same(0.0)).contains("row 0, column 3"));
+    assert!(route(Prompts::Embeddings(&nan), PerRow::Same(0.0)).contains("row 0, column 3"));
     let short = Prompts::Embeddings(&nan[..3]);
-    assert!(route(short, CostWeights::Same(0.0)).contains("rows of 8"));
+    assert!(route(short, PerRow::Same(0.0)).contains("rows of 8"));
     let fine = [0.0; DIM];
     for weight in [-1.0, f64::NAN, f64::INFINITY] {
-        let message = route(Prompts::Embeddings(&fine), CostWeights::Same(weight));
+        let message = route(Prompts::Embeddings(&fine), PerRow::Same(weight));
         assert!(message.starts_with("cost_weight"), "{message}");
     }
-    let message = route(Prompts::Embeddings(&fine), CostWeights::Each(&[0.0, 0.0]));
+    let message = route(Prompts::Embeddings(&fine), PerRow::Each(&[0.0, 0.0]));
     assert!(message.contains("2 values for 1 prompts"), "{message}");
     Ok(())
 }
@@ -195,15 +206,17 @@ fn readers_see_whole_snapshots_while_a_writer_changes_the_pool() -> Result<()> {
             for i in 0..200 {
                 let name = format!("new-{i}");
                 let profile = vec![0.001 * i as f32; 12];
-                router.change(|pool| pool.with(&[&name], &[0.5], &profile))?;
-                router.change(|pool| pool.with_cost(&name, 0.25))?;
-                router.change(|pool| pool.without(&name))?;
+                router.change(Action::Add, &[&name], |pool| {
+                    pool.with(&[&name], &[0.5], &profile)
+                })?;
+                router.change(Action::Cost, &[&name], |pool| pool.with_cost(&name, 0.25))?;
+                router.change(Action::Remove, &[&name], |pool| pool.without(&name))?;
             }
             Ok(600)
         });
         while !writer.is_finished() {
             let snapshot = router.snapshot();
-            let weight = CostWeights::Same(0.1);
+            let weight = &Requests::at_cost_weight(0.1);
             let rows = snapshot.route_batch(Prompts::Texts(&texts), weight, &Run::default())?;
             let again = snapshot.route_batch(Prompts::Texts(&texts), weight, &Run::default())?;
             assert_eq!(rows, again);

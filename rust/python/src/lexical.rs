@@ -1,5 +1,6 @@
 //! The lexical embedder, and what fitting one needs.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
@@ -7,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 use uniroute_core::artifact::Artifact;
 use uniroute_core::lexical::fit::{FeatureCounter as CoreCounter, weighted_features};
-use uniroute_core::lexical::{self as core, Embedded, features};
+use uniroute_core::lexical::{self as core, Embedded, Scratch, features};
 use uniroute_core::{Error, Result};
 
 use crate::arrays::array;
@@ -25,6 +26,10 @@ type Embeddings<'py> = (
     Bound<'py, PyArray1<f32>>,
     Bound<'py, PyArray1<u8>>,
 );
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 /// See the Python class of the same name, which adds fitting.
 #[pyclass(subclass, frozen, module = "uniroute_fast._native")]
@@ -47,11 +52,21 @@ impl LexicalEmbedder {
         let py = texts.py();
         let texts = Texts::collect(texts)?;
         let rows = texts.rows();
+        let embedder = &*self.inner;
         let (vectors, embedded) = detached(py, |run| {
-            let mut vectors = vec![0.0; rows.len() * self.inner.dim()];
+            let mut vectors = vec![0.0; rows.len() * embedder.dim()];
             let mut embedded = vec![Embedded::default(); rows.len()];
-            self.inner
-                .embed_batch(&rows, &mut vectors, &mut embedded, run)?;
+            if rows.len() <= core::TEXTS_PER_TASK {
+                // One thread's work: its memory is kept from call to call.
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let vectors = vectors.chunks_exact_mut(embedder.dim());
+                    for ((row, vector), embedded) in rows.iter().zip(vectors).zip(&mut embedded) {
+                        *embedded = embedder.embed_row(*row, vector, scratch);
+                    }
+                });
+            } else {
+                embedder.embed_batch(&rows, &mut vectors, &mut embedded, run)?;
+            }
             Ok((vectors, embedded))
         })?;
         let coverage: Vec<f32> = embedded.iter().map(|e| e.coverage).collect();

@@ -2,7 +2,8 @@
 //!
 //! 1. *Characters.* Each code point is decomposed canonically, its accents (combining class 10 or
 //!    more) dropped, the rest case-folded one to one, and decimal digits of every script become
-//!    ASCII digits; so canonically equivalent texts have the same features. The table of
+//!    ASCII digits; so canonically equivalent texts have the same features (but for marks of
+//!    two classes below 10 on one letter, which stay in the order of the text). The table of
 //!    [`super::unicode`] says what stands for each code point, and its class.
 //! 2. *Tokens.* A run of letters and marks is a token. Every digit, every symbol, and every
 //!    letter of a script written without spaces (Han, kana, Hangul, Thai, ...) is a token alone.

@@ -1,0 +1,289 @@
+"""A budget spread over a stream of prompts as they come."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from uniroute_fast._native import Constraints
+from uniroute_fast.errors import (
+    BudgetExhaustedError,
+    InvalidArgumentError,
+    NoCandidateError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import ArrayLike
+
+    from uniroute_fast._native import Decision, Snapshot
+    from uniroute_fast.router import Router
+
+#: The price stays within this factor of where it began, so that it can always come back.
+REACH = 1e3
+
+#: Largest change of the logarithm of the price after one prompt.
+STEP = 0.5
+
+
+class BudgetPacer:
+    """Keeps the cost of a stream of prompts to a budget, by moving the cost weight as it flows.
+
+    The cost weight is the budget's *dual price*. After each prompt it rises if the prompt cost more
+    than the budget that is left allows for each prompt to come, and falls if it cost less. What is
+    left is also a hard cap: a prompt never goes to an LLM that costs more than that.
+
+    Parameters
+    ----------
+    budget : float
+        For the whole period, in the unit of the costs; above 0.
+    cost_weight : float
+        Where to begin, above 0: best from `Router.calibrate`.
+    requests : int, optional
+        Length of the period in prompts.
+    seconds : float, optional
+        Length of the period in time; the prompts to come are then expected at the rate of late.
+        Exactly one of the two must be given.
+    reserve : float
+        Kept back for each prompt to come, so that the last one can still be paid for: what the
+        cheapest LLM costs.
+    gain : float
+        How fast the price moves, in (0, 1]: a prompt that costs twice its share raises it by about
+        this part.
+    clock : callable
+        Seconds, for `seconds`; default `time.time`, so that saved state holds across processes.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A number out of range, or not exactly one length.
+
+    Notes
+    -----
+    Online mirror descent on the dual of the budget constraint (Balseiro, Lu and Mirrokni, "The Best
+    of Many Worlds", 2023), against what is left rather than against the plan, so that bursts are
+    made up for. All methods may be called from many threads; each takes a lock for well under a
+    microsecond.
+
+    Examples
+    --------
+    >>> import numpy as np, uniroute_fast as uf
+    >>> router = uf.Router(None, [("nearest", np.zeros((1, 2), np.float32))])
+    >>> router.insert(["small", "large"], [1.0, 5.0], np.array([[0.5, 0.1]], np.float32))
+    >>> pacer = uf.BudgetPacer(2000.0, cost_weight=0.1, requests=1000)
+    >>> for _ in range(1000):
+    ...     decision = pacer.route(router, embeddings=np.zeros(2, np.float32))
+    >>> bool(1950 < pacer.spent <= 2000)
+    True
+    """
+
+    def __init__(
+        self,
+        budget: float,
+        *,
+        cost_weight: float,
+        requests: int | None = None,
+        seconds: float | None = None,
+        reserve: float = 0.0,
+        gain: float = 0.03,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if (requests is None) == (seconds is None):
+            raise InvalidArgumentError("requests, seconds: expected exactly one of them")
+        length = requests if requests is not None else seconds
+        for name, value, top in (
+            ("budget", budget, math.inf),
+            ("cost_weight", cost_weight, math.inf),
+            ("requests" if requests is not None else "seconds", length, math.inf),
+            ("gain", gain, 1.0),
+        ):
+            if value is None or not (0 < value <= top and math.isfinite(value)):
+                bound = " at most 1" if top == 1 else ""
+                raise InvalidArgumentError(f"{name}: {value}; expected a number above 0{bound}")
+        if not (0 <= reserve < math.inf):
+            raise InvalidArgumentError(f"reserve: {reserve}; expected a number, 0 or more")
+        self._budget, self._first = float(budget), float(cost_weight)
+        self._reserve = float(reserve)
+        self._requests, self._seconds = requests, seconds
+        self._gain, self._clock = gain, clock
+        self._lock = threading.Lock()
+        self._log_price = 0.0
+        self._spent, self._count = 0.0, 0
+        self._started = self._latest = clock()
+        self._interval: float | None = None
+
+    @property
+    def cost_weight(self) -> float:
+        """The price of the moment: what to pass to `Router.route`."""
+        return self._first * math.exp(self._log_price)
+
+    @property
+    def spent(self) -> float:
+        """What the prompts of this period have cost."""
+        return self._spent
+
+    @property
+    def remaining(self) -> float:
+        """What is left of the budget, 0 or more."""
+        return max(self._budget - self._spent, 0.0)
+
+    @property
+    def count(self) -> int:
+        """Number of prompts of this period."""
+        return self._count
+
+    def route(
+        self,
+        router: Router | Snapshot,
+        text: str | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        constraints: Constraints | None = None,
+        tokens: int | None = None,
+    ) -> Decision:
+        """Route one prompt at the price of the moment, and book what it costs.
+
+        Raises
+        ------
+        BudgetExhaustedError
+            What is left does not pay for any LLM that may answer.
+        UnroutableError, NoCandidateError, ...
+            As `Router.route`; nothing is booked then.
+        """
+        asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
+        while True:
+            price = self.cost_weight
+            decision = router.route(text, price, constraints=constraints, **asked)
+            if self._book(decision.cost):
+                return decision
+            # The best of those that can still be paid for.
+            capped = _capped(constraints, self._payable())
+            try:
+                decision = router.route(text, price, constraints=capped, **asked)
+            except NoCandidateError as error:
+                raise BudgetExhaustedError(
+                    f"budget: {self.remaining:g} of {self._budget:g} left, which pays for no model "
+                    "that may answer; expected `renew` when the next period begins"
+                ) from error
+            if self._book(decision.cost):
+                return decision
+
+    def spend(self, cost: float) -> None:
+        """Book the cost of one prompt that was routed elsewhere; it may exceed what is left."""
+        _check_cost(cost)
+        with self._lock:
+            self._note(cost)
+
+    def settle(self, expected: float, actual: float) -> None:
+        """Correct what `route` booked, once the true cost of the prompt is known."""
+        _check_cost(expected)
+        _check_cost(actual)
+        with self._lock:
+            self._spent = max(self._spent + actual - expected, 0.0)
+
+    def renew(self, budget: float | None = None) -> None:
+        """Begin the next period, at the price of the moment; with another budget if given."""
+        if budget is not None and not (0 < budget < math.inf):
+            raise InvalidArgumentError(f"budget: {budget}; expected a number above 0")
+        with self._lock:
+            self._budget = self._budget if budget is None else float(budget)
+            self._spent, self._count = 0.0, 0
+            self._started = self._latest = self._clock()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON-able values, for `from_state`."""
+        with self._lock:
+            return {name: getattr(self, "_" + name) for name in _STATE}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], *, clock: Callable[[], float] = time.time
+    ) -> BudgetPacer:
+        """Return a pacer that goes on where another one was.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Not what `state` returned.
+        """
+        if set(state) != set(_STATE):
+            raise InvalidArgumentError(
+                f"state: fields {sorted(state)}; expected {sorted(_STATE)}, as `state` returns"
+            )
+        pacer = cls(
+            state["budget"],
+            cost_weight=state["first"],
+            requests=state["requests"],
+            seconds=state["seconds"],
+            reserve=state["reserve"],
+            gain=state["gain"],
+            clock=clock,
+        )
+        for name in _STATE:
+            setattr(pacer, "_" + name, state[name])
+        return pacer
+
+    def _book(self, cost: float) -> bool:
+        """Book a cost unless it exceeds what is left."""
+        with self._lock:
+            if cost > self._payable():
+                return False
+            self._note(cost)
+            return True
+
+    def _payable(self) -> float:
+        """Return the most that the prompt at hand may cost."""
+        left = self.remaining
+        kept = self._reserve * max(self._to_come() - 1, 0.0) if self._reserve else 0.0
+        # The reserve of the prompt at hand is there to be spent.
+        return max(left - kept, min(left, self._reserve))
+
+    def _note(self, cost: float) -> None:
+        self._keep_time()
+        share = self.remaining / max(self._to_come(), 1.0)
+        self._spent += cost
+        self._count += 1
+        # With nothing left every cost is too much.
+        excess = cost / share - 1 if share > 0 else math.inf
+        step = min(max(self._gain * excess, -STEP), STEP)
+        limit = math.log(REACH)
+        self._log_price = min(max(self._log_price + step, -limit), limit)
+
+    def _to_come(self) -> float:
+        """Return how many prompts are expected in this period, the one at hand included."""
+        if self._requests is not None:
+            return self._requests - self._count
+        left = max((self._seconds or 0.0) - (self._latest - self._started), 0.0)
+        # Before the first interval nothing is known of the rate: as if this prompt were the last.
+        return left / self._interval if self._interval else 1.0
+
+    def _keep_time(self) -> None:
+        """Note when this prompt came; the latest hundred or so tell the rate."""
+        if self._seconds is None:
+            return
+        now = self._clock()
+        since = max(now - self._latest, 0.0)
+        self._latest = now
+        before = since if self._interval is None else self._interval
+        self._interval = before + max(0.01, 1 / (self._count + 1)) * (since - before)
+
+
+_STATE = (
+    "budget", "first", "requests", "seconds", "reserve", "gain",
+    "log_price", "spent", "count", "started", "latest", "interval",
+)  # fmt: skip
+
+
+def _capped(constraints: Constraints | None, cap: float) -> Constraints:
+    """Return the constraints with a cap on the cost, or a lower one."""
+    arguments = {} if constraints is None else constraints._arguments()
+    arguments["max_cost"] = min(arguments.get("max_cost", math.inf), cap)
+    return Constraints(**arguments)
+
+
+def _check_cost(cost: float) -> None:
+    if not (cost >= 0 and math.isfinite(cost)):
+        raise InvalidArgumentError(f"cost: {cost}; expected a finite number, 0 or more")

@@ -1,0 +1,163 @@
+"""Budgets over streams of prompts."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+import uniroute_fast as uf
+from uniroute_fast import errors
+
+DIM, CLUSTERS, MODELS = 4, 12, 8
+
+
+def build() -> uf.Router:
+    rng = np.random.default_rng(0)
+    router = uf.Router(None, [("nearest", rng.normal(size=(CLUSTERS, DIM)).astype(np.float32))])
+    costs = np.geomspace(0.1, 10, MODELS)
+    # Dearer is better, more so in some clusters.
+    losses = 0.6 - rng.random((CLUSTERS, 1)) * np.linspace(0, 0.5, MODELS)
+    router.insert([f"m{i}" for i in range(MODELS)], costs, losses.astype(np.float32))
+    return router
+
+
+def stream(n: int, seed: int = 1) -> np.ndarray:
+    """Prompts whose mix shifts half-way."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, DIM))
+    x[: n // 2, 0] += 1.5
+    x[n // 2 :, 1] -= 1.5
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("start", [0.001, 0.05, 3.0])
+@pytest.mark.parametrize("mean", [0.5, 2.0])
+def test_a_budget_is_spent_and_not_exceeded_wherever_it_starts(start: float, mean: float) -> None:
+    router, x = build(), stream(4000)
+    pacer = uf.BudgetPacer(4000 * mean, cost_weight=start, requests=4000, reserve=0.1)
+    total = sum(pacer.route(router, embeddings=row).cost for row in x)
+    assert total == pytest.approx(pacer.spent)
+    assert 0.98 * 4000 * mean <= total <= 4000 * mean
+    assert pacer.count == 4000
+
+
+def test_quality_is_near_that_of_the_best_fixed_weight_known_afterwards() -> None:
+    router, x = build(), stream(4000)
+    gamma = router.predict_loss(embeddings=x).astype(np.float64)
+    hindsight = router.calibrate(embeddings=x, budget=1500.0, n_bootstrap=1)
+    pacer = uf.BudgetPacer(4000 * 1.5, cost_weight=hindsight.cost_weight, requests=4000)
+    chosen = [pacer.route(router, embeddings=row).index for row in x]
+    assert 1 - gamma[np.arange(4000), chosen].mean() > hindsight.quality - 0.005
+
+
+def test_the_cap_is_hard_and_what_is_left_buys_the_best_it_can() -> None:
+    router = build()
+    x = stream(2)[0]
+    pacer = uf.BudgetPacer(1.0, cost_weight=1e-9, requests=1)
+    costs = []
+    while pacer.remaining >= router.costs.min():
+        costs.append(pacer.route(router, embeddings=x).cost)
+    with pytest.raises(errors.BudgetExhaustedError, match="left"):
+        pacer.route(router, embeddings=x)
+    assert sum(costs) <= 1.0
+    assert pacer.remaining < 0.1
+    assert costs[0] == max(c for c in router.costs if c <= 1.0)
+    # Constraints hold under the cap as well.
+    pacer = uf.BudgetPacer(1.0, cost_weight=1e-9, requests=1)
+    cheap = uf.Constraints(max_cost=0.3, deny=["m1"])
+    assert pacer.route(router, embeddings=x, constraints=cheap).cost == router.costs[0]
+    pacer.renew(5.0)
+    assert (pacer.spent, pacer.count, pacer.remaining) == (0.0, 0, 5.0)
+
+
+def test_a_burst_is_made_up_for() -> None:
+    router, x = build(), stream(3000)
+    pacer = uf.BudgetPacer(3000.0, cost_weight=0.05, requests=3000)
+    for i, row in enumerate(x[:2900]):
+        if i == 1000:
+            for _ in range(100):
+                pacer.spend(5.0)
+            assert pacer.cost_weight > 0.05
+        pacer.route(router, embeddings=row)
+    assert 0.98 * 3000 <= pacer.spent <= 3000
+
+
+def test_time_paces_where_the_period_is_given_in_seconds() -> None:
+    now = [100.0]
+    router, x = build(), stream(5000)
+    rng = np.random.default_rng(3)
+    pacer = uf.BudgetPacer(3000.0, cost_weight=0.05, seconds=600.0, clock=lambda: now[0])
+    for row in x:
+        # Twice as dense in the second half.
+        now[0] += rng.exponential(0.2 if now[0] < 400 else 0.1)
+        if now[0] >= 700:
+            break
+        pacer.route(router, embeddings=row)
+    assert 0.96 * 3000 <= pacer.spent <= 3000
+
+
+def test_booked_costs_are_corrected_when_the_true_ones_are_known() -> None:
+    pacer = uf.BudgetPacer(10.0, cost_weight=1.0, requests=10)
+    pacer.spend(2.0)
+    pacer.settle(2.0, 1.5)
+    assert pacer.spent == 1.5
+    assert pacer.count == 1
+
+
+def test_threads_share_a_budget_without_exceeding_it() -> None:
+    router, x = build(), stream(1200)
+    pacer = uf.BudgetPacer(500.0, cost_weight=0.05, requests=1200)
+    costs: list[float] = []
+
+    def work(part: np.ndarray) -> None:
+        costs.extend(pacer.route(router, embeddings=row).cost for row in part)
+
+    threads = [threading.Thread(target=work, args=(part,)) for part in np.array_split(x, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(costs) == 1200
+    assert sum(costs) == pytest.approx(pacer.spent)
+    assert 0.97 * 500 <= sum(costs) <= 500
+
+
+def test_saved_state_goes_on_where_it_was() -> None:
+    router, x = build(), stream(200)
+    one = uf.BudgetPacer(100.0, cost_weight=0.05, requests=200, reserve=0.1)
+    for row in x[:100]:
+        one.route(router, embeddings=row)
+    two = uf.BudgetPacer.from_state(json.loads(json.dumps(one.state())))
+    for row in x[100:]:
+        first, second = (p.route(router, embeddings=row) for p in (one, two))
+        assert first.model == second.model
+    assert one.state() == two.state()
+
+
+def test_bad_numbers_are_refused() -> None:
+    good = {"budget": 1.0, "cost_weight": 1.0, "requests": 5}
+    for name, change in {
+        "budget": {"budget": 0},
+        "cost_weight": {"cost_weight": -1},
+        "requests": {"requests": 0},
+        "seconds": {"seconds": float("nan"), "requests": None},
+        "gain": {"gain": 2},
+        "reserve": {"reserve": -1},
+        "exactly one": {"seconds": 5},
+        "requests, seconds": {"requests": None},
+    }.items():
+        with pytest.raises(errors.InvalidArgumentError, match=name):
+            uf.BudgetPacer(**{**good, **change})
+    pacer = uf.BudgetPacer(**good)
+    for call in (
+        lambda: pacer.spend(-1),
+        lambda: pacer.settle(1, float("inf")),
+        lambda: pacer.renew(-5),
+        lambda: uf.BudgetPacer.from_state({"budget": 1}),
+    ):
+        with pytest.raises(errors.InvalidArgumentError):
+            call()
+    assert pacer.spent == 0
