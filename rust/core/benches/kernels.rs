@@ -56,7 +56,7 @@ fn scans(c: &mut Criterion) {
         b.iter(|| weighted_rows(&every, black_box(&phi), &psi, &mut losses));
     });
     group.bench_function("winner", |b| {
-        b.iter(|| pool.best_one(black_box(&phi), 1e-3))
+        b.iter(|| pool.best_one(black_box(&phi), 1e-3));
     });
     group.finish();
 }

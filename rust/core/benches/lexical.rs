@@ -50,7 +50,9 @@ fn prompts() -> Vec<String> {
 
 fn embedder(prompts: &[String], dim: usize, rows: usize) -> LexicalEmbedder {
     let mut counter = FeatureCounter::new(2).expect("an order in range");
-    prompts.iter().for_each(|text| counter.add(text));
+    for text in prompts {
+        counter.add(text);
+    }
     let vocabulary = counter.vocabulary(2, rows).expect("rows in range");
     let table: Vec<f32> = (0..vocabulary.rows() * dim)
         .map(|i| (i % 255) as f32 - 127.0)
