@@ -148,6 +148,7 @@ impl Constraints {
     }
 
     /// The arguments that make an equal one, those left at their defaults left out.
+    #[pyo3(name = "_arguments")]
     fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let terms = self.inner.terms();
         let arguments = PyDict::new(py);
