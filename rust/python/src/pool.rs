@@ -102,13 +102,14 @@ impl PyPackedPool {
         let each;
         let weights = match cost_weight {
             None => Weights::Same(0.0),
-            Some(weight) => match weight.extract::<f64>() {
-                Ok(weight) => Weights::Same(weight),
-                Err(_) => {
+            Some(weight) => {
+                if let Ok(weight) = weight.extract::<f64>() {
+                    Weights::Same(weight)
+                } else {
                     each = array::<f64>(weight, "cost_weight", 1, "[N], or a number")?;
                     Weights::Each(each.as_slice()?)
                 }
-            },
+            }
         };
         let columns = n.clamp(1, self.0.len());
         let winners = PyArray2::<u32>::zeros(py, [rows, columns], false);
