@@ -11,6 +11,7 @@ ratio, the changes made, the decisions checked, and the process's memory.
 from __future__ import annotations
 
 import argparse
+import array
 import collections
 import queue
 import threading
@@ -37,7 +38,7 @@ class Reader(threading.Thread):
     def __init__(self, router: uf.Router, x: np.ndarray, stop: threading.Event) -> None:
         super().__init__()
         self.router, self.x, self.stop = router, x, stop
-        self.nanoseconds: list[int] = []
+        self.nanoseconds = array.array("q")
         self.samples: queue.SimpleQueue[tuple[int, uf.Decision]] = queue.SimpleQueue()
         self.routed = 0
 

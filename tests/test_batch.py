@@ -425,6 +425,20 @@ def test_a_budget_for_soft_maps_is_that_of_a_search(pool):
             assert np.nansum(less.cost) > budget
 
 
+def test_disabled_models_are_as_if_not_there(pool, tmp_path):
+    router = uf.Router.load(pool)
+    write(log_table(), tmp_path / "log.parquet")
+    chosen = router.route_batch(log_table()["text"].to_pylist(), 0.0).models
+    favourite = max(set(chosen) - {None}, key=chosen.count)
+    router.disable_model(favourite)
+    found = what_if(router, tmp_path / "log.parquet", budget=400.0)
+    assert all(favourite not in outcome.models for outcome in found.outcomes)
+    summary = route_log(router, tmp_path / "log.parquet", tmp_path / "out.parquet", budget=400.0)
+    assert favourite not in summary.totals.models
+    assert summary.totals.cost == pytest.approx(found["router, budget 400"].spend)
+    assert summary.totals.cost <= 400.0
+
+
 def test_a_budget_below_the_cheapest_is_refused(pool, tmp_path, capsys):
     write(log_table(100), tmp_path / "log.parquet")
     argv = ["route", str(pool), str(tmp_path / "log.parquet"), "--out", str(tmp_path / "o.parquet")]

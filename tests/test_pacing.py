@@ -75,7 +75,7 @@ def test_the_cap_is_hard_and_what_is_left_buys_the_best_it_can() -> None:
 
 def test_a_burst_is_made_up_for() -> None:
     router, x = build(), stream(3000)
-    pacer = uf.BudgetPacer(3000.0, cost_weight=0.05, requests=3000)
+    pacer = uf.BudgetPacer(3000.0, cost_weight=0.05, requests=3000, reserve=0.1)
     for i, row in enumerate(x[:2900]):
         if i == 1000:
             for _ in range(100):
@@ -109,7 +109,7 @@ def test_booked_costs_are_corrected_when_the_true_ones_are_known() -> None:
 
 def test_threads_share_a_budget_without_exceeding_it() -> None:
     router, x = build(), stream(1200)
-    pacer = uf.BudgetPacer(500.0, cost_weight=0.05, requests=1200)
+    pacer = uf.BudgetPacer(500.0, cost_weight=0.05, requests=1200, reserve=0.1)
     costs: list[float] = []
 
     def work(part: np.ndarray) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "LexicalEmbedder",
     "Loaded",
     "ModelInfo",
+    "PackedPool",
     "Router",
     "Snapshot",
     "Vocabulary",

@@ -46,7 +46,7 @@ SHARPNESS = 8.0
 
 #: A prompt less close to the clusters than this share of the training prompts gives more than half
 #: of its weight to the background: its profile falls back to the overall mean.
-FOREIGN = 0.1
+FOREIGN = 0.02
 
 #: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
 LLMS_A_FACTOR, MOST_FACTORS = 8, 4

@@ -48,7 +48,7 @@ class Spending:
 
     def __init__(self, router: Prompter) -> None:
         self.losses = LossReader(router)
-        self.costs = router.router.costs
+        self.costs = self.losses.costs
         self.rows = 0
         self.spend = 0.0
         self.savings = np.zeros(_BINS)

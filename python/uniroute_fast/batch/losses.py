@@ -25,7 +25,7 @@ class Losses:
     Attributes
     ----------
     values : float32[R, M]
-        Distinct rows of losses.
+        Distinct rows of losses, of the LLMs that may answer.
     cluster : int[R]
         The cluster of each.
     rows : int[n]
@@ -58,6 +58,10 @@ class LossReader:
         heads = router.heads()
         self._hard = len(heads) == 1 and heads[0][0] == "nearest"
         self._profiles = router.profiles
+        #: LLMs that may answer, as indices into the pool: disabled ones are as if not there.
+        self.models = np.flatnonzero(router.enabled)
+        self.names = [router.models[m] for m in self.models]
+        self.costs = router.costs[self.models]
 
     def of(self, texts: Any) -> Iterator[Losses]:
         """Yield the losses of the prompts that can be routed, each prompt once."""
@@ -73,13 +77,13 @@ class LossReader:
             shared = self._profiles[cluster, chosen] == decisions.predicted_loss[ok]
         clusters, which = np.unique(cluster[shared], return_inverse=True)
         if len(clusters):
-            yield Losses(self._profiles[clusters], clusters, ok[shared], which)
+            yield Losses(self._profiles[np.ix_(clusters, self.models)], clusters, ok[shared], which)
         own = np.flatnonzero(~shared)
         if not len(own):
             return
         for some in np.array_split(own, len(own) * len(self.router.models) // VALUES + 1):
             own_inputs = {name: _take(all_, ok[some]) for name, all_ in inputs.items()}
-            values = self.router.predict_loss(**own_inputs)
+            values = self.router.predict_loss(**own_inputs)[:, self.models]
             yield Losses(values, cluster[some], ok[some], np.arange(len(some)))
 
 

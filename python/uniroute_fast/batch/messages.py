@@ -35,8 +35,11 @@ def texts_of(column: Any) -> tuple[Any, dict[int, str]]:
     if _is_plain(column):
         return _joined(column), {}
     texts, statuses = [], {}
-    for row, messages in enumerate(column.to_pylist()):
-        text, status = text_of(messages)
+    for row in range(len(column)):
+        try:
+            text, status = text_of(column[row].as_py())
+        except UnicodeDecodeError:
+            text, status = None, "invalid"
         texts.append(text)
         if status:
             statuses[row] = status

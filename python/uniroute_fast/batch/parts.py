@@ -52,8 +52,16 @@ class TablePart:
 
     def values(self, column: str) -> list[Any]:
         """Return a column's values."""
-        values: list[Any] = self.rows.column(column).to_pylist()
-        return values
+        return pylist(self.rows.column(column))
+
+
+def pylist(rows: Any) -> list[Any]:
+    """Return a column's values, or a table's rows, as Python objects."""
+    try:
+        values: list[Any] = rows.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"a string in the log is no UTF-8: {error}") from error
+    return values
 
 
 def text_part(lines: list[bytes], column: str) -> TablePart:

@@ -70,7 +70,7 @@ def open_log(fs: Any, path: str, form: Format, router: Prompter) -> Reader:
         if form.kind == "arrow":
             return _Arrow(fs, path, router)
         return _Lines(fs, path, form, router)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: not a {form.kind} file that can be read: {error}") from error
 
 

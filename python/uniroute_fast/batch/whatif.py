@@ -170,7 +170,7 @@ def what_if(
         prices.add(sums)
     if not prices.routable:
         raise InvalidArgumentError("log: no prompt in it can be routed; expected one or more")
-    served = None if model_column is None else _Served(prompter, model_column, cost_column)
+    served = None if model_column is None else _Served(prices.losses, model_column, cost_column)
     comparison = _Comparison(prompter, prices.rules(cost_weights, budget), served)
     for tally in scan(source.files, prompter, comparison.of, threads, meter("compare")):
         comparison.add(tally)
@@ -199,14 +199,13 @@ class _Prices:
 
     def __init__(self, prompter: Prompter) -> None:
         self.spending = Spending(prompter)
-        self.costs = prompter.router.costs
-        self.models = prompter.router.models
-        self.losses = LossReader(prompter)
-        self.loss_sums = np.zeros(len(self.models))
+        self.losses = self.spending.losses
+        self.costs = self.losses.costs
+        self.loss_sums = np.zeros(len(self.costs))
         self.routable = 0
 
     def of(self, _: Part, prompts: Prompts) -> tuple[Steps, NDArray[np.float64], int]:
-        sums, routable = np.zeros(len(self.models)), 0
+        sums, routable = np.zeros(len(self.costs)), 0
         steps = Steps(len(prompts.texts))
         for losses in self.losses.of(prompts.texts):
             sums += losses.counts @ losses.values.astype(np.float64)
@@ -240,10 +239,10 @@ class _Prices:
 class _Served:
     """Which LLM really served each row, and what that cost."""
 
-    def __init__(self, prompter: Prompter, model_column: str, cost_column: str | None) -> None:
+    def __init__(self, losses: LossReader, model_column: str, cost_column: str | None) -> None:
         self.model_column, self.cost_column = model_column, cost_column
-        self.index = {name: m for m, name in enumerate(prompter.router.models)}
-        self.costs = prompter.router.costs
+        self.index = {name: m for m, name in enumerate(losses.names)}
+        self.costs = losses.costs
 
     def of(self, part: Part) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return each row's LLM, -1 where it is not in the pool, and cost."""
@@ -277,8 +276,8 @@ class _Comparison:
 
     def __init__(self, prompter: Prompter, rules: list[_Rule], served: _Served | None) -> None:
         self.losses = LossReader(prompter)
-        self.models = prompter.router.models
-        self.costs = prompter.router.costs
+        self.models = self.losses.names
+        self.costs = self.losses.costs
         self.served = served
         self.rules = ([_Rule(NOW)] if served else []) + rules
         self.reference = self.rules[0].name

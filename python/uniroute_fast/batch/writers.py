@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from uniroute_fast.batch import parquet_footer
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, csv_line
+from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, csv_line, pylist
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class _JsonLines:
         if isinstance(part, JsonLines):
             lines = part.lines
         else:
-            rows = part.table().to_pylist()
+            rows = pylist(part.table())
             lines = [json.dumps(row, ensure_ascii=False, default=str).encode() for row in rows]
         spliced = self._spliced(lines, columns)
         return Encoded(_compressed(b"".join(line + b"\n" for line in spliced), self.compression))

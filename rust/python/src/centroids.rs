@@ -11,7 +11,37 @@ use crate::run::detached;
 
 type Assignment<'py> = (Bound<'py, PyArray1<u32>>, Option<Bound<'py, PyArray1<f32>>>);
 
-/// Centroids packed once; see the Python class of the same name.
+/// Centroids packed once, for many calls.
+///
+/// Answers are those of `nearest_centroid`: float64 brute force, lowest index on ties.
+///
+/// Parameters
+/// ----------
+/// centroids : array_like of float32, shape [K, D]
+///     `K` and `D` at least 1, all values finite.
+/// isa : {"portable", "avx2", "avx512"}, optional
+///     Instruction set to use; default the one in use (see `show_versions`).
+///
+/// Raises
+/// ------
+/// InvalidArgumentError
+///     No centroids, NaN or infinity, an unknown `isa`.
+/// UnsupportedIsaError
+///     An `isa` that this CPU lacks.
+///
+/// Notes
+/// -----
+/// O(K D) time and memory, once. Immutable and safe to share between threads.
+///
+/// Examples
+/// --------
+/// >>> import uniroute_fast as uf
+/// >>> centroids = uf.Centroids([[0.0, 0.0], [4.0, 3.0]])
+/// >>> centroids.nearest([4.0, 4.0])
+/// (1, 1.0)
+/// >>> labels, distances = centroids.assign([[0.0, 1.0], [4.0, 4.0]])
+/// >>> labels.tolist()
+/// [0, 1]
 #[pyclass(name = "Centroids", module = "uniroute_fast", frozen)]
 pub struct PyCentroids(Centroids);
 
@@ -38,6 +68,22 @@ impl PyCentroids {
             .map_err(|error| to_py(py, &error))
     }
 
+    /// Find the centroid nearest to one embedding.
+    ///
+    /// Parameters
+    /// ----------
+    /// x : array_like of float32, shape [D]
+    ///     The embedding.
+    ///
+    /// Returns
+    /// -------
+    /// tuple of int and float
+    ///     Index of the centroid, squared distance to it.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidArgumentError
+    ///     Another dimension, NaN or infinity.
     fn nearest(&self, py: Python<'_>, x: &Bound<'_, PyAny>) -> PyResult<(u32, f32)> {
         let x = array::<f32>(x, "x", 1, "[D]")?;
         self.0
@@ -45,6 +91,26 @@ impl PyCentroids {
             .map_err(|error| to_py(py, &error))
     }
 
+    /// Find the nearest centroid of every row of `x`.
+    ///
+    /// Parameters
+    /// ----------
+    /// x : array_like of float32, shape [N, D]
+    ///     Embeddings.
+    /// return_distance : bool, default True
+    ///     Whether to compute squared distances; None is returned for them otherwise.
+    /// on_invalid : {"raise", "mark"}, default "raise"
+    ///     As for `nearest_centroid`.
+    ///
+    /// Returns
+    /// -------
+    /// tuple of uint32 array, shape [N], and float32 array, shape [N], or None
+    ///     Labels and squared distances.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidArgumentError
+    ///     Another dimension, NaN or infinity.
     #[pyo3(signature = (x, *, return_distance=true, on_invalid="raise"))]
     fn assign<'py>(
         &self,
@@ -87,6 +153,17 @@ impl PyCentroids {
         Ok((labels, distances))
     }
 
+    /// Count the centroids that had to be compared in float64.
+    ///
+    /// Parameters
+    /// ----------
+    /// x : array_like of float32, shape [N, D]
+    ///     Embeddings.
+    ///
+    /// Returns
+    /// -------
+    /// uint32 array, shape [N]
+    ///     1 at best, K where no bound holds.
     fn count_candidates<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let py = x.py();
         let x = array::<f32>(x, "x", 2, "[N, D]")?;
@@ -98,11 +175,13 @@ impl PyCentroids {
         ))
     }
 
+    /// Instruction set that answers.
     #[getter]
     fn isa(&self) -> &'static str {
         self.0.isa().name()
     }
 
+    /// Shape of the centroids: K, D.
     #[getter]
     fn shape(&self) -> (usize, usize) {
         (self.0.len(), self.0.dim())
@@ -126,12 +205,24 @@ impl PyCentroids {
     }
 }
 
+/// Set how many threads one call may use, the calling one included.
+///
+/// Parameters
+/// ----------
+/// n : int
+///     1 to 4096. Until it is set, ``UNIROUTE_NUM_THREADS`` decides, else the number of cores.
+///
+/// Raises
+/// ------
+/// InvalidArgumentError
+///     Out of range.
 #[pyfunction]
 fn set_num_threads(py: Python<'_>, n: i64) -> PyResult<()> {
     let wanted = usize::try_from(n).unwrap_or(0);
     threads::set_num_threads(wanted).map_err(|error| to_py(py, &error))
 }
 
+/// Return how many threads one call may use, the calling one included.
 #[pyfunction]
 fn get_num_threads() -> usize {
     threads::num_threads()

@@ -148,7 +148,8 @@ impl Constraints {
     }
 
     /// The arguments that make an equal one, those left at their defaults left out.
-    fn _arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    #[pyo3(name = "_arguments")]
+    fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let terms = self.inner.terms();
         let arguments = PyDict::new(py);
         let put = |name: &str, values: &[String]| match values {
@@ -184,12 +185,12 @@ impl Constraints {
         &self,
         py: Python<'py>,
     ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
-        Ok((PyTuple::empty(py), self._arguments(py)?))
+        Ok((PyTuple::empty(py), self.arguments(py)?))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let mut parts = Vec::new();
-        for (name, value) in self._arguments(py)?.iter() {
+        for (name, value) in self.arguments(py)?.iter() {
             parts.push(format!("{name}={}", value.repr()?));
         }
         Ok(format!("Constraints({})", parts.join(", ")))

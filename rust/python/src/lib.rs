@@ -2,7 +2,11 @@
 //! converts errors. No logic of its own.
 
 // Docstrings are for Python, whose markup is not Markdown; PyO3 hands arguments over by value.
-#![allow(clippy::doc_markdown, clippy::needless_pass_by_value)]
+#![allow(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    clippy::needless_pass_by_value
+)]
 
 mod arrays;
 mod centroids;

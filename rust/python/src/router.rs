@@ -1074,8 +1074,9 @@ impl Router {
     }
 }
 
-/// Fields of the metadata that a call names.
+/// Fields of the metadata that a call names: `None` leaves one as it is, `Some(None)` makes it unknown.
 #[derive(Default)]
+#[allow(clippy::option_option)]
 struct Fields {
     tags: Option<Vec<String>>,
     context_length: Option<Option<u64>>,

@@ -24,7 +24,6 @@ pub static KERNELS: Kernels = Kernels {
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
-    argmin: |scan| unsafe { argmin(scan) },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
 };
 
@@ -307,13 +306,12 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-/// Objectives and costs of four LLMs, all of which exist.
+/// Objectives of four LLMs, all of which exist.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn four(scan: &Scan<'_>, first: usize) -> (__m256d, __m256d) {
+fn four(scan: &Scan<'_>, first: usize) -> __m256d {
     let (gamma, costs, cost_weight) = scan.parts();
-    assert!(first + 4 <= gamma.len());
-    // SAFETY: asserted for `gamma`, and all arrays have one value per LLM.
+    // SAFETY: the caller's word, and all arrays have one value per LLM.
     let single =
         |values: &[f32]| unsafe { _mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr().add(first))) };
     // SAFETY: as above.
@@ -331,7 +329,7 @@ fn four(scan: &Scan<'_>, first: usize) -> (__m256d, __m256d) {
         ),
     };
     let weighted = _mm256_mul_pd(_mm256_set1_pd(cost_weight), cost);
-    (_mm256_add_pd(single(gamma), weighted), cost)
+    _mm256_add_pd(single(gamma), weighted)
 }
 
 /// Which of four LLMs from `first`, a multiple of 4, take part: all bits of a lane, or none.
@@ -345,54 +343,23 @@ fn taking_part(scan: &Scan<'_>, first: usize) -> __m256d {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn argmin(scan: &Scan<'_>) -> Option<u32> {
-    // Per lane: the least objective so far, its cost, and where.
-    let mut objectives = _mm256_set1_pd(f64::INFINITY);
-    let mut costs = _mm256_set1_pd(f64::INFINITY);
-    let mut starts = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
-    let full = scan.len() / 4 * 4;
-    for first in (0..full).step_by(4) {
-        let (objective, cost) = four(scan, first);
-        let lower = _mm256_cmp_pd::<_CMP_LT_OQ>(objective, objectives);
-        let ties = _mm256_cmp_pd::<_CMP_EQ_OQ>(objective, objectives);
-        let cheaper = _mm256_and_pd(ties, _mm256_cmp_pd::<_CMP_LT_OQ>(cost, costs));
-        let better = _mm256_and_pd(_mm256_or_pd(lower, cheaper), taking_part(scan, first));
-        objectives = _mm256_blendv_pd(objectives, objective, better);
-        costs = _mm256_blendv_pd(costs, cost, better);
-        let start = _mm256_castsi256_pd(_mm256_set1_epi64x(first as i64));
-        starts = _mm256_blendv_pd(starts, start, better);
-    }
-    let mut at = [0i64; 4];
-    // SAFETY: 4 values.
-    unsafe { _mm256_storeu_pd(at.as_mut_ptr().cast(), starts) };
-    let winners = (0..4)
-        .filter(|&lane| at[lane] >= 0)
-        .map(|lane| at[lane] as usize + lane);
-    // No lane has one where nothing is less than infinity: then the definition says.
-    scan.best_of(winners.chain(full..scan.len()))
-        .or_else(|| scan.best_of(0..scan.len()))
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
+    assert!(first + out.len() <= scan.len());
+    let mut least = _mm256_set1_pd(f64::INFINITY);
     let (fours, rest) = out.as_chunks_mut::<4>();
     let after = first + 4 * fours.len();
     for (i, out) in fours.iter_mut().enumerate() {
         let first = first + 4 * i;
-        let (objective, _) = four(scan, first);
-        let values = _mm256_blendv_pd(
-            _mm256_set1_pd(f64::NAN),
-            objective,
-            taking_part(scan, first),
-        );
+        let taking_part = taking_part(scan, first);
+        let objective = _mm256_blendv_pd(_mm256_set1_pd(f64::NAN), four(scan, first), taking_part);
+        // Where an objective is NaN, the second operand is what comes out.
+        least = _mm256_min_pd(objective, least);
         // SAFETY: 4 values.
-        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), values) };
+        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), objective) };
     }
-    for (m, out) in (after..).zip(rest) {
-        *out = if scan.takes_part(m) {
-            scan.objective(m)
-        } else {
-            f64::NAN
-        };
-    }
+    let mut lanes = [0.0; 4];
+    // SAFETY: 4 values.
+    unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), least) };
+    let least = lanes.into_iter().fold(f64::INFINITY, f64::min);
+    least.min(portable::objectives(scan, after, rest))
 }

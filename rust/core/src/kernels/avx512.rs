@@ -21,7 +21,6 @@ pub static KERNELS: Kernels = Kernels {
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
-    argmin: |scan| unsafe { argmin(scan) },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
 };
 
@@ -40,7 +39,7 @@ const ROWS: usize = 6;
 /// Mask of the first `n` lanes, all of them if there are fewer.
 #[inline]
 fn first_lanes(n: usize) -> __mmask16 {
-    if n >= LANES { !0 } else { !(!0 << n) }
+    if n < LANES { !(!0 << n) } else { !0 }
 }
 
 /// Up to 16 values from the start of `x`, zeros after them.
@@ -368,19 +367,16 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-/// Objectives and costs of eight LLMs.
+/// Objectives of eight LLMs, all of which exist.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn eight(scan: &Scan<'_>, first: usize) -> (__m512d, __m512d) {
+fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
     let (gamma, costs, cost_weight) = scan.parts();
-    let mask = first_lanes(gamma.len() - first) as __mmask8;
-    // SAFETY: the mask covers no LLM past the last, and all arrays have one value per LLM.
-    let single = |values: &[f32]| unsafe {
-        _mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, values.as_ptr().add(first)))
-    };
+    // SAFETY: the caller's word, and all arrays have one value per LLM.
+    let single =
+        |values: &[f32]| unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(values.as_ptr().add(first))) };
     // SAFETY: as above.
-    let double =
-        |values: &[f64]| unsafe { _mm512_maskz_loadu_pd(mask, values.as_ptr().add(first)) };
+    let double = |values: &[f64]| unsafe { _mm512_loadu_pd(values.as_ptr().add(first)) };
     let cost = match costs {
         Costs::Given(costs) => double(costs),
         Costs::Metered {
@@ -394,47 +390,24 @@ fn eight(scan: &Scan<'_>, first: usize) -> (__m512d, __m512d) {
         ),
     };
     let weighted = _mm512_mul_pd(_mm512_set1_pd(cost_weight), cost);
-    (_mm512_add_pd(single(gamma), weighted), cost)
+    _mm512_add_pd(single(gamma), weighted)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn argmin(scan: &Scan<'_>) -> Option<u32> {
-    // Per lane: the least objective so far, its cost, and where.
-    let mut objectives = _mm512_set1_pd(f64::INFINITY);
-    let mut costs = _mm512_set1_pd(f64::INFINITY);
-    let mut starts = _mm512_set1_epi64(-1);
-    for first in (0..scan.len()).step_by(8) {
-        let (objective, cost) = eight(scan, first);
-        let lower = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(objective, objectives);
-        let ties = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(objective, objectives);
-        let cheaper = _mm512_mask_cmp_pd_mask::<_CMP_LT_OQ>(ties, cost, costs);
-        let better = (lower | cheaper) & scan.octet(first);
-        objectives = _mm512_mask_mov_pd(objectives, better, objective);
-        costs = _mm512_mask_mov_pd(costs, better, cost);
-        starts = _mm512_mask_set1_epi64(starts, better, first as i64);
-    }
-    let mut at = [0i64; 8];
-    // SAFETY: 8 values.
-    unsafe { _mm512_storeu_si512(at.as_mut_ptr().cast(), starts) };
-    let winners = (0..8)
-        .filter(|&lane| at[lane] >= 0)
-        .map(|lane| at[lane] as usize + lane);
-    // No lane has one where nothing is less than infinity: then the definition says.
-    scan.best_of(winners)
-        .or_else(|| scan.best_of(0..scan.len()))
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
-    for (i, out) in out.chunks_mut(8).enumerate() {
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
+    assert!(first + out.len() <= scan.len());
+    let mut least = _mm512_set1_pd(f64::INFINITY);
+    let (eights, rest) = out.as_chunks_mut::<8>();
+    let after = first + 8 * eights.len();
+    for (i, out) in eights.iter_mut().enumerate() {
         let first = first + 8 * i;
-        let (objective, _) = eight(scan, first);
-        let taking_part =
-            _mm512_mask_mov_pd(_mm512_set1_pd(f64::NAN), scan.octet(first), objective);
-        // SAFETY: the mask covers what `out` holds.
-        unsafe {
-            let mask = first_lanes(out.len()) as __mmask8;
-            _mm512_mask_storeu_pd(out.as_mut_ptr(), mask, taking_part);
-        }
+        let objective = eight(scan, first);
+        let taking_part = scan.octet(first);
+        // Where an objective is NaN, the second operand is what comes out.
+        least = _mm512_mask_min_pd(least, taking_part, objective, least);
+        let objective = _mm512_mask_mov_pd(_mm512_set1_pd(f64::NAN), taking_part, objective);
+        // SAFETY: 8 values.
+        unsafe { _mm512_storeu_pd(out.as_mut_ptr(), objective) };
     }
+    _mm512_reduce_min_pd(least).min(portable::objectives(scan, after, rest))
 }

@@ -95,10 +95,9 @@ pub struct Kernels {
     pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
-    /// See [`Scan::argmin`].
-    pub argmin: fn(scan: &Scan<'_>) -> Option<u32>,
     /// Objectives of a run of LLMs from `first`, a multiple of 8; NaN for those not taking part.
-    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]),
+    /// Returns the least, infinity if there is none.
+    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64,
 }
 
 impl Kernels {

@@ -167,6 +167,8 @@ pub struct Row {
     pub norm: f32,
     /// At least `|r|`.
     pub residual: f32,
+    /// At least `|y|`.
+    pub length: f32,
     /// The part of the bound that is the same for every vector.
     pub slack: f32,
     /// What the biases are multiplied by (where there are prices; else they count once).
@@ -192,6 +194,7 @@ impl Row {
             },
             norm,
             residual,
+            length,
             slack: length * length * 2f32.powi(-45) + packed.slack,
             bias_weight: 1.0,
             price_weight: 0.0,
@@ -348,21 +351,27 @@ impl Packed {
             biases: &self.biases,
             prices: &self.prices,
             bounds: &self.bounds,
+            ceilings: &[],
         }
     }
 
-    /// Biases of the caller's own, one per vector, and the bounds that go with them.
-    pub fn rebias(&self, biases: impl ExactSizeIterator<Item = f64>) -> (Vec<f32>, Vec<Bound>) {
-        let mut lanes = vec![f32::MIN; self.biases.len()];
-        let mut bounds = self.bounds.clone();
-        for bound in &mut bounds {
+    /// Offsets by biases of the caller's own, one per vector.
+    pub fn rebias(&self, biases: impl Iterator<Item = f64>) -> OwnOffsets {
+        let mut own = OwnOffsets {
+            biases: vec![f32::MIN; self.biases.len()],
+            bounds: self.bounds.clone(),
+            ceilings: vec![f32::MIN; self.bounds.len()],
+        };
+        for bound in &mut own.bounds {
             (bound.bias, bound.price) = (0.0, 0.0);
         }
         for (k, bias) in biases.enumerate() {
-            lanes[k] = bias as f32;
-            widen(&mut bounds[k / LANES / GROUP].bias, bias.abs() * ARITHMETIC);
+            let group = k / LANES / GROUP;
+            own.biases[k] = bias as f32;
+            own.ceilings[group] = own.ceilings[group].max(own.biases[k]);
+            widen(&mut own.bounds[group].bias, bias.abs() * ARITHMETIC);
         }
-        (lanes, bounds)
+        own
     }
 
     /// Sets the prices, one per vector.
@@ -386,6 +395,25 @@ const ARITHMETIC: f64 = 1.0 / (1 << 21) as f64;
 /// Raises `bound` to `value`, with room for the rounding of sums that it goes into.
 fn widen(bound: &mut f32, value: f64) {
     *bound = bound.max(round_up(value * (1.0 + 2f64.powi(-20))));
+}
+
+/// See [`Packed::rebias`].
+pub struct OwnOffsets {
+    biases: Vec<f32>,
+    bounds: Vec<Bound>,
+    ceilings: Vec<f32>,
+}
+
+impl OwnOffsets {
+    /// To search with.
+    pub fn offsets(&self) -> Offsets<'_> {
+        Offsets {
+            biases: &self.biases,
+            prices: &[],
+            bounds: &self.bounds,
+            ceilings: &self.ceilings,
+        }
+    }
 }
 
 /// The vectors' mean, summed in float64.

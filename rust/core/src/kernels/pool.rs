@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 
-use super::packed::{LANES, Packed, Row, power_for};
-use super::search::{BLOCK, Candidate, Offsets, Search};
+use super::packed::{LANES, OwnOffsets, Packed, Row, power_for};
+use super::search::{BLOCK, Candidate, Search};
 use super::{Costs, Isa, Kernels, Scan, isa};
 use crate::error::{Error, Result};
 use crate::threads::Run;
@@ -56,7 +56,10 @@ pub struct PackedPool {
     profiles: Vec<f32>,
     costs: Vec<f64>,
     kernels: &'static Kernels,
-    /// `-a`.
+    /// LLMs in the order in which they are packed, that of their mean loss: then those that stand
+    /// no chance stand together.
+    order: Vec<u32>,
+    /// `-a`, in that order.
     levels: Vec<f64>,
     greatest_level: f64,
     /// Of the packed prices: `price = -(cost - least) * price_scale`.
@@ -122,6 +125,7 @@ impl PackedPool {
             profiles,
             costs: costs.to_vec(),
             kernels,
+            order: (0..m as u32).collect(),
             levels: Vec::with_capacity(m),
             greatest_level: 0.0,
             price_scale: 1.0,
@@ -143,8 +147,13 @@ impl PackedPool {
         let mean = |row: &[f32]| row.iter().map(|&v| f64::from(v)).sum::<f64>() / m as f64;
         let means: Vec<f64> = psi.chunks_exact(m).map(mean).collect();
         let k = clusters as f64;
+        let total = |m: u32| -> f64 { self.profile(m).iter().map(|&v| f64::from(v)).sum() };
+        let totals: Vec<f64> = (0..m as u32).map(total).collect();
+        self.order
+            .sort_by(|&i, &j| totals[i as usize].total_cmp(&totals[j as usize]));
         let mut e = vec![0.0; clusters];
-        for (m, profile) in self.profiles.chunks_exact(clusters).enumerate() {
+        for (at, &m) in self.order.iter().enumerate() {
+            let profile = &self.profiles[m as usize * clusters..][..clusters];
             let mut squares = 0.0;
             for ((e, &loss), mean) in e.iter_mut().zip(profile).zip(&means) {
                 squares += f64::from(loss) * f64::from(loss);
@@ -157,7 +166,7 @@ impl PackedPool {
             // The definition's rounding, and that of the subtractions here.
             let rounding = (k + 2.0) * squares.sqrt() * 2f64.powi(-24)
                 + (level.abs() * k.sqrt() + squares.sqrt()) * 2f64.powi(-50);
-            let residual = packed.put(m, &e, level, rounding);
+            let residual = packed.put(at, &e, level, rounding);
             if residual.norm > 0.0 {
                 self.evenness = self.evenness.max(residual.farthest / residual.norm);
             }
@@ -174,8 +183,8 @@ impl PackedPool {
             .iter()
             .fold(0.0f64, |range, &c| range.max(c - least));
         self.price_scale = f64::from(power_for(range));
-        let price = |cost: &f64| -(cost - least) * self.price_scale;
-        packed.set_prices(self.costs.iter().map(price));
+        let price = |&m: &u32| -(self.costs[m as usize] - least) * self.price_scale;
+        packed.set_prices(self.order.iter().map(price));
         self.packed = Some(packed);
     }
 
@@ -354,13 +363,14 @@ impl PackedPool {
             .costs
             .iter()
             .fold(f64::INFINITY, |least, &c| least.min(c));
-        let costs = self.levels.iter().zip(&self.costs);
-        let biases = costs.map(|(level, cost)| sum * level - cost_weight * (cost - least));
-        let (biases, bounds) = packed.rebias(biases);
+        let biases = self
+            .levels
+            .iter()
+            .zip(&self.order)
+            .map(|(level, &m)| sum * level - cost_weight * (self.costs[m as usize] - least));
         Some(SharedOffsets {
             sum,
-            biases,
-            bounds,
+            own: packed.rebias(biases),
         })
     }
 
@@ -394,7 +404,7 @@ impl PackedPool {
                 row.price_weight = (cost_weight(i) / self.price_scale) as f32;
             }
         }
-        let offsets = shared.map_or(packed.offsets(), SharedOffsets::offsets);
+        let offsets = shared.map_or(packed.offsets(), |shared| shared.own.offsets());
         search.find(self.kernels, packed, offsets, best);
     }
 
@@ -425,10 +435,13 @@ impl PackedPool {
         match search.candidates(i) {
             Some(&[(only, _)]) => {
                 order.clear();
-                order.push(only);
+                order.push(self.order[only as usize]);
                 return;
             }
-            Some(candidates) => indices.extend(candidates.iter().map(|&(m, _)| m)),
+            Some(candidates) => {
+                indices.extend(candidates.iter().map(|&(at, _)| self.order[at as usize]));
+                indices.sort_unstable();
+            }
             None => indices.extend(0..self.len() as u32),
         }
         costs.clear();
@@ -443,10 +456,14 @@ impl PackedPool {
         }
     }
 
+    fn profile(&self, m: u32) -> &[f32] {
+        &self.profiles[m as usize * self.clusters..][..self.clusters]
+    }
+
     /// Predicted losses of some LLMs, as [`super::weighted_rows`] sums them. Several at a time,
     /// because one sum waits for itself.
     fn gamma<const N: usize>(&self, phi: &[f32], llms: [u32; N]) -> [f32; N] {
-        let profiles = llms.map(|m| &self.profiles[m as usize * self.clusters..][..self.clusters]);
+        let profiles = llms.map(|m| self.profile(m));
         let mut sums = [0.0; N];
         for (k, &phi) in phi.iter().enumerate() {
             for (sum, profile) in sums.iter_mut().zip(&profiles) {
@@ -460,18 +477,7 @@ impl PackedPool {
 /// See [`PackedPool::shared_offsets`].
 struct SharedOffsets {
     sum: f64,
-    biases: Vec<f32>,
-    bounds: Vec<super::packed::Bound>,
-}
-
-impl SharedOffsets {
-    fn offsets(&self) -> Offsets<'_> {
-        Offsets {
-            biases: &self.biases,
-            prices: &[],
-            bounds: &self.bounds,
-        }
-    }
+    own: OwnOffsets,
 }
 
 fn sum(phi: &[f32]) -> f64 {

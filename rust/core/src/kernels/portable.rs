@@ -13,7 +13,6 @@ pub static KERNELS: Kernels = Kernels {
     scores,
     pick,
     weighted_rows,
-    argmin,
     objectives,
 };
 
@@ -92,18 +91,17 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-fn argmin(scan: &Scan<'_>) -> Option<u32> {
-    scan.best_of(0..scan.len())
-}
-
-fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
+    let mut least = f64::INFINITY;
     for (m, out) in (first..).zip(out) {
         *out = if scan.takes_part(m) {
             scan.objective(m)
         } else {
             f64::NAN
         };
+        least = least.min(*out);
     }
+    least
 }
 
 /// Quantises `S (x - mu)`; `None` if it is too long for the bound to hold, or not finite.

@@ -33,8 +33,8 @@ pub struct Scan<'a> {
     mask: Option<&'a [u64]>,
 }
 
-/// LLMs whose objectives are computed at a time when several are wanted.
-const CHUNK: usize = 512;
+/// LLMs whose objectives are computed at a time: they stay in L1.
+const CHUNK: usize = 256;
 
 impl<'a> Scan<'a> {
     /// A choice by predicted losses `gamma`.
@@ -76,7 +76,28 @@ impl<'a> Scan<'a> {
 
     /// The winner; `None` if no LLM takes part. `O(M)`.
     pub fn argmin(&self) -> Option<u32> {
-        (Kernels::active().argmin)(self)
+        self.argmin_by(Kernels::active())
+    }
+
+    /// As [`Self::argmin`], by one table. Most chunks are passed over: only one whose least
+    /// objective reaches the best so far is looked into.
+    pub(super) fn argmin_by(&self, kernels: &Kernels) -> Option<u32> {
+        let mut objectives = [0.0; CHUNK];
+        let mut best: Option<(f64, f64, u32)> = None;
+        for first in (0..self.len()).step_by(CHUNK) {
+            let objectives = &mut objectives[..CHUNK.min(self.len() - first)];
+            let least = (kernels.objectives)(self, first, objectives);
+            if best.is_some_and(|best| best.0 < least) {
+                continue;
+            }
+            for (i, _) in objectives.iter().enumerate().filter(|&(_, &o)| o == least) {
+                let key = self.key((first + i) as u32);
+                if best.is_none_or(|best| key < best) {
+                    best = Some(key);
+                }
+            }
+        }
+        best.map(|(_, _, m)| m)
     }
 
     /// The `n` first LLMs in the order in which they would win, best first, into `out` (which is
@@ -140,18 +161,6 @@ impl<'a> Scan<'a> {
     /// Order of winning.
     fn key(&self, m: u32) -> (f64, f64, u32) {
         (self.objective(m as usize), self.cost(m as usize), m)
-    }
-
-    /// The best of some LLMs, by the definition.
-    pub(super) fn best_of(&self, llms: impl Iterator<Item = usize>) -> Option<u32> {
-        let mut best: Option<(f64, f64, u32)> = None;
-        for m in llms.filter(|&m| self.takes_part(m)) {
-            let key = self.key(m as u32);
-            if !key.0.is_nan() && best.is_none_or(|best| key < best) {
-                best = Some(key);
-            }
-        }
-        best.map(|(_, _, m)| m)
     }
 
     /// Eight LLMs from `first`, a multiple of 8, as bits: those that exist and take part.

@@ -6,6 +6,9 @@ use super::packed::{Bound, GROUP, LANES, Lanes, Line, Packed, Row};
 /// Panels scored before candidates are picked, so that their scores stay in L2.
 const RUN: usize = 64;
 
+/// The same where runs may be skipped: the fewer, the sooner.
+const SHORT_RUN: usize = 4 * GROUP;
+
 /// Rows quantised together: enough to use a group of panels many times while it is in L1.
 pub const BLOCK: usize = 48;
 
@@ -37,6 +40,15 @@ impl Task<'_> {
     #[inline]
     pub fn row_words(&self, row: usize) -> &[i32] {
         &self.words[row * self.packed.row_stride..][..self.packed.steps]
+    }
+
+    /// Whether no row can find its answer here, given scores that each reaches for certain.
+    fn is_hopeless(&self, certain: &[f32]) -> bool {
+        let groups = self.first / GROUP..(self.first + self.panels).div_ceil(GROUP);
+        !self.offsets.ceilings.is_empty()
+            && (self.rows.iter().zip(certain)).all(|(row, &certain)| {
+                (groups.clone()).all(|group| self.offsets.ceiling(group, row) < certain)
+            })
     }
 
     /// Where the scores of a row against `P` panels go.
@@ -74,6 +86,7 @@ impl<'a, const P: usize> Group<'a, P> {
             biases,
             prices,
             bounds,
+            ..
         } = task.offsets;
         let first = task.first + panel;
         let lanes = |values: &'a [f32]| {
@@ -101,6 +114,18 @@ pub struct Offsets<'a> {
     pub prices: &'a [f32],
     /// See [`Packed::bounds`].
     pub bounds: &'a [Bound],
+    /// Greatest bias of each group; with these, runs of groups are skipped that no row can find its
+    /// answer in. Pays where vectors are in descending order of bias. Empty: nothing is skipped.
+    pub ceilings: &'a [f32],
+}
+
+impl Offsets<'_> {
+    /// Greatest score that a row may have in a group.
+    fn ceiling(&self, group: usize, row: &Row) -> f32 {
+        // The group's part of the bound per `|r|` is the greatest length of its vectors.
+        let bound = &self.bounds[group];
+        self.ceilings[group] + row.length * bound.residual + row.bound(bound)
+    }
 }
 
 /// Scratch memory of one thread: allocated by the first block, reused by later ones.
@@ -110,6 +135,8 @@ pub struct Search {
     rows: Vec<Row>,
     scores: Vec<f32>,
     lower: Vec<Lanes>,
+    /// What [`certain`] made of it last.
+    certain: Vec<f32>,
     candidates: Vec<Vec<Candidate>>,
     unbounded: Vec<bool>,
 }
@@ -152,27 +179,39 @@ impl Search {
             .resize_with(n.max(self.candidates.len()), Vec::new);
         self.candidates[..n].iter_mut().for_each(Vec::clear);
 
+        self.certain.clear();
+        self.certain.resize(n, f32::MIN);
+
         let panels = packed.count.div_ceil(LANES);
-        for first in (0..panels).step_by(RUN) {
+        let run = if offsets.ceilings.is_empty() {
+            RUN
+        } else {
+            SHORT_RUN
+        };
+        for first in (0..panels).step_by(run) {
             let task = Task {
                 packed,
                 offsets,
                 first,
-                panels: RUN.min(panels - first),
+                panels: run.min(panels - first),
                 rows: &self.rows,
                 words: &self.words,
             };
+            if task.is_hopeless(&self.certain) {
+                continue;
+            }
             let width = task.panels * LANES;
             if self.scores.len() < n * width {
                 self.scores.resize(n * width, 0.0);
             }
             (kernels.scores)(&task, &mut self.scores, &mut self.lower);
             for i in 0..n {
+                self.certain[i] = certain(&self.lower[i], best);
                 let pick = Pick {
                     scores: &self.scores[i * width..][..width],
                     bounds: &offsets.bounds[first / GROUP..],
                     row: &self.rows[i],
-                    lower: certain(&self.lower[i], best),
+                    lower: self.certain[i],
                     first: (first * LANES) as u32,
                 };
                 (kernels.pick)(&pick, &mut self.candidates[i]);
@@ -187,10 +226,9 @@ impl Search {
                 candidates.pop();
             }
         }
-        if panels > RUN {
+        if panels > run {
             // Early runs were picked against the lower bound of their time.
-            for (candidates, lower) in self.candidates.iter_mut().zip(&self.lower) {
-                let lower = certain(lower, best);
+            for (candidates, &lower) in self.candidates.iter_mut().zip(&self.certain) {
                 candidates.retain(|&(_, upper)| upper >= lower);
             }
         }
