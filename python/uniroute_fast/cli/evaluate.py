@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET_DIR")
     parser.add_argument(
         "--methods",
-        type=lambda names: names.split(","),
-        metavar="NAME,...",
-        help="default: all; an unknown name lists them",
+        nargs="+",
+        metavar="NAME",
+        help="separated by spaces or commas; default: all; an unknown name lists them",
     )
     parser.add_argument("--trials", type=int, default=20, metavar="T", help="default: 20")
     parser.add_argument(
@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> None:
     from uniroute_fast import datasets
     from uniroute_fast.evaluate import run_trials
 
+    methods = ",".join(args.methods).split(",") if args.methods else None
     table = run_trials(
         datasets.load(args.dataset),
-        args.methods,
+        methods,
         trials=args.trials,
         n_val=args.n_val,
         seed=args.seed,
