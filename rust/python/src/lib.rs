@@ -11,6 +11,7 @@
 mod arrays;
 mod centroids;
 mod constraints;
+mod decision;
 mod errors;
 mod evaluate;
 mod lexical;
@@ -27,6 +28,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
     constraints::register(m)?;
+    decision::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;

@@ -1,4 +1,4 @@
-//! `Router`, `Decision`, `Decisions`: the path of a prompt.
+//! `Router` and `Snapshot`: the path of a prompt, and the pool that changes.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -10,19 +10,20 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use uniroute_core::artifact::{self, Artifact};
 use uniroute_core::centroids::Centroids;
 use uniroute_core::changes::Action;
-use uniroute_core::cluster_map::{ClusterMap, Head, Phi, Softmax};
+use uniroute_core::cluster_map::{ClusterMap, Head, Softmax};
 use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
 use uniroute_core::metadata::Metadata;
 use uniroute_core::persist::{self, Extra};
 use uniroute_core::profiles::Pool;
 use uniroute_core::router::{
-    Choice, PerRow, Prompts, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
+    PerRow, Prompts, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
 };
 use uniroute_core::{Error, Result, router as core};
 
 use crate::arrays::array;
 use crate::constraints::{Constraints, strings};
+use crate::decision::{Asked, Decision, Decisions};
 use crate::errors::{to_py, unroutable, wrong_type};
 use crate::lexical::LexicalEmbedder;
 use crate::run::detached;
@@ -1192,330 +1193,11 @@ impl Loaded {
     }
 }
 
-/// What a request asked, kept with its decision.
-struct Asked {
-    cost_weight: f64,
-    constraints: Option<Arc<Compiled>>,
-    tokens: Option<u64>,
-    fallback: Option<u32>,
-}
-
-impl Asked {
-    /// The constraints; where none were given, those that only stop disabled models.
-    fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
-        let none = || snapshot.compile(&Arc::default());
-        self.constraints.as_ref().map_or_else(none, Arc::clone)
-    }
-}
-
-/// Which model answers one prompt.
-#[pyclass(frozen, module = "uniroute_fast")]
-pub struct Decision {
-    snapshot: Arc<Snapshot>,
-    choice: Choice,
-    /// `None` where one cluster decides alone.
-    phi: Option<Phi>,
-    asked: Asked,
-    coverage: f32,
-}
-
-impl Decision {
-    /// Predicted loss of every model for this prompt.
-    fn losses(&self) -> Vec<f32> {
-        let pool = self.snapshot.pool();
-        match &self.phi {
-            None => pool.profiles().row(self.choice.cluster as usize).collect(),
-            Some(phi) => {
-                let mut losses = vec![0.0; pool.len()];
-                self.snapshot.gamma(phi, &mut losses);
-                losses
-            }
-        }
-    }
-}
-
-#[pymethods]
-impl Decision {
-    /// Name of the model.
-    #[getter]
-    fn model(&self) -> &str {
-        &self.snapshot.pool().names()[self.choice.model as usize]
-    }
-
-    /// Its index in `router.models` at the time of the decision.
-    #[getter]
-    fn index(&self) -> u32 {
-        self.choice.model
-    }
-
-    /// gamma: its predicted loss on the prompt.
-    #[getter]
-    fn predicted_loss(&self) -> f32 {
-        self.choice.predicted_loss
-    }
-
-    /// Its cost, in the unit in which costs were given.
-    #[getter]
-    fn cost(&self) -> f64 {
-        self.choice.cost
-    }
-
-    /// Cluster that weighs most for the prompt.
-    #[getter]
-    fn cluster(&self) -> u32 {
-        self.choice.cluster
-    }
-
-    /// Cost weight that the decision was made at.
-    #[getter]
-    fn cost_weight(&self) -> f64 {
-        self.asked.cost_weight
-    }
-
-    /// Length of the prompt in tokens, as given or estimated; None where it was not told.
-    #[getter]
-    fn tokens(&self) -> Option<u64> {
-        self.asked.tokens
-    }
-
-    /// Whether the model is the caller's fallback, because none met the constraints.
-    #[getter]
-    fn fallback(&self) -> bool {
-        self.choice.fallback
-    }
-
-    /// Share of the prompt's feature weight that the embedder knows; 1 where embeddings were given.
-    #[getter]
-    fn coverage(&self) -> f32 {
-        self.coverage
-    }
-
-    /// Version of the pool that the decision was made over.
-    #[getter]
-    fn version(&self) -> u64 {
-        self.snapshot.version()
-    }
-
-    /// The other models that may answer, best first. Worked out when asked for: O(M log M).
-    #[getter]
-    fn alternatives(&self, py: Python<'_>) -> PyResult<Vec<Alternative>> {
-        let pool = self.snapshot.pool();
-        let compiled = self.asked.compiled(&self.snapshot);
-        let allowed = compiled
-            .allowed(pool, self.asked.tokens)
-            .map_err(|e| to_py(py, &e))?
-            .mask();
-        let cost_weight = self.asked.cost_weight;
-        let mut others: Vec<Alternative> = self
-            .losses()
-            .into_iter()
-            .enumerate()
-            .filter(|&(index, _)| index as u32 != self.choice.model && allowed.contains(index))
-            .map(|(index, predicted_loss)| Alternative {
-                model: pool.names()[index].to_string(),
-                index: index as u32,
-                predicted_loss,
-                cost: pool.costs()[index],
-                objective: f64::from(predicted_loss) + cost_weight * pool.costs()[index],
-            })
-            .collect();
-        others.sort_by(|a, b| {
-            (a.objective.total_cmp(&b.objective))
-                .then(a.cost.total_cmp(&b.cost))
-                .then(a.index.cmp(&b.index))
-        });
-        Ok(others)
-    }
-
-    /// The models that may not answer, in index order, each with its reasons: disabled, or stopped
-    /// by the constraints. Worked out when asked for: O(M).
-    #[getter]
-    fn excluded(&self, py: Python<'_>) -> PyResult<Vec<Exclusion>> {
-        let pool = self.snapshot.pool();
-        let excluded = self
-            .asked
-            .compiled(&self.snapshot)
-            .excluded(pool, self.asked.tokens)
-            .map_err(|e| to_py(py, &e))?;
-        Ok(excluded
-            .into_iter()
-            .map(|e| Exclusion {
-                model: pool.names()[e.model as usize].to_string(),
-                index: e.model,
-                reasons: e.reasons,
-            })
-            .collect())
-    }
-
-    fn __repr__(&self) -> String {
-        format!(
-            "Decision(model={:?}, predicted_loss={:.4}, cost={}, cluster={}, cost_weight={})",
-            self.model(),
-            self.choice.predicted_loss,
-            self.choice.cost,
-            self.choice.cluster,
-            self.asked.cost_weight
-        )
-    }
-}
-
-/// A model that could have answered instead.
-#[pyclass(frozen, get_all, module = "uniroute_fast")]
-pub struct Alternative {
-    /// Name of the model.
-    model: String,
-    /// Its index in `router.models` at the time of the decision.
-    index: u32,
-    /// Its predicted loss on the prompt.
-    predicted_loss: f32,
-    /// Its cost.
-    cost: f64,
-    /// What the rule minimises: predicted loss + cost weight x cost.
-    objective: f64,
-}
-
-#[pymethods]
-impl Alternative {
-    fn __repr__(&self) -> String {
-        format!(
-            "Alternative(model={:?}, predicted_loss={:.4}, cost={}, objective={:.4})",
-            self.model, self.predicted_loss, self.cost, self.objective
-        )
-    }
-}
-
-/// A model that may not answer.
-#[pyclass(frozen, get_all, module = "uniroute_fast")]
-pub struct Exclusion {
-    /// Name of the model.
-    model: String,
-    /// Its index in `router.models` at the time of the decision.
-    index: u32,
-    /// Why, each starting with the argument of `Constraints` that says so, or "disabled".
-    reasons: Vec<String>,
-}
-
-#[pymethods]
-impl Exclusion {
-    fn __repr__(&self) -> String {
-        format!(
-            "Exclusion(model={:?}, reasons={:?})",
-            self.model, self.reasons
-        )
-    }
-}
-
-/// Which model answers each of many prompts: columns, made when asked for.
-#[pyclass(frozen, module = "uniroute_fast")]
-pub struct Decisions {
-    snapshot: Arc<Snapshot>,
-    rows: Vec<Row>,
-}
-
-impl Decisions {
-    fn column<'py, T: numpy::Element>(
-        &self,
-        py: Python<'py>,
-        value: impl Fn(&Row) -> T,
-    ) -> Bound<'py, PyArray1<T>> {
-        self.rows
-            .iter()
-            .map(value)
-            .collect::<Vec<T>>()
-            .into_pyarray(py)
-    }
-}
-
-#[pymethods]
-impl Decisions {
-    fn __len__(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Index of each model in `router.models` at the time of the call, uint32[N]; 4294967295 where
-    /// the status is not "ok".
-    #[getter]
-    fn index<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
-        self.column(py, |row| row.choice.map_or(u32::MAX, |c| c.model))
-    }
-
-    /// Name of each model, list[str | None]; None where the status is not "ok".
-    #[getter]
-    fn models<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let pool = self.snapshot.pool();
-        let mut names: Vec<Option<Bound<'py, PyString>>> = vec![None; pool.len()];
-        let rows = self.rows.iter().map(|row| {
-            row.choice.map(|c| {
-                let at = c.model as usize;
-                names[at]
-                    .get_or_insert_with(|| PyString::new(py, &pool.names()[at]))
-                    .clone()
-            })
-        });
-        PyList::new(py, rows.collect::<Vec<_>>())
-    }
-
-    /// Predicted loss of each chosen model, float32[N]; NaN where the status is not "ok".
-    #[getter]
-    fn predicted_loss<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
-        self.column(py, |row| row.choice.map_or(f32::NAN, |c| c.predicted_loss))
-    }
-
-    /// Cost of each chosen model, float64[N]; NaN where the status is not "ok".
-    #[getter]
-    fn cost<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.column(py, |row| row.choice.map_or(f64::NAN, |c| c.cost))
-    }
-
-    /// Cluster of each prompt, uint32[N]; 4294967295 where the status is not "ok".
-    #[getter]
-    fn cluster<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
-        self.column(py, |row| row.choice.map_or(u32::MAX, |c| c.cluster))
-    }
-
-    /// Share of each prompt's feature weight that the embedder knows, float32[N].
-    #[getter]
-    fn coverage<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
-        self.column(py, |row| row.coverage)
-    }
-
-    /// Whether each prompt was routed, bool[N].
-    #[getter]
-    fn ok<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
-        self.column(py, |row| row.choice.is_some())
-    }
-
-    /// Whether each model is the caller's fallback, because none met the constraints, bool[N].
-    #[getter]
-    fn fallback<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
-        self.column(py, |row| row.choice.is_some_and(|c| c.fallback))
-    }
-
-    /// What became of each prompt, list[str]: "ok", or why it could not be routed.
-    #[getter]
-    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let name = |row: &Row| match (row.status, row.choice) {
-            (Status::Ok, None) => "no_candidate",
-            (status, _) => status_name(status),
-        };
-        PyList::new(py, self.rows.iter().map(name))
-    }
-
-    fn __repr__(&self) -> String {
-        let ok = self.rows.iter().filter(|row| row.choice.is_some()).count();
-        format!("Decisions({} prompts, {ok} routed)", self.rows.len())
-    }
-}
-
 /// Adds this file's part to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Router>()?;
     m.add_class::<View>()?;
     m.add_class::<ModelInfo>()?;
     m.add_class::<PyChange>()?;
-    m.add_class::<Exclusion>()?;
-    m.add_class::<Loaded>()?;
-    m.add_class::<Decision>()?;
-    m.add_class::<Alternative>()?;
-    m.add_class::<Decisions>()
+    m.add_class::<Loaded>()
 }
