@@ -487,3 +487,55 @@ def test_a_forked_child_routes_batches(fitted: uf.Router) -> None:
         same = np.array_equal(fitted.route_batch(texts).index, expected)
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def misaligned(values: np.ndarray) -> np.ndarray:
+    """The same values at odd addresses."""
+    raw = np.frombuffer(b"0" + values.tobytes(), np.uint8)[1:]
+    return raw.view(values.dtype).reshape(values.shape)
+
+
+def test_arrays_at_odd_addresses_are_copied(fitted: uf.Router) -> None:
+    x = fitted.embedder.embed(prompts(20))
+    weights = np.linspace(0, 1, 20)
+    got = fitted.route_batch(embeddings=misaligned(x), cost_weight=misaligned(weights))
+    want = fitted.route_batch(embeddings=x, cost_weight=weights)
+    np.testing.assert_array_equal(got.index, want.index)
+
+
+UNUSABLE = {
+    "huge": ("embeddings: a value of", lambda t: uf.Router.fit(embeddings=np.full((9, 2), 1e20))),
+    "ragged": ("embeddings: not an array", lambda t: uf.Router.fit(embeddings=[[1, 2], [3]])),
+    "set": ("texts: a set", lambda t: uf.Router.fit(set(t))),
+    "number": ("texts: a int", lambda t: uf.Router.fit(5)),
+    "seed < 0": ("seed: -1", lambda t: uf.Router.fit(t, seed=-1)),
+    "seed type": ("seed: a str", lambda t: uf.Router.fit(t, seed="2")),
+    "K type": ("n_clusters: a float", lambda t: uf.Router.fit(t, n_clusters=2.5)),
+    "K bool": ("n_clusters: a bool", lambda t: uf.Router.fit(t, n_clusters=True)),
+    "embedder": ("embedder: a str", lambda t: uf.Router.fit(t, embedder="lexical")),
+    "masked": ("losses: a masked", lambda t: uf.Outcomes(np.ma.masked_all((3, 2)))),
+    "path": ("path: a NoneType", lambda t: uf.Router.load(None)),
+    "pipe": ("a pipe or device", lambda t: uf.Router.load("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_fitted_or_loaded_is_named(name: str) -> None:
+    message, call = UNUSABLE[name]
+    with pytest.raises(errors.UniRouteError, match=message):
+        call(prompts(20))
+
+
+@pytest.mark.parametrize("weight", ["0.1", b"1", None, [0.1], object(), 10**400])
+def test_a_cost_weight_that_is_no_number_is_named(fitted: uf.Router, weight: object) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match="cost_weight: a "):
+        fitted.route("add seven to nine", weight)
+
+
+def test_names_keep_their_order_or_are_refused(fitted: uf.Router) -> None:
+    texts = prompts(10)
+    for names in ({"x", "y"}, {"x": 1, "y": 2}):
+        with pytest.raises(errors.ArgumentTypeError, match="names: a "):
+            fitted.add_models(names, [1, 1], texts, np.zeros((10, 2)))
+    with pytest.raises(errors.InvalidArgumentError, match="lone surrogate"):
+        fitted.add_model("\ud800", cost=1, texts=texts, losses=np.zeros(10))

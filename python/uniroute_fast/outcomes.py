@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+def as_array(argument: str, values: ArrayLike) -> NDArray[Any]:
+    """Return values as an array of any dtype; refuse what NumPy cannot read, and masks.
+
+    Raises
+    ------
+    ArgumentTypeError
+        A masked array (NumPy would drop the mask without a word), or no array at all.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ArgumentTypeError(
+            f"{argument}: a masked array; expected one without a mask, NaN where not run"
+        )
+    try:
+        return np.asarray(values)
+    except Exception as error:
+        raise ArgumentTypeError(f"{argument}: not an array ({error})") from error
+
+
 def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDArray[np.float64]:
     """Return losses as float64[prompts, models], checked.
 
@@ -34,7 +52,7 @@ def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDAr
     InvalidArgumentError
         Another shape, or a value outside [0, 1].
     """
-    array: NDArray[Any] = np.asarray(losses)
+    array = as_array(argument, losses)
     if array.dtype.kind not in "biuf":
         raise ArgumentTypeError(
             f"{argument}: dtype {array.dtype}; expected real numbers in [0, 1], NaN = not run"

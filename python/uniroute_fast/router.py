@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import numpy as np
 from uniroute_fast import _native
 from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import ArgumentTypeError, ArtifactError, InvalidArgumentError
-from uniroute_fast.outcomes import Outcomes, as_losses
+from uniroute_fast.outcomes import Outcomes, as_array, as_losses
 from uniroute_fast.profiling import prompt_keys
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from uniroute_fast.embedders import Embedder
     from uniroute_fast.explain import Explanation
     from uniroute_fast.profiling import Profiler
+
+
+#: Largest magnitude in the embeddings that a router is fitted on.
+LARGEST_FITTED = 1e15
 
 
 class Router(_native.Router):
@@ -114,16 +118,26 @@ class Router(_native.Router):
             )
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
+        seed = _as_count("seed", seed, 0, 2**31 - 1)
         if embeddings is None:
-            if texts is None or len(texts) == 0:
+            texts = _as_sequence("texts", texts)
+            if len(texts) == 0:
                 raise InvalidArgumentError("texts: no prompts; expected at least one")
+            if embedder is not None and not callable(getattr(embedder, "embed", None)):
+                raise ArgumentTypeError(
+                    f"embedder: a {type(embedder).__name__}; expected an object with embed(texts)"
+                )
             if embedder is None:
                 embedder = LexicalEmbedder.fit(texts, seed=seed)
-            x = embedder.embed(texts)
+            x = np.asarray(embedder.embed(texts))
+            if len(x) != len(texts):
+                raise InvalidArgumentError(
+                    f"embedder: {len(x)} vectors for {len(texts)} texts; expected one for each"
+                )
         elif embedder is not None:
             raise InvalidArgumentError("embedder: given beside embeddings=; expected one of them")
         else:
-            x = np.asarray(embeddings)
+            x = as_array("embeddings", embeddings)
         x = _as_embeddings("embeddings", x)
         if seen is not None and len(seen.losses) != len(x):
             raise InvalidArgumentError(
@@ -132,11 +146,9 @@ class Router(_native.Router):
         usable = np.any(x != 0, axis=1)
         if not usable.any():
             raise InvalidArgumentError("texts: none can be embedded; expected at least one")
-        if n_clusters is not None and not 1 <= n_clusters <= usable.sum():
-            raise InvalidArgumentError(
-                f"n_clusters: {n_clusters}; expected 1 to {usable.sum()}, the number of prompts "
-                "that can be embedded"
-            )
+        if n_clusters is not None:
+            # Not more than there are prompts that can be embedded.
+            n_clusters = _as_count("n_clusters", n_clusters, 1, int(usable.sum()))
         losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
         profiler = fit_profiler(
             x[usable],
@@ -189,8 +201,10 @@ class Router(_native.Router):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
         if losses is None:
             raise InvalidArgumentError("losses: missing; expected float[n_val, len(names)]")
-        if texts is not None and isinstance(texts, str):
-            raise ArgumentTypeError("texts: a single str; expected a sequence of them")
+        if texts is not None:
+            texts = _as_sequence("texts", texts)
+        elif embeddings is not None:
+            embeddings = np.atleast_1d(as_array("embeddings", embeddings))
         rows = len(texts if texts is not None else np.asarray(embeddings))
         if rows == 0:
             raise InvalidArgumentError("texts: no prompts; expected at least one")
@@ -233,7 +247,7 @@ class Router(_native.Router):
         """
         column: NDArray[Any] | None = None
         if losses is not None:
-            column = np.asarray(losses)
+            column = as_array("losses", losses)
             column = column[:, None] if column.ndim == 1 else column
         self.add_models([name], [cost], texts, column, embeddings=embeddings)
 
@@ -398,7 +412,7 @@ class Router(_native.Router):
         ArtifactIOError
             The file cannot be written.
         """
-        self.write(path, *self._extra())
+        self.write(_as_path(path), *self._extra())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embedder: Embedder | None = None) -> Router:
@@ -417,7 +431,7 @@ class Router(_native.Router):
         ArtifactError
             It is no router, is damaged, or comes from a newer version.
         """
-        return cls._from_loaded(_native.Loaded.read(path), embedder)
+        return cls._from_loaded(_native.Loaded.read(_as_path(path)), embedder)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
@@ -467,16 +481,57 @@ def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[
     return prompt_keys((text or "").encode("utf-8", "surrogatepass") for text in listed)
 
 
+def _as_path(path: str | os.PathLike[str]) -> str:
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"path: a {type(path).__name__}; expected str or os.PathLike"
+        ) from None
+    if not isinstance(text, str) or not text:
+        raise InvalidArgumentError(f"path: {text!r}; expected a non-empty str")
+    return text
+
+
+def _as_count(argument: str, value: Any, least: int, most: int) -> int:
+    """Return an integer in a range; NumPy's integers are integers, booleans are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ArgumentTypeError(
+            f"{argument}: a {type(value).__name__}; expected an integer, {least} to {most}"
+        )
+    if not least <= value <= most:
+        raise InvalidArgumentError(f"{argument}: {value}; expected {least} to {most}")
+    return int(value)
+
+
+def _as_sequence(argument: str, values: Any) -> Any:
+    """Return values that have an order and a length, as they are or listed."""
+    if isinstance(values, (str, bytes)):
+        raise ArgumentTypeError(f"{argument}: a single {type(values).__name__}; expected many")
+    if isinstance(values, (set, frozenset, dict)):
+        raise ArgumentTypeError(
+            f"{argument}: a {type(values).__name__}, whose order is not that of the other "
+            "arguments; expected a list or an array"
+        )
+    if hasattr(values, "__len__"):
+        return values
+    if not hasattr(values, "__iter__"):
+        raise ArgumentTypeError(f"{argument}: a {type(values).__name__}; expected a list")
+    return list(values)
+
+
 def _as_names(names: Sequence[str]) -> list[str]:
-    if isinstance(names, str):
-        raise ArgumentTypeError("names: a single str; expected a sequence of them")
-    listed = list(names)
+    listed = list(_as_sequence("names", names))
     if not listed:
         raise InvalidArgumentError("names: no model; expected at least one")
     for i, name in enumerate(listed):
         if not isinstance(name, str):
             raise ArgumentTypeError(
                 f"names: a {type(name).__name__} at index {i}; expected str throughout"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise InvalidArgumentError(
+                f"names: {name!r} at index {i} has a lone surrogate; expected valid Unicode"
             )
     return listed
 
@@ -495,5 +550,11 @@ def _as_embeddings(argument: str, embeddings: NDArray[Any]) -> NDArray[np.float3
         row, column = bad[0]
         raise InvalidArgumentError(
             f"{argument}: {x[row, column]} in row {row}, column {column}; expected finite values"
+        )
+    # Squares must not overflow float32, in which clusters are fitted.
+    largest = np.abs(x).max()
+    if largest > LARGEST_FITTED:
+        raise InvalidArgumentError(
+            f"{argument}: a value of magnitude {largest:.3g}; expected {LARGEST_FITTED:.0e} at most"
         )
     return x

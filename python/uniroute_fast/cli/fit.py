@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.cli.output import add_json, report
+from uniroute_fast.cli.output import add_json, keep_apart, report
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from uniroute_fast import Outcomes, Router
     from uniroute_fast.cli.tables import read_ids, read_losses, read_prompts
 
+    keep_apart(args.out, args.prompts, args.seen)
     table = read_prompts(args.prompts, args.text_column)
     texts = table[args.text_column]
     seen = None

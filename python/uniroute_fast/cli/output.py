@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import argparse
@@ -14,6 +17,19 @@ if TYPE_CHECKING:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add ``--json`` to a command that reports figures."""
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+
+
+def keep_apart(out: str, *inputs: str | None) -> None:
+    """Refuse to write over what is read.
+
+    Raises
+    ------
+    InvalidArgumentError
+        `out` is the same file as one of the inputs.
+    """
+    for path in inputs:
+        if path and Path(out).exists() and Path(path).exists() and Path(out).samefile(path):
+            raise InvalidArgumentError(f"--out: {out} is also read; expected another file")
 
 
 def report(as_json: bool, figures: Mapping[str, Any], text: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from uniroute_fast.cli.output import add_json, columns, report
+from uniroute_fast.cli.output import add_json, columns, keep_apart, report
 from uniroute_fast.cli.pool import add_pool, load_pool
 from uniroute_fast.cli.progress import Bar
 
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
     """Route the log and report what it comes to."""
     from uniroute_fast.batch import route_log
 
+    keep_apart(args.out, args.pool, args.log)
     pool = args.pool if args.embedder is None else load_pool(args)
     with Bar() as bar:
         summary = route_log(

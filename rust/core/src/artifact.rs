@@ -222,6 +222,11 @@ impl Artifact {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self> {
         let shown = || path.display().to_string();
+        // A pipe or a device could keep the reader for ever.
+        if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) {
+            let error = damaged("a pipe or device", "a file written by uniroute_fast");
+            return Err(at(&shown(), error));
+        }
         let bytes = std::fs::read(path).map_err(|source| Error::Io {
             path: shown(),
             source,

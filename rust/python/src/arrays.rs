@@ -2,7 +2,6 @@
 
 use numpy::{Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use uniroute_core::Error;
 
 use crate::errors::{to_py, wrong_type};
@@ -16,11 +15,20 @@ pub fn array<'py, T: Element>(
     shape: &str,
 ) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
     let py = object.py();
+    // NumPy itself would drop the mask without a word.
+    if object.get_type().name()? == "MaskedArray" {
+        let expected = "an array without a mask; use NaN or leave rows out";
+        return Err(wrong_type(py, argument, "a masked array", expected));
+    }
     if let Ok(array) = object.cast::<PyArrayDyn<T>>()
         && array.is_c_contiguous()
         && array.ndim() == ndim
     {
-        return Ok(array.readonly());
+        let array = array.readonly();
+        // NumPy also has arrays whose values lie at odd addresses: these are copied below.
+        if array.as_slice().is_ok() {
+            return Ok(array);
+        }
     }
     let numpy = PyModule::import(py, "numpy")?;
     let dtype = T::get_dtype(py);
@@ -49,8 +57,6 @@ pub fn array<'py, T: Element>(
             ),
         ));
     }
-    let options = PyDict::new(py);
-    options.set_item("dtype", dtype)?;
-    let array = numpy.call_method("ascontiguousarray", (converted,), Some(&options))?;
+    let array = numpy.call_method1("require", (converted, dtype, ["C", "A"]))?;
     Ok(array.cast_into::<PyArrayDyn<T>>()?.readonly())
 }

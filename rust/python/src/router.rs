@@ -249,7 +249,7 @@ impl View {
         &self,
         py: Python<'py>,
         text: Option<&Bound<'py, PyAny>>,
-        cost_weight: f64,
+        #[pyo3(from_py_with = one_cost_weight)] cost_weight: f64,
         embeddings: Option<&Bound<'py, PyAny>>,
         constraints: Option<&Bound<'py, Constraints>>,
         tokens: Option<u64>,
@@ -922,7 +922,7 @@ impl Router {
         &self,
         py: Python<'py>,
         text: Option<&Bound<'py, PyAny>>,
-        cost_weight: f64,
+        #[pyo3(from_py_with = one_cost_weight)] cost_weight: f64,
         embeddings: Option<&Bound<'py, PyAny>>,
         constraints: Option<&Bound<'py, Constraints>>,
         tokens: Option<u64>,
@@ -1126,6 +1126,19 @@ impl Fields {
             output_price: self.output_price.unwrap_or(known.output_price),
         }
     }
+}
+
+/// The cost weight of one prompt.
+fn one_cost_weight(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    value.extract().map_err(|_| {
+        let found = format!("a {}", value.get_type());
+        wrong_type(
+            value.py(),
+            "cost_weight",
+            &found,
+            "one number, finite, 0 or more",
+        )
+    })
 }
 
 fn extra(py: Python<'_>, json: &str, tensors: &Bound<'_, PyDict>) -> PyResult<Extra> {
