@@ -181,7 +181,7 @@ impl Drop for Registers {
             asm!(
                 instruction!(release),
                 options(nostack, preserves_flags, nomem)
-            )
+            );
         }
     }
 }

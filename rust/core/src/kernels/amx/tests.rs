@@ -91,7 +91,7 @@ impl Tiles for Model {
                 // SAFETY: the caller's word.
                 unsafe {
                     rows.add(row * stride + byte)
-                        .write(self.tiles[T][row][byte])
+                        .write(self.tiles[T][row][byte]);
                 };
             }
         }
@@ -319,7 +319,9 @@ proptest! {
                 for (i, x) in x.iter_mut().enumerate() {
                     *x = data[i % data.len()] + 0.01 * *x + 1e4;
                 }
-                data.iter_mut().for_each(|v| *v += 1e4);
+                for v in &mut data {
+                    *v += 1e4;
+                }
             }
             // Norms of all sizes.
             2 => {
