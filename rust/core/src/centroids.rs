@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use crate::error::{Error, Result};
 use crate::kernels::packed::Packed;
 use crate::kernels::search::{Candidate, Search};
-use crate::kernels::{Isa, Kernels, isa, rough_error};
+use crate::kernels::{Isa, Kernels, isa, quick_error, rough_error};
 use crate::threads::Run;
 
 /// Label of a row that holds NaN or infinity; see [`Centroids::assign_marked`].
@@ -116,7 +116,7 @@ impl Centroids {
         if label == UNASSIGNED {
             return Err(not_finite("x", 0));
         }
-        Ok((label, distance as f32))
+        Ok((label, distance))
     }
 
     /// Labels every row of `x` (row-major `N x D`) with the index of its nearest centroid, and
@@ -176,14 +176,19 @@ impl Centroids {
             tasks.into_iter(),
             Search::default,
             |search, ((x, labels), mut distances)| {
-                for (block, x) in x.chunks(self.kernels.block * self.dim).enumerate() {
-                    self.find(search, x);
-                    for (i, x) in x.chunks_exact(self.dim).enumerate() {
+                let ahead = self.kernels.block * self.dim;
+                for (block, part) in x.chunks(ahead).enumerate() {
+                    self.find(search, part);
+                    let next = &x[block * ahead + part.len()..];
+                    let mut next = next.chunks_exact(self.dim);
+                    for (i, x) in part.chunks_exact(self.dim).enumerate() {
+                        // Memory works for the next block while this one is compared.
+                        (self.kernels.prefetch)(next.next().unwrap_or_default());
                         let row = block * self.kernels.block + i;
                         let found = self.resolve(search.candidates(i), x, distances.is_some());
                         labels[row] = found.0;
                         if let Some(distances) = &mut distances {
-                            distances[row] = found.1 as f32;
+                            distances[row] = found.1;
                         }
                     }
                 }
@@ -247,17 +252,30 @@ impl Centroids {
         candidates: Option<&[Candidate]>,
         x: &[f32],
         want_distance: bool,
-    ) -> (u32, f64) {
+    ) -> (u32, f32) {
         match candidates {
-            Some(&[(only, _)]) if !want_distance => (only, f64::NAN),
+            Some(&[(only, _)]) if !want_distance => (only, f32::NAN),
+            Some(&[(only, _)]) => (only, self.distance(x, only)),
             Some(candidates) => self.least(x, candidates.iter().map(|&(k, _)| k)),
             None if is_finite(x) => self.least(x, 0..self.len() as u32),
-            None => (UNASSIGNED, f64::NAN),
+            None => (UNASSIGNED, f32::NAN),
         }
     }
 
+    /// The float64 distance to one centroid as float32: by the quicker sum wherever the slower one
+    /// must round to the same float32.
+    fn distance(&self, x: &[f32], k: u32) -> f32 {
+        let quick = (self.kernels.quick_distance)(x, self.centroid(k));
+        let off = quick * quick_error(self.dim);
+        let (low, high) = ((quick - off) as f32, (quick + off) as f32);
+        if low == high {
+            return low;
+        }
+        (self.kernels.squared_distance)(x, self.centroid(k)) as f32
+    }
+
     /// The nearest of `indices`, which ascend, by distances in float64.
-    fn least(&self, x: &[f32], indices: impl Iterator<Item = u32>) -> (u32, f64) {
+    fn least(&self, x: &[f32], indices: impl Iterator<Item = u32>) -> (u32, f32) {
         let mut best = (UNASSIGNED, f64::INFINITY);
         for k in indices {
             let distance = (self.kernels.squared_distance)(x, self.centroid(k));
@@ -265,7 +283,7 @@ impl Centroids {
                 best = (k, distance);
             }
         }
-        best
+        (best.0, best.1 as f32)
     }
 
     /// Rows of a task: some tenths of a millisecond of work, in whole blocks.

@@ -21,11 +21,14 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
+    quick_distance: |x, c| unsafe { quick_distance(x, c) },
+    prefetch,
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
+    least: |scan, first, llms| unsafe { least(scan, first, llms) },
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -111,6 +114,38 @@ fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
         _mm256_storeu_pd(r.as_mut_ptr().add(4), sums[1]);
     }
     portable::tail(portable::fold(r), x_rest, c_rest)
+}
+
+/// Sums of four, so that no addition waits for the one before.
+#[target_feature(enable = "avx2,fma")]
+fn quick_distance(x: &[f32], c: &[f32]) -> f64 {
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (c_chunks, c_rest) = c.as_chunks::<LANES>();
+    let mut sums = [_mm256_setzero_pd(); 4];
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        let (x, c) = (x.as_chunks::<4>().0, c.as_chunks::<4>().0);
+        for ((sum, x), c) in sums.iter_mut().zip(x).zip(c) {
+            // SAFETY: 4 values each.
+            let (x, c) = unsafe { (_mm_loadu_ps(x.as_ptr()), _mm_loadu_ps(c.as_ptr())) };
+            let difference = _mm256_sub_pd(_mm256_cvtps_pd(x), _mm256_cvtps_pd(c));
+            *sum = _mm256_fmadd_pd(difference, difference, *sum);
+        }
+    }
+    let pairs = (
+        _mm256_add_pd(sums[0], sums[1]),
+        _mm256_add_pd(sums[2], sums[3]),
+    );
+    let mut lanes = [0.0; 4];
+    // SAFETY: 4 values.
+    unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), _mm256_add_pd(pairs.0, pairs.1)) };
+    portable::tail(lanes.iter().sum(), x_rest, c_rest)
+}
+
+fn prefetch(x: &[f32]) {
+    for line in x.chunks(LANES) {
+        // SAFETY: a hint, for an address that is there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -333,34 +368,50 @@ fn four(scan: &Scan<'_>, first: usize) -> __m256d {
     _mm256_add_pd(single(gamma), weighted)
 }
 
-/// Which of four LLMs from `first`, a multiple of 4, take part: all bits of a lane, or none.
+/// Which of four LLMs from `first` take part: all bits of a lane, or none.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn taking_part(scan: &Scan<'_>, first: usize) -> __m256d {
-    let bits = i64::from(scan.octet(first / 8 * 8) >> (first % 8));
+    let bits = scan.word(first) as i64;
     let lane = _mm256_setr_epi64x(1, 2, 4, 8);
     let set = _mm256_and_si256(_mm256_set1_epi64x(bits), lane);
     _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane))
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
-    assert!(first + out.len() <= scan.len());
+fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
+    assert!(first + llms <= scan.len());
     let mut least = _mm256_set1_pd(f64::INFINITY);
-    let (fours, rest) = out.as_chunks_mut::<4>();
-    let after = first + 4 * fours.len();
-    for (i, out) in fours.iter_mut().enumerate() {
-        let first = first + 4 * i;
-        let taking_part = taking_part(scan, first);
-        let objective = _mm256_blendv_pd(_mm256_set1_pd(f64::NAN), four(scan, first), taking_part);
+    let after = first + llms / 4 * 4;
+    for first in (first..after).step_by(4) {
         // Where an objective is NaN, the second operand is what comes out.
-        least = _mm256_min_pd(objective, least);
-        // SAFETY: 4 values.
-        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), objective) };
+        least = _mm256_min_pd(taking_part_or_nan(scan, first), least);
     }
     let mut lanes = [0.0; 4];
     // SAFETY: 4 values.
     unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), least) };
     let least = lanes.into_iter().fold(f64::INFINITY, f64::min);
-    least.min(portable::objectives(scan, after, rest))
+    least.min(portable::least(scan, after, llms % 4))
+}
+
+/// Objectives of four LLMs from `first`; NaN for those that do not take part.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn taking_part_or_nan(scan: &Scan<'_>, first: usize) -> __m256d {
+    let nan = _mm256_set1_pd(f64::NAN);
+    _mm256_blendv_pd(nan, four(scan, first), taking_part(scan, first))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    assert!(first + out.len() <= scan.len());
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let after = first + 4 * fours.len();
+    for (i, out) in fours.iter_mut().enumerate() {
+        let first = first + 4 * i;
+        let objectives = taking_part_or_nan(scan, first);
+        // SAFETY: 4 values.
+        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), objectives) };
+    }
+    portable::objectives(scan, after, rest);
 }

@@ -5,6 +5,7 @@
 //! names. Every function gives the same answer, bit for bit, in every table; [`portable`] is the
 //! definition, and the tests hold the others against it.
 
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod amx;
@@ -34,6 +35,7 @@ use self::packed::{Lanes, Packed, Precision, Row};
 use self::search::{Candidate, Pick, Task};
 use crate::error::{Error, Result};
 
+pub use self::aligned::Aligned;
 pub use self::pool::{PackedPool, Weights};
 pub use self::scan::{Costs, Scan};
 
@@ -86,6 +88,10 @@ pub struct Kernels {
     /// Squared Euclidean distance in float64, summed in NumPy's order; see
     /// [`portable::squared_distance`].
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
+    /// The same, summed in any order: within [`quick_error`], and faster.
+    pub(crate) quick_distance: fn(x: &[f32], c: &[f32]) -> f64,
+    /// Asks for values to be brought to L2, which a later call reads.
+    pub(crate) prefetch: fn(x: &[f32]),
     /// How vectors are packed for this instruction set.
     pub(crate) precision: Precision,
     /// Rows quantised together: enough to use panels many times while they are in L1.
@@ -100,9 +106,10 @@ pub struct Kernels {
     pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
-    /// Objectives of a run of LLMs from `first`, a multiple of 8; NaN for those not taking part.
-    /// Returns the least, infinity if there is none.
-    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64,
+    /// Objectives of a run of LLMs from `first`; NaN for those not taking part.
+    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]),
+    /// The least objective of `llms` LLMs from `first`; infinity if none takes part.
+    pub least: fn(scan: &Scan<'_>, first: usize, llms: usize) -> f64,
 }
 
 impl Kernels {
@@ -137,6 +144,16 @@ impl Kernels {
 /// a few for the lanes' own sum. Twice that is allowed.
 pub(crate) fn rough_error(dim: usize) -> f32 {
     (dim as f32 / 8.0 + 32.0) / (1 << 24) as f32
+}
+
+/// Relative error that [`Kernels::quick_distance`] and [`Kernels::squared_distance`] stay below
+/// together.
+///
+/// A term is off by three roundings of `2^-53`: the difference, twice, and the square. No term goes
+/// through more than `dim / 8 + 16` additions of positive numbers. Nothing over- or underflows: terms
+/// are squares of differences of float32. Twice the sum of both is allowed.
+pub(crate) fn quick_error(dim: usize) -> f64 {
+    (dim as f64 / 2.0 + 80.0) / (1u64 << 53) as f64
 }
 
 /// Why an instruction set cannot be used here, if it cannot.

@@ -9,12 +9,15 @@ pub static KERNELS: Kernels = Kernels {
     precision: Precision::Int16,
     block: 48,
     squared_distance,
+    quick_distance: squared_distance,
+    prefetch: |_| {},
     rough_distance,
     quantise,
     scores,
     pick,
     weighted_rows,
     objectives,
+    least,
 };
 
 /// Longest run that is summed without being split, as in NumPy.
@@ -92,17 +95,20 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
-    let mut least = f64::INFINITY;
+pub fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
+    (first..first + llms)
+        .filter(|&m| scan.takes_part(m))
+        .fold(f64::INFINITY, |least, m| least.min(scan.objective(m)))
+}
+
+pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
     for (m, out) in (first..).zip(out) {
         *out = if scan.takes_part(m) {
             scan.objective(m)
         } else {
             f64::NAN
         };
-        least = least.min(*out);
     }
-    least
 }
 
 /// Quantises `S (x - mu)`; `None` if it is too long for the bound to hold, or not finite.

@@ -1,6 +1,7 @@
 //! Which packed vectors a row's answer can be: the candidates that the bound does not rule out.
 
 use super::Kernels;
+use super::aligned::Aligned;
 use super::packed::{Bound, GROUP, LANES, Lanes, Line, Packed, Row};
 
 /// Panels scored before candidates are picked, so that their scores stay in L2.
@@ -134,9 +135,9 @@ impl Offsets<'_> {
 /// Scratch memory of one thread: allocated by the first block, reused by later ones.
 #[derive(Default)]
 pub struct Search {
-    words: Vec<i32>,
+    words: Aligned<i32>,
     rows: Vec<Row>,
-    scores: Vec<f32>,
+    scores: Aligned<f32>,
     lower: Vec<Lanes>,
     /// What [`certain`] made of it last.
     certain: Vec<f32>,
@@ -149,9 +150,7 @@ impl Search {
     pub fn quantise(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize) {
         let n = x.len() / dim;
         let stride = packed.row_stride;
-        if self.words.len() < n * stride {
-            self.words.resize(n * stride, 0);
-        }
+        self.words.reserve(0, n * stride);
         self.rows.clear();
         self.unbounded.clear();
         for (x, words) in x.chunks_exact(dim).zip(self.words.chunks_exact_mut(stride)) {
@@ -204,9 +203,7 @@ impl Search {
                 continue;
             }
             let width = task.panels * LANES;
-            if self.scores.len() < n * width {
-                self.scores.resize(n * width, 0.0);
-            }
+            self.scores.reserve(0.0, n * width);
             (kernels.scores)(&task, &mut self.scores, &mut self.lower);
             for i in 0..n {
                 self.certain[i] = certain(&self.lower[i], best);
@@ -264,7 +261,16 @@ impl Search {
 /// reaches the lane's lower bound, so that the `best`-th greatest of them will do.
 fn certain(lower: &Lanes, best: usize) -> f32 {
     if best == 1 {
-        return lower.0.iter().fold(f32::MIN, |m, &v| m.max(v));
+        // By halves, which the compiler does in registers. (None is NaN.)
+        let mut greatest = lower.0;
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                if greatest[i + half] > greatest[i] {
+                    greatest[i] = greatest[i + half];
+                }
+            }
+        }
+        return greatest[0];
     }
     let mut sorted = lower.0;
     sorted.sort_unstable_by(|a, b| b.total_cmp(a));
