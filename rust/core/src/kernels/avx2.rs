@@ -7,8 +7,9 @@
 use std::arch::x86_64::*;
 use std::array;
 
-use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
-use super::search::{Candidate, Group, Pick, Task};
+use super::packed::{LANES, Line, Packed, Precision, Row};
+use super::search::{Best, Candidate, Group, Pick, Task};
+use super::sparse::{Mixture, Strip, WIDTH};
 use super::{Costs, Isa, Kernels, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
@@ -18,12 +19,13 @@ pub static KERNELS: Kernels = Kernels {
     precision: Precision::Int16,
     block: 8 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
-    scores: |task, scores, lower| unsafe { score(task, scores, lower) },
+    scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
     quick_distance: |x, c| unsafe { quick_distance(x, c) },
     prefetch,
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
+    screen: |mixture, strip, out| unsafe { screen(mixture, strip, out) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
@@ -213,16 +215,16 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+fn score(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     for panel in 0..task.panels {
         for row in (0..task.rows.len()).step_by(ROWS) {
             match task.rows.len() - row {
-                1 => tile::<1>(task, row, panel, scores, lower),
-                2 => tile::<2>(task, row, panel, scores, lower),
-                3 => tile::<3>(task, row, panel, scores, lower),
-                4 => tile::<4>(task, row, panel, scores, lower),
-                5 => tile::<5>(task, row, panel, scores, lower),
-                _ => tile::<ROWS>(task, row, panel, scores, lower),
+                1 => tile::<1>(task, row, panel, scores, best),
+                2 => tile::<2>(task, row, panel, scores, best),
+                3 => tile::<3>(task, row, panel, scores, best),
+                4 => tile::<4>(task, row, panel, scores, best),
+                5 => tile::<5>(task, row, panel, scores, best),
+                _ => tile::<ROWS>(task, row, panel, scores, best),
             }
         }
     }
@@ -235,7 +237,7 @@ fn tile<const R: usize>(
     row: usize,
     panel: usize,
     scores: &mut [f32],
-    lower: &mut [Lanes],
+    best: &mut [Best],
 ) {
     let steps = task.packed.steps;
     let lines = task.panel(panel).as_ptr();
@@ -256,7 +258,7 @@ fn tile<const R: usize>(
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;
         let [scores] = task.scores_at::<1>(scores, at, panel);
-        finish(&group, &task.rows[at], sums, scores, &mut lower[at]);
+        finish(&group, &task.rows[at], sums, scores, &mut best[at]);
     }
 }
 
@@ -268,13 +270,14 @@ fn finish(
     row: &Row,
     sums: &[__m256i; 2],
     scores: &mut [f32; LANES],
-    lower: &mut Lanes,
+    best: &mut Best,
 ) {
     let scale = _mm256_set1_ps(row.scale);
     let bias_weight = _mm256_set1_ps(row.bias_weight);
     let price_weight = _mm256_set1_ps(row.price_weight);
     let bound = _mm256_set1_ps(row.bound(group.bound));
-    let (scores, lower) = (halves_mut(scores), halves_mut(&mut lower.0));
+    let least = _mm256_set1_ps(best.certain - row.bound(group.bound));
+    let (scores, lower) = (halves_mut(scores), halves_mut(&mut best.lower));
     for h in 0..2 {
         let scales = load8(&halves(&group.scales[0])[h]);
         let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[h]), scales);
@@ -288,13 +291,15 @@ fn finish(
         let certain = _mm256_sub_ps(score, bound);
         let greatest = _mm256_max_ps(load8(&lower[h]), certain);
         store8(&mut lower[h], greatest);
+        if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(score, least)) != 0 {
+            best.promising |= group.bit;
+        }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
 fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
-    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
-        let bound = pick.row.bound(&pick.bounds[g]);
+    for (first, scores, bound) in pick.groups() {
         let least = _mm256_set1_ps(pick.lower - bound);
         let mut passing = 0u64;
         for (h, scores) in scores.as_chunks::<HALF>().0.iter().enumerate() {
@@ -303,13 +308,36 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
         }
         while passing != 0 {
             let lane = passing.trailing_zeros() as usize;
-            out.push((
-                pick.first + (g * GROUP * LANES + lane) as u32,
-                scores[lane] + bound,
-            ));
+            out.push((pick.first + (first + lane) as u32, scores[lane] + bound));
             passing &= passing - 1;
         }
     }
+}
+
+/// Half a strip at a time: eight sums.
+#[target_feature(enable = "avx2,fma")]
+fn screen(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; WIDTH]) -> f32 {
+    const SUMS: usize = 8;
+    let price_weight = _mm256_set1_ps(mixture.price_weight);
+    let mut least = _mm256_set1_ps(f32::INFINITY);
+    let prices = strip.prices.as_chunks::<HALF>().0;
+    let outs = out.as_chunks_mut::<HALF>().0;
+    for first in (0..WIDTH / HALF).step_by(SUMS) {
+        let mut sums: [__m256; SUMS] =
+            array::from_fn(|i| _mm256_mul_ps(price_weight, load8(&prices[first + i])));
+        for (&k, &phi) in mixture.clusters.iter().zip(mixture.weights) {
+            let losses = strip.losses[k as usize].as_chunks::<HALF>().0;
+            let phi = _mm256_set1_ps(phi);
+            for i in 0..SUMS {
+                sums[i] = _mm256_fmadd_ps(phi, load8(&losses[first + i]), sums[i]);
+            }
+        }
+        for i in 0..SUMS {
+            store8(&mut outs[first + i], sums[i]);
+            least = _mm256_min_ps(least, sums[i]);
+        }
+    }
+    to_array(least).into_iter().fold(f32::INFINITY, f32::min)
 }
 
 /// Columns summed in registers at a time: enough sums to hide the latency of an addition.

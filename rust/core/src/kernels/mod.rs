@@ -28,11 +28,13 @@ mod pool;
 mod portable;
 mod scan;
 pub(crate) mod search;
+mod sparse;
 
 use std::sync::OnceLock;
 
-use self::packed::{Lanes, Packed, Precision, Row};
-use self::search::{Candidate, Pick, Task};
+use self::packed::{Packed, Precision, Row};
+use self::search::{Best, Candidate, Pick, Task};
+use self::sparse::{Mixture, Strip};
 use crate::error::{Error, Result};
 
 pub use self::aligned::Aligned;
@@ -77,9 +79,13 @@ pub type WeightedRows = fn(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &
 /// Signature of [`Kernels::quantise`].
 pub(crate) type Quantise = fn(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row>;
 /// Signature of [`Kernels::scores`].
-pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]);
+pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]);
 /// Signature of [`Kernels::pick`].
 pub(crate) type PickCandidates = fn(pick: &Pick<'_>, out: &mut Vec<Candidate>);
+
+/// Signature of [`Kernels::screen`].
+pub(crate) type Screen =
+    fn(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; sparse::WIDTH]) -> f32;
 
 /// The functions of one instruction set.
 pub struct Kernels {
@@ -98,12 +104,14 @@ pub struct Kernels {
     pub(crate) block: usize,
     /// Quantises a row of `packed`'s dimension into words; `None` if no bound holds for it.
     pub(crate) quantise: Quantise,
-    /// Scores of a task, `[rows, panels * LANES]`, and the greatest lower bounds they give.
+    /// Scores of a task, `[rows, panels * LANES]`, and what they tell of the best.
     pub(crate) scores: ScoresOf,
     /// Appends the vectors whose upper bound reaches the lower bound.
     pub(crate) pick: PickCandidates,
     /// Squared Euclidean distance in float32, any order of summation: see [`rough_error`].
     pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
+    /// Screening values of the LLMs of a strip, see [`sparse`]; returns the least.
+    pub(crate) screen: Screen,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
     /// Objectives of a run of LLMs from `first`; NaN for those not taking part.

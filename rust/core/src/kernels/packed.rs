@@ -70,11 +70,6 @@ pub const MAX_DIM: usize = 1 << 16;
 #[repr(C, align(64))]
 pub struct Line(pub [[u8; 4]; LANES]);
 
-/// A float32 per lane.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Lanes(pub [f32; LANES]);
-
 /// How coordinates are quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {

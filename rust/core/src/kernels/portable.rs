@@ -1,7 +1,8 @@
 //! Plain Rust: the definition that the other instruction sets are held to.
 
-use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
-use super::search::{Candidate, Group, Pick, Task};
+use super::packed::{LANES, Line, Packed, Precision, Row};
+use super::search::{Best, Candidate, Group, Pick, Task};
+use super::sparse::{Mixture, Strip, WIDTH};
 use super::{Isa, Kernels, Scan};
 
 pub static KERNELS: Kernels = Kernels {
@@ -15,6 +16,7 @@ pub static KERNELS: Kernels = Kernels {
     quantise,
     scores,
     pick,
+    screen,
     weighted_rows,
     objectives,
     least,
@@ -84,6 +86,18 @@ fn square(x: f32, c: f32) -> f64 {
     difference * difference
 }
 
+fn screen(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; WIDTH]) -> f32 {
+    for (out, price) in out.iter_mut().zip(strip.prices) {
+        *out = mixture.price_weight * price;
+    }
+    for (&k, &phi) in mixture.clusters.iter().zip(mixture.weights) {
+        for (out, loss) in out.iter_mut().zip(&strip.losses[k as usize]) {
+            *out += phi * loss;
+        }
+    }
+    out.iter().fold(f32::INFINITY, |least, &v| least.min(v))
+}
+
 fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
     let m = out.len();
     out.fill(0.0);
@@ -141,7 +155,7 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     ))
 }
 
-fn scores(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+fn scores(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     for panel in 0..task.panels {
         let group = Group::<1>::of(task, panel);
         for (i, row) in task.rows.iter().enumerate() {
@@ -154,7 +168,10 @@ fn scores(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
                     bias = bias * row.bias_weight + prices[lane] * row.price_weight;
                 }
                 scores[lane] = sums[lane] as f32 * group.scales[0][lane] * row.scale + bias;
-                lower[i].0[lane] = lower[i].0[lane].max(scores[lane] - bound);
+                best[i].lower[lane] = best[i].lower[lane].max(scores[lane] - bound);
+                if scores[lane] >= best[i].certain - bound {
+                    best[i].promising |= group.bit;
+                }
             }
         }
     }
@@ -174,11 +191,10 @@ fn products(lines: &[Line], words: &[i32]) -> [i32; LANES] {
 }
 
 fn pick(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
-    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
-        let bound = pick.row.bound(&pick.bounds[g]);
+    for (first, scores, bound) in pick.groups() {
         for (i, &score) in scores.iter().enumerate() {
             if score >= pick.lower - bound {
-                out.push((pick.first + (g * GROUP * LANES + i) as u32, score + bound));
+                out.push((pick.first + (first + i) as u32, score + bound));
             }
         }
     }

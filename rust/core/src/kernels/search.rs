@@ -2,7 +2,7 @@
 
 use super::Kernels;
 use super::aligned::Aligned;
-use super::packed::{Bound, GROUP, LANES, Lanes, Line, Packed, Row};
+use super::packed::{Bound, GROUP, LANES, Line, Packed, Row};
 
 /// Panels scored before candidates are picked, so that their scores stay in L2.
 const RUN: usize = 64;
@@ -47,11 +47,11 @@ impl Task<'_> {
     }
 
     /// Whether no row can find its answer here, given scores that each reaches for certain.
-    fn is_hopeless(&self, certain: &[f32]) -> bool {
+    fn is_hopeless(&self, best: &[Best]) -> bool {
         let groups = self.first / GROUP..(self.first + self.panels).div_ceil(GROUP);
         !self.offsets.ceilings.is_empty()
-            && (self.rows.iter().zip(certain)).all(|(row, &certain)| {
-                (groups.clone()).all(|group| self.offsets.ceiling(group, row) < certain)
+            && (self.rows.iter().zip(best)).all(|(row, best)| {
+                (groups.clone()).all(|group| self.offsets.ceiling(group, row) < best.certain)
             })
     }
 
@@ -70,6 +70,49 @@ impl Task<'_> {
     }
 }
 
+/// What is known of a row's best scores.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Best {
+    /// Greatest lower bound in each lane.
+    pub lower: [f32; LANES],
+    /// A score that the best ones reach for certain, as of the run's start.
+    pub certain: f32,
+    /// Groups of the run in which a vector may reach it, a bit each.
+    pub promising: u64,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self {
+            lower: [f32::MIN; LANES],
+            certain: f32::MIN,
+            promising: 0,
+        }
+    }
+}
+
+impl Best {
+    /// The score that `best` vectors reach for certain, from the lanes. Each lane has a vector of its
+    /// own that reaches the lane's lower bound, so that the `best`-th greatest of them will do.
+    fn update(&mut self, best: usize) {
+        let mut lower = self.lower;
+        if best == 1 {
+            // By halves, which the compiler does in registers. (None is NaN.)
+            for half in [8, 4, 2, 1] {
+                for i in 0..half {
+                    if lower[i + half] > lower[i] {
+                        lower[i] = lower[i + half];
+                    }
+                }
+            }
+        } else {
+            lower.sort_unstable_by(|a, b| b.total_cmp(a));
+        }
+        self.certain = lower[best - 1];
+    }
+}
+
 /// What turns the sums of `P` panels of one group into scores.
 pub struct Group<'a, const P: usize> {
     /// See [`Packed::scales`].
@@ -80,6 +123,8 @@ pub struct Group<'a, const P: usize> {
     pub prices: Option<&'a [[f32; LANES]; P]>,
     /// The group's bound.
     pub bound: &'a Bound,
+    /// The group's bit in [`Best::promising`].
+    pub bit: u64,
 }
 
 impl<'a, const P: usize> Group<'a, P> {
@@ -102,6 +147,7 @@ impl<'a, const P: usize> Group<'a, P> {
             biases: lanes(biases).expect("P panels"),
             prices: lanes(prices),
             bound: &bounds[first / GROUP],
+            bit: 1 << (panel / GROUP),
         }
     }
 }
@@ -138,9 +184,7 @@ pub struct Search {
     words: Aligned<i32>,
     rows: Vec<Row>,
     scores: Aligned<f32>,
-    lower: Vec<Lanes>,
-    /// What [`certain`] made of it last.
-    certain: Vec<f32>,
+    best: Vec<Best>,
     candidates: Vec<Vec<Candidate>>,
     unbounded: Vec<bool>,
 }
@@ -165,6 +209,17 @@ impl Search {
         &mut self.rows
     }
 
+    /// Empty lists for the candidates of `n` rows, which another search fills.
+    pub fn lists(&mut self, n: usize) -> &mut [Vec<Candidate>] {
+        self.unbounded.clear();
+        self.unbounded.resize(n, false);
+        self.candidates
+            .resize_with(n.max(self.candidates.len()), Vec::new);
+        let lists = &mut self.candidates[..n];
+        lists.iter_mut().for_each(Vec::clear);
+        lists
+    }
+
     /// What [`Self::quantise`] does where no bound holds for any of `n` rows.
     pub fn give_up(&mut self, n: usize) {
         self.unbounded.clear();
@@ -175,14 +230,11 @@ impl Search {
     /// at most [`LANES`] of them.
     pub fn find(&mut self, kernels: &Kernels, packed: &Packed, offsets: Offsets<'_>, best: usize) {
         let n = self.rows.len();
-        self.lower.clear();
-        self.lower.resize(n, Lanes([f32::MIN; LANES]));
+        self.best.clear();
+        self.best.resize(n, Best::default());
         self.candidates
             .resize_with(n.max(self.candidates.len()), Vec::new);
         self.candidates[..n].iter_mut().for_each(Vec::clear);
-
-        self.certain.clear();
-        self.certain.resize(n, f32::MIN);
 
         let panels = packed.count.div_ceil(LANES);
         let run = if offsets.ceilings.is_empty() {
@@ -199,19 +251,24 @@ impl Search {
                 rows: &self.rows,
                 words: &self.words,
             };
-            if task.is_hopeless(&self.certain) {
+            if task.is_hopeless(&self.best) {
                 continue;
             }
             let width = task.panels * LANES;
             self.scores.reserve(0.0, n * width);
-            (kernels.scores)(&task, &mut self.scores, &mut self.lower);
-            for i in 0..n {
-                self.certain[i] = certain(&self.lower[i], best);
+            (kernels.scores)(&task, &mut self.scores, &mut self.best);
+            for (i, known) in self.best.iter_mut().enumerate() {
+                let promising = std::mem::take(&mut known.promising);
+                if promising == 0 {
+                    continue;
+                }
+                known.update(best);
                 let pick = Pick {
+                    promising,
                     scores: &self.scores[i * width..][..width],
                     bounds: &offsets.bounds[first / GROUP..],
                     row: &self.rows[i],
-                    lower: self.certain[i],
+                    lower: known.certain,
                     first: (first * LANES) as u32,
                 };
                 (kernels.pick)(&pick, &mut self.candidates[i]);
@@ -228,8 +285,8 @@ impl Search {
         }
         if panels > run {
             // Early runs were picked against the lower bound of their time.
-            for (candidates, &lower) in self.candidates.iter_mut().zip(&self.certain) {
-                candidates.retain(|&(_, upper)| upper >= lower);
+            for (candidates, best) in self.candidates.iter_mut().zip(&self.best) {
+                candidates.retain(|&(_, upper)| upper >= best.certain);
             }
         }
     }
@@ -257,30 +314,12 @@ impl Search {
     }
 }
 
-/// A score that the `best` best vectors reach for certain. Each lane has a vector of its own that
-/// reaches the lane's lower bound, so that the `best`-th greatest of them will do.
-fn certain(lower: &Lanes, best: usize) -> f32 {
-    if best == 1 {
-        // By halves, which the compiler does in registers. (None is NaN.)
-        let mut greatest = lower.0;
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                if greatest[i + half] > greatest[i] {
-                    greatest[i] = greatest[i + half];
-                }
-            }
-        }
-        return greatest[0];
-    }
-    let mut sorted = lower.0;
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    sorted[best - 1]
-}
-
 /// A row's scores, and what decides which of them make a candidate.
 pub struct Pick<'a> {
     /// One per vector of the run.
     pub scores: &'a [f32],
+    /// Groups to look into, a bit each.
+    pub promising: u64,
     /// One per group of the run.
     pub bounds: &'a [Bound],
     /// The row.
@@ -289,4 +328,21 @@ pub struct Pick<'a> {
     pub lower: f32,
     /// Index of the run's first vector.
     pub first: u32,
+}
+
+impl Pick<'_> {
+    /// The promising groups: the first vector of each, counted from the run's first, their scores,
+    /// and their bound for this row.
+    pub fn groups(&self) -> impl Iterator<Item = (usize, &[f32], f32)> {
+        const WIDTH: usize = GROUP * LANES;
+        let mut left = self.promising;
+        std::iter::from_fn(move || {
+            let group = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            let first = group * WIDTH;
+            let last = self.scores.len().min(first + WIDTH);
+            let bound = self.row.bound(&self.bounds[group]);
+            Some((first, &self.scores[first..last], bound))
+        })
+    }
 }

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::packed::{GROUP, LANES, Lanes, Packed};
-use super::search::Task;
+use super::packed::{GROUP, LANES, Packed};
+use super::search::{Best, Task};
 use super::*;
 
 /// Those of this CPU, and AMX on the model of its registers where the rest of it can run.
@@ -215,8 +215,8 @@ proptest! {
                     words: &words,
                 };
                 let mut scores = vec![f32::NAN; task.panels * LANES];
-                let mut lower = [Lanes([f32::MIN; LANES])];
-                (kernels.scores)(&task, &mut scores, &mut lower);
+                let mut best = [Best::default()];
+                (kernels.scores)(&task, &mut scores, &mut best);
                 let y = shifted(x);
                 let mut greatest = f64::NEG_INFINITY;
                 for (k, c) in data.chunks_exact(dim).enumerate() {
@@ -229,7 +229,7 @@ proptest! {
                     );
                     greatest = greatest.max(score);
                 }
-                for lower in lower[0].0 {
+                for lower in best[0].lower {
                     prop_assert!(f64::from(lower) <= greatest);
                 }
             }
