@@ -2,6 +2,7 @@
 //! `Phi . Psi + cost_weight * cost`, without ever holding prompts x LLMs.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use super::packed::{LANES, OwnOffsets, Packed, Row, power_for};
 use super::search::{Candidate, Search};
@@ -243,9 +244,11 @@ impl PackedPool {
     ) -> Result<()> {
         let n = phi.len() / self.clusters;
         self.check(phi, cost_weights, best, winners.len())?;
+        let sparse = best == 1 && self.is_sparse(phi);
+        let rows = self.block(sparse);
         let step = (TASK_WORK / self.profiles.len())
             .max(1)
-            .next_multiple_of(self.kernels.block);
+            .next_multiple_of(rows);
         let losses: Vec<_> = match losses {
             None => (0..n.div_ceil(step)).map(|_| None).collect(),
             Some(losses) if losses.len() == winners.len() => {
@@ -260,7 +263,11 @@ impl PackedPool {
                 ));
             }
         };
-        let shared = self.shared_offsets(phi, cost_weights);
+        let shared = OnceLock::new();
+        let shared = || {
+            let shared = shared.get_or_init(|| self.shared_offsets(phi, cost_weights));
+            shared.as_ref()
+        };
         let phi = phi.chunks(step * self.clusters);
         let tasks: Vec<_> = phi
             .zip(winners.chunks_mut(step * best))
@@ -271,10 +278,14 @@ impl PackedPool {
             tasks,
             Scratch::default,
             |scratch, (t, ((phi, winners), mut losses))| {
-                for (block, phi) in phi.chunks(self.kernels.block * self.clusters).enumerate() {
-                    let first = block * self.kernels.block;
+                for (block, phi) in phi.chunks(rows * self.clusters).enumerate() {
+                    let first = block * rows;
                     let weight = |i: usize| cost_weights.at(t * step + first + i);
-                    self.find(scratch, phi, &weight, shared.as_ref(), best);
+                    if sparse {
+                        self.find_sparse(scratch, phi, &weight);
+                    } else {
+                        self.find(scratch, phi, &weight, &shared, best);
+                    }
                     for i in 0..phi.len() / self.clusters {
                         self.resolve(scratch, i, weight(i), best);
                         let at = (first + i) * best;
@@ -296,7 +307,11 @@ impl PackedPool {
     pub fn best_one(&self, phi: &[f32], cost_weight: f64) -> Result<(u32, f32)> {
         self.check(phi, Weights::Same(cost_weight), 1, 1)?;
         SCRATCH.with_borrow_mut(|scratch| {
-            self.find(scratch, phi, &|_| cost_weight, None, 1);
+            if self.is_sparse(phi) {
+                self.find_sparse(scratch, phi, &|_| cost_weight);
+            } else {
+                self.find(scratch, phi, &|_| cost_weight, &|| None, 1);
+            }
             self.resolve(scratch, 0, cost_weight, 1);
             let m = scratch.order[0];
             Ok((m, self.gamma(scratch.mixtures.of(0), [m])[0]))
@@ -308,10 +323,16 @@ impl PackedPool {
         self.check(phi, cost_weights, 1, phi.len() / self.clusters)?;
         let mut scratch = Scratch::default();
         let mut counts = Vec::new();
+        let sparse = self.is_sparse(phi);
+        let rows = self.block(sparse);
         let shared = self.shared_offsets(phi, cost_weights);
-        for (block, phi) in phi.chunks(self.kernels.block * self.clusters).enumerate() {
-            let weight = |i: usize| cost_weights.at(block * self.kernels.block + i);
-            self.find(&mut scratch, phi, &weight, shared.as_ref(), 1);
+        for (block, phi) in phi.chunks(rows * self.clusters).enumerate() {
+            let weight = |i: usize| cost_weights.at(block * rows + i);
+            if sparse {
+                self.find_sparse(&mut scratch, phi, &weight);
+            } else {
+                self.find(&mut scratch, phi, &weight, &|| shared.as_ref(), 1);
+            }
             let found = &scratch.search;
             counts.extend(
                 (0..phi.len() / self.clusters)
@@ -398,21 +419,17 @@ impl PackedPool {
     }
 
     /// Looks for the candidates of a block of prompts.
-    fn find(
+    fn find<'s>(
         &self,
         scratch: &mut Scratch,
         phi: &[f32],
         cost_weight: &dyn Fn(usize) -> f64,
-        shared: Option<&SharedOffsets>,
+        shared: &dyn Fn() -> Option<&'s SharedOffsets>,
         best: usize,
     ) {
         let n = phi.len() / self.clusters;
         let Scratch {
-            search,
-            mixtures,
-            screening,
-            price_weights,
-            ..
+            search, mixtures, ..
         } = scratch;
         mixtures.fill(phi, self.clusters);
         let weights_fit = |i| cost_weight(i) / self.price_scale <= WEIGHT_LIMIT;
@@ -423,18 +440,7 @@ impl PackedPool {
         else {
             return search.give_up(n);
         };
-        if let Some(strips) = &self.strips
-            && best == 1
-            && self.is_sparse(mixtures.entries(), n)
-        {
-            price_weights.clear();
-            price_weights.extend((0..n).map(|i| PriceWeight {
-                cost: cost_weight(i),
-                price: (cost_weight(i) / self.price_scale) as f32,
-            }));
-            let lists = search.lists(n);
-            return strips.find(self.kernels, mixtures, price_weights, screening, lists);
-        }
+        let shared = shared();
         search.quantise(self.kernels, packed, phi, self.clusters);
         let sums = phi.chunks_exact(self.clusters).map(sum);
         for (i, (row, sum)) in search.rows_mut().iter_mut().zip(sums).enumerate() {
@@ -451,12 +457,44 @@ impl PackedPool {
         search.find(self.kernels, packed, offsets, best);
     }
 
-    /// Whether adding the losses of so many entries of `n` prompts takes less time than a product over
-    /// all clusters. A product of int8 takes a quarter of an addition of float32 each, one of int16 a
-    /// half; what comes after either is worth some eight more.
-    fn is_sparse(&self, entries: usize, n: usize) -> bool {
+    /// As [`Self::find`], by the losses of the clusters that count.
+    fn find_sparse(&self, scratch: &mut Scratch, phi: &[f32], cost_weight: &dyn Fn(usize) -> f64) {
+        let n = phi.len() / self.clusters;
+        let Scratch {
+            search,
+            mixtures,
+            screening,
+            price_weights,
+            ..
+        } = scratch;
+        mixtures.fill(phi, self.clusters);
+        price_weights.clear();
+        price_weights.extend((0..n).map(|i| PriceWeight {
+            cost: cost_weight(i),
+            price: (cost_weight(i) / self.price_scale) as f32,
+        }));
+        let fit = |weight: &PriceWeight| f64::from(weight.price) <= WEIGHT_LIMIT;
+        match &self.strips {
+            Some(strips) if price_weights.iter().all(fit) => {
+                let lists = search.lists(n);
+                strips.find(self.kernels, mixtures, price_weights, screening, lists);
+            }
+            _ => search.give_up(n),
+        }
+    }
+
+    /// Whether adding the losses of the clusters that count takes less time than a product over all.
+    /// A product of int8 takes a quarter of an addition of float32, one of int16 a half; what comes
+    /// after a product is worth some eight more.
+    fn is_sparse(&self, phi: &[f32]) -> bool {
+        let entries = phi.iter().filter(|&&v| v > 0.0).count();
         let products = self.clusters / self.kernels.precision.per_word();
-        entries < n * (products + 8)
+        entries < phi.len() / self.clusters * (products + 8)
+    }
+
+    /// Prompts looked at together.
+    fn block(&self, sparse: bool) -> usize {
+        if sparse { 512 } else { self.kernels.block }
     }
 
     /// A better bound where few clusters count: `|y'.r| <= |y'|_1 max|r|` beside the

@@ -56,11 +56,6 @@ impl Mixtures {
         }
     }
 
-    /// How many entries all prompts have.
-    pub fn entries(&self) -> usize {
-        self.ends.last().copied().unwrap_or_default()
-    }
-
     /// Clusters and weights of a prompt.
     pub fn of(&self, prompt: usize) -> (&[u32], &[f32]) {
         let first = if prompt == 0 {
