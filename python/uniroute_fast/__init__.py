@@ -28,6 +28,7 @@ from uniroute_fast.embedders import (
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
+from uniroute_fast.spending import SpendingPlan
 
 __all__ = [
     "Alternative",
@@ -46,6 +47,7 @@ __all__ = [
     "Router",
     "SentenceTransformerEmbedder",
     "Snapshot",
+    "SpendingPlan",
     "__version__",
     "chat_text",
     "errors",

@@ -99,8 +99,10 @@ class Tally:
         kept : float
             What the older outcomes count for from now on, in [0, 1].
         """
-        sums = {name: kept * getattr(self, name) + getattr(new, name)[:, 0] for name in COLUMNS}
-        totals = {
+        sums: dict[str, Any] = {
+            name: kept * getattr(self, name) + getattr(new, name)[:, 0] for name in COLUMNS
+        }
+        totals: dict[str, Any] = {
             name: float(kept * getattr(self, name) + getattr(new, name)[0]) for name in TOTALS
         }
         tally = replace(self, scale=kept * self.scale, **sums, **totals)
@@ -110,9 +112,7 @@ class Tally:
         tally = replace(tally, rows=rows, weights=np.append(kept * self.weights, weights))
         if 2 * len(rows) <= len(self.gram):
             return tally
-        return replace(
-            tally, gram=tally.full_gram(), scale=1.0, rows=rows[:0], weights=np.zeros(0)
-        )
+        return replace(tally, gram=tally.full_gram(), scale=1.0, rows=rows[:0], weights=np.zeros(0))
 
 
 class Records:
@@ -149,9 +149,7 @@ class Records:
         tallies = dict(zip(names, Tally.each(evidence, group), strict=True))
         self.put(tallies, names, profiles)
 
-    def put(
-        self, tallies: Mapping[str, Tally], names: Sequence[str], profiles: Profiles
-    ) -> None:
+    def put(self, tallies: Mapping[str, Tally], names: Sequence[str], profiles: Profiles) -> None:
         """Record tallies, and the standard errors of profiles that were made from them."""
         self._tallies |= tallies
         errors = np.ascontiguousarray(profiles.standard_error.T)
@@ -260,6 +258,7 @@ class Records:
         if not arrays:
             return cls()
         try:
+            _check_shapes(arrays)
             grams, ends = list(arrays["gram"]), np.cumsum(arrays["n_rows"])[:-1]
             columns = zip(
                 arrays["group"].tolist(),
@@ -275,3 +274,22 @@ class Records:
             return cls(dict(zip(names, (Tally(*parts) for parts in columns), strict=True)))
         except (KeyError, IndexError, ValueError) as error:
             raise ArtifactError(f"records: parts that do not fit together ({error!r})") from error
+
+
+def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `ValueError` unless the shapes are those of R LLMs and F features throughout."""
+    (r,), (f, _) = arrays["model"].shape, arrays["phi"].shape
+    gram, rows = arrays["gram"], int(arrays["n_rows"].sum())
+    side = gram.shape[-1]
+    expected = {
+        **dict.fromkeys(("group", "pattern", "scale", "n_rows", *TOTALS), (r,)),
+        **dict.fromkeys(COLUMNS, (f, r)),
+        "gram": (len(gram), side, side),
+        "rows": (rows, f),
+        "weights": (rows,),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+    if side not in (0, f) or not (arrays["model"] >= 0).all():
+        raise ValueError(f"products of {side} features, expected {f}")

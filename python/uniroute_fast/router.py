@@ -190,7 +190,11 @@ class Router(_native.Router):
         )
         router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
-        listed = None if texts is None else [t for t, ok in zip(_listed(texts), usable) if ok]
+        listed = (
+            None
+            if texts is None
+            else [t for t, ok in zip(_listed(texts), usable, strict=True) if ok]
+        )
         router._typical = Typical.of(profiler.map, x[usable], listed, typical_prompts)
         return router
 
@@ -336,7 +340,7 @@ class Router(_native.Router):
             As `observe_many`.
         """
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
-        prompts = None if prompt is None else [prompt]
+        prompts: Any = None if prompt is None else [prompt]
         used = self.observe_many(
             prompts, [model], [loss], [weight], embeddings=one, half_life=half_life
         )
@@ -423,7 +427,7 @@ class Router(_native.Router):
                 self.info(name)
             self._records.check(dict.fromkeys(names))
             phi, keys = self._phi_of(prompts, embeddings)
-            used = phi.any(axis=1)
+            used = np.asarray(phi.any(axis=1))
             if not used.any():
                 return used
             features = profiler.features(phi[used], None if keys is None else keys[used])

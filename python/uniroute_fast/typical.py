@@ -72,9 +72,7 @@ class Typical:
         return cls(prompts, means)
 
 
-def _nearest(
-    embeddings: NDArray[np.float32], weights: NDArray[np.float32]
-) -> NDArray[np.intp]:
+def _nearest(embeddings: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the rows that weigh something, the nearest to their weighted mean first."""
     members = np.flatnonzero(weights > 0)
     own, weight = embeddings[members], weights[members, None]
