@@ -25,6 +25,7 @@ from uniroute_fast.embedders import (
     OpenAIEmbedder,
     SentenceTransformerEmbedder,
 )
+from uniroute_fast.exploration import Exploration, Explorer
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
@@ -39,6 +40,8 @@ __all__ = [
     "Decision",
     "Decisions",
     "Exclusion",
+    "Exploration",
+    "Explorer",
     "LexicalEmbedder",
     "ModelInfo",
     "OpenAIEmbedder",
