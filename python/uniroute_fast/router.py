@@ -250,20 +250,20 @@ class Router(_native.Router):
                 f"losses: {outcomes.shape[1]} columns; expected one for each of the "
                 f"{len(names)} names"
             )
-        profiler = self._fitted()
-        phi = self.phi(texts, embeddings=embeddings)
-        usable = phi.any(axis=1)
-        outcomes = outcomes[usable]
-        never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
-        if len(never):
-            raise InvalidArgumentError(
-                f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
-                "can be embedded; expected at least one for each LLM"
-            )
-        keys = _keys(texts, embeddings)[usable]
-        evidence = profiler.observe(phi[usable], outcomes, keys=keys)
-        profiles = profiler.profile(evidence)
         with self._lock:
+            profiler = self._fitted()
+            phi = self.phi(texts, embeddings=embeddings)
+            usable = phi.any(axis=1)
+            outcomes = outcomes[usable]
+            never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
+            if len(never):
+                raise InvalidArgumentError(
+                    f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt "
+                    "that can be embedded; expected at least one for each LLM"
+                )
+            keys = _keys(texts, embeddings)[usable]
+            evidence = profiler.observe(phi[usable], outcomes, keys=keys)
+            profiles = profiler.profile(evidence)
             super().insert(names, costs, profiles.psi)
             self._records.add(names, evidence, profiles)
 
