@@ -2,10 +2,11 @@
 
 from uniroute_fast.deferral import DeferralCurve, area, deferral_curve, qnc, reaches_best
 from uniroute_fast.evaluate.leaks import LeakError, check_leaks
-from uniroute_fast.evaluate.methods import METHODS, Method
+from uniroute_fast.evaluate.methods import METHODS, Method, describe
 from uniroute_fast.evaluate.table import Row, Table
 from uniroute_fast.evaluate.trial import Split, Trial, random_split
 from uniroute_fast.evaluate.trials import run_trials
+from uniroute_fast.evaluate.whole_pool import WholePool, route_whole_pool
 
 __all__ = [
     "METHODS",
@@ -16,11 +17,14 @@ __all__ = [
     "Split",
     "Table",
     "Trial",
+    "WholePool",
     "area",
     "check_leaks",
     "deferral_curve",
+    "describe",
     "qnc",
     "random_split",
     "reaches_best",
+    "route_whole_pool",
     "run_trials",
 ]
