@@ -31,6 +31,7 @@ HOSTILE = [
     "مرحبا، ما هو 4 + 4؟ what is",
     "<!--<script> %%SCRIPT%% what is 5 plus 5?",
 ]
+COMPARE = ["--model-column", "served", "--budget", "600", "--json"]
 EVALUATE = ["--trials", "3", "--methods", "uniroute,kmeans,knn,oracle", "--json"]
 
 
@@ -81,8 +82,7 @@ def comparison(data, tmp_path_factory):
     pq.write_table(pa.table(log), folder / "log.parquet")
     page = folder / "what-if.html"
     printed = run(
-        ["what-if", folder / "pool.uniroute", folder / "log.parquet", "--model-column", "served"]
-        + ["--budget", "600", "--json", "--report", page]
+        ["what-if", folder / "pool.uniroute", folder / "log.parquet", *COMPARE, "--report", page]
     )
     return page, json.loads(printed)
 
@@ -365,7 +365,11 @@ def test_the_table_shows_the_figures(evaluation, browser):
     header = page.texts("#methods thead th")
     rows = {
         row.find_element("css selector", "th").text: dict(
-            zip(header[1:], [cell.text for cell in row.find_elements("css selector", "td")])
+            zip(
+                header[1:],
+                [cell.text for cell in row.find_elements("css selector", "td")],
+                strict=True,
+            )
         )
         for row in page.all("#methods tbody tr")
     }
@@ -432,7 +436,8 @@ def test_the_slider_says_who_answers(evaluation, browser):
         assert saved == pytest.approx(1 - stop["spend"] / best["spend"], abs=5e-4)
         assert quality == pytest.approx(stop["quality"], abs=5e-4)
         assert gain == pytest.approx(stop["gain"], abs=5e-4)
-        bars = dict(zip(page.texts("#shares bdi"), page.texts("#shares .num")))
+        # Beyond those named there may be a bar of others.
+        bars = dict(zip(page.texts("#shares bdi"), page.texts("#shares .num"), strict=False))
         for model, prompts in list(stop["models"].items())[:8]:
             assert bars[model].endswith(f"· {prompts}")
             assert number(bars[model]) == pytest.approx(prompts / stop["rows"], abs=5e-4)

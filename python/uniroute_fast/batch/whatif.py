@@ -323,7 +323,8 @@ class _Comparison:
         return [self._outcome(rule, tally, paired) for rule, tally in found]
 
     def _empty(self) -> _Tally:
-        return _Tally(np.zeros(self.shape, np.int64), *(np.zeros(self.shape) for _ in range(3)))
+        loss, squares, cost = np.zeros((3, *self.shape))
+        return _Tally(np.zeros(self.shape, np.int64), loss, squares, cost)
 
     def _choices(self, rule: _Rule, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the rule's LLM for each row of losses."""

@@ -247,13 +247,13 @@ def _clusters(
         near = np.flatnonzero(losses <= losses[best] + NEARLY)
         nearly = int(near[np.lexsort((losses[near], held.costs[near]))[0]])
         closeness = embeddings[inside] @ embeddings[inside].mean(axis=0)
-        nearest = (held.texts[i] for i in inside[np.argsort(-closeness, kind="stable")])
+        nearest = [held.texts[int(i)] for i in inside[np.argsort(-closeness, kind="stable")]]
         found.append(
             Cluster(
                 cluster=k,
                 background=k == background,
                 prompts=count,
-                tasks=dict(Counter(held.tasks[i] for i in inside).most_common()),
+                tasks=dict(Counter(held.tasks[int(i)] for i in inside).most_common()),
                 typical=[_cut(text) for text in list(dict.fromkeys(nearest))[:TYPICAL]],
                 best=_llm(held, best, inside),
                 nearly=_llm(held, nearly, inside),
