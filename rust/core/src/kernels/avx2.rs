@@ -23,7 +23,6 @@ pub static KERNELS: Kernels = Kernels {
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
     quick_distance: |x, c| unsafe { quick_distance(x, c) },
-    prefetch,
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
     screen: |mixture, strip, out| unsafe { screen(mixture, strip, out) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
@@ -143,7 +142,8 @@ fn quick_distance(x: &[f32], c: &[f32]) -> f64 {
     portable::tail(lanes.iter().sum(), x_rest, c_rest)
 }
 
-fn prefetch(x: &[f32]) {
+/// Asks for values to be brought to L2.
+pub fn prefetch(x: &[f32]) {
     for line in x.chunks(LANES) {
         // SAFETY: a hint, for an address that is there.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
@@ -254,6 +254,7 @@ fn tile<const R: usize>(
             }
         }
     }
+    prefetch(task.next_share(row..row + R, panel));
     let group = Group::<1>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;

@@ -28,7 +28,6 @@ pub static KERNELS: Kernels = Kernels {
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
     // Widening four values at a time is faster than eight at a time.
     quick_distance: avx2::KERNELS.quick_distance,
-    prefetch: avx2::KERNELS.prefetch,
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -283,6 +282,7 @@ fn tile<const R: usize, const P: usize>(
             }
         }
     }
+    avx2::prefetch(task.next_share(row..row + R, panel));
     let group = Group::<P>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;

@@ -96,8 +96,6 @@ pub struct Kernels {
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
     /// The same, summed in any order: within [`quick_error`], and faster.
     pub(crate) quick_distance: fn(x: &[f32], c: &[f32]) -> f64,
-    /// Asks for values to be brought to L2, which a later call reads.
-    pub(crate) prefetch: fn(x: &[f32]),
     /// How vectors are packed for this instruction set.
     pub(crate) precision: Precision,
     /// Rows quantised together: enough to use panels many times while they are in L1.

@@ -11,7 +11,6 @@ pub static KERNELS: Kernels = Kernels {
     block: 48,
     squared_distance,
     quick_distance: squared_distance,
-    prefetch: |_| {},
     rough_distance,
     quantise,
     scores,
