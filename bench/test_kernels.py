@@ -66,4 +66,4 @@ def test_speed(benchmark, workload: tuple, name: str) -> None:
     if workload[0] == "query":
         benchmark(work)
     else:
-        benchmark.pedantic(work, rounds=5, warmup_rounds=1)
+        benchmark.pedantic(work, rounds=3, warmup_rounds=1)
