@@ -48,7 +48,8 @@ impl Weights<'_> {
 /// centroid is: a low-precision product with a certified bound rules out almost all LLMs, and what
 /// is left is computed by the definition. What is packed of a profile is what the choice depends
 /// on: `Psi[k, m] = mu[k] + a[m] + e[k, m]`, where `mu` is the same for all LLMs and drops out, `a`
-/// is the LLM's mean, which counts in full precision, and `e` is quantised.
+/// is the LLM's mean, which counts in full precision, and `e` is quantised. Where few clusters count,
+/// [`super::sparse`] rules LLMs out instead.
 ///
 /// Beside the bound of [`super::packed`], the definition's own rounding counts: float32 sums of `K`
 /// products are off by at most `(K + 1) 2^-24 |Phi| |Psi_m|`.
