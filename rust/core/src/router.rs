@@ -564,22 +564,28 @@ impl Snapshot {
     /// Number of prompts; fails on embeddings of another dimension or with values not finite.
     fn count(&self, prompts: Prompts<'_>) -> Result<usize> {
         let dim = self.map.dim();
-        match prompts {
-            Prompts::Texts(texts) => Ok(texts.len()),
-            Prompts::Embeddings(all) => match all.iter().position(|v| !v.is_finite()) {
-                None if all.len().is_multiple_of(dim) => Ok(all.len() / dim),
-                None => Err(Error::invalid(
-                    "embeddings",
-                    format!("{} values", all.len()),
-                    format!("rows of {dim} values"),
-                )),
-                Some(at) => Err(Error::invalid(
-                    "embeddings",
-                    format!("{} in row {}, column {}", all[at], at / dim, at % dim),
-                    "finite values",
-                )),
-            },
+        let all = match prompts {
+            Prompts::Texts(texts) => return Ok(texts.len()),
+            Prompts::Embeddings(all) => all,
+        };
+        // All at once first: a search for the culprit stops the compiler from using vectors.
+        if !all.iter().fold(true, |fine, v| fine & v.is_finite())
+            && let Some(at) = all.iter().position(|v| !v.is_finite())
+        {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} in row {}, column {}", all[at], at / dim, at % dim),
+                "finite values",
+            ));
         }
+        if !all.len().is_multiple_of(dim) {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} values", all.len()),
+                format!("rows of {dim} values"),
+            ));
+        }
+        Ok(all.len() / dim)
     }
 
     fn check_routable(&self, requests: &Requests<'_>, rows: usize) -> Result<()> {
