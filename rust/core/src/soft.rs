@@ -12,9 +12,10 @@ use crate::kernels::{PackedPool, Weights};
 use crate::profiles::Pool;
 use crate::threads::Run;
 
-/// Prompts of a batch from which packing the pool takes less time than it saves: packing takes as
-/// long as some 600 prompts do without it.
-const WORTH_PACKING: usize = 1024;
+/// Prompts of a batch, and models, from which packing the pool saves more time than it takes: as much
+/// as some hundred to a thousand prompts take without it. With fewer models it saves hardly any.
+const MANY_PROMPTS: usize = 2048;
+const MANY_MODELS: usize = 256;
 
 /// The enabled models of a pool, packed.
 pub struct Soft {
@@ -49,7 +50,7 @@ pub struct LazySoft(OnceLock<Option<Soft>>);
 impl LazySoft {
     /// `pool` packed, which must be the one pool that this belongs to, for a batch of `prompts`.
     pub fn get(&self, pool: &Pool, prompts: usize) -> Option<&Soft> {
-        if prompts < WORTH_PACKING {
+        if prompts < MANY_PROMPTS || pool.len() < MANY_MODELS {
             return self.0.get()?.as_ref();
         }
         self.0.get_or_init(|| Soft::new(pool)).as_ref()

@@ -353,7 +353,7 @@ impl PackedPool {
                 expected,
             ));
         }
-        let fine = |v: &f32| v.is_finite() & (*v >= 0.0);
+        let fine = |v: &f32| v.is_finite() && *v >= 0.0;
         // All at once first: a search for the culprit stops the compiler from using vectors.
         if !phi.iter().fold(true, |all, v| all & fine(v))
             && let Some(at) = phi.iter().position(|v| !fine(v))
