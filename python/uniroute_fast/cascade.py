@@ -88,6 +88,8 @@ class ScoreModel:
             np.broadcast_to(rank[:, None], known.shape)[known],
             logits[:, rest][known],
             losses[:, rest][known],
+            # One prompt's outcomes are as good as one: what it has, all LLMs share.
+            repeats=max(1.0, known.sum() / known.any(axis=1).sum()),
         )
         design = np.column_stack([np.ones(len(rank)), logits[:, model]])
         expected = np.linalg.lstsq(design, rank, rcond=None)[0]
@@ -406,11 +408,16 @@ def _least(
 
 
 def _regress(
-    rank: NDArray[np.float64], logit: NDArray[np.float64], loss: NDArray[np.float64]
+    rank: NDArray[np.float64],
+    logit: NDArray[np.float64],
+    loss: NDArray[np.float64],
+    repeats: float = 1.0,
 ) -> NDArray[np.float64]:
     """Return the logistic regression of losses in [0, 1] on 1, rank and logit, float64[3].
 
-    Newton's method; `PRIOR` outcomes hold it to the router's own prediction.
+    Newton's method; `PRIOR` outcomes hold it to the router's own prediction. What the score seems
+    to tell is shrunk by what chance alone would show (the positive part of 1 - error² / slope²),
+    where so many outcomes count for one: both decisions seize on whatever looks like a gain.
     """
     design = np.column_stack([np.ones(len(rank)), rank, logit])
     start = np.array([0.0, 0.0, 1.0])
@@ -423,6 +430,8 @@ def _regress(
         found += step
         if np.abs(step).max() < 1e-8:
             break
+    chance = repeats * np.linalg.inv(curvature)[1, 1]
+    found[1] *= max(0.0, 1 - chance / found[1] ** 2) if found[1] else 0.0
     return found
 
 
