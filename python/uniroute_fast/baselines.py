@@ -123,15 +123,18 @@ def hierarchical_shrinkage(
     return means[assign(trial.test, fine.centroids)]
 
 
-def uniroute(trial: Trial) -> NDArray[np.float64]:
+def uniroute(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
     """Profile with what seen LLMs teach, on soft maps: this package's default.
 
     Like every method it may know the seen LLMs' outcomes on the validation prompts.
+    ``n_clusters`` is that of `fit_profiler`.
     """
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler = fit_profiler(
+        prompts, seen, trial.seen_costs, keys=keys, n_clusters=n_clusters, seed=trial.seed
+    )
     return _route(profiler, trial, keys[len(trial.train) :])
 
 
