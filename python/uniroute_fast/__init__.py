@@ -18,6 +18,7 @@ from uniroute_fast._native import (
     set_num_threads,
 )
 from uniroute_fast._versions import show_versions, warn_if_debug_build
+from uniroute_fast.cascade import Cascade
 from uniroute_fast.centroids import Centroids, nearest_centroid
 from uniroute_fast.chat import chat_text
 from uniroute_fast.embedders import (
@@ -34,6 +35,7 @@ from uniroute_fast.spending import SpendingPlan
 __all__ = [
     "Alternative",
     "BudgetPacer",
+    "Cascade",
     "Centroids",
     "Change",
     "Constraints",
