@@ -22,7 +22,7 @@ RATES = (0.0, 0.1, 0.2, 0.3)
 
 
 def figures(trial: Trial) -> np.ndarray:
-    """Return, for each rate: Area of ZeroRouter, plain, corrected; error of levels, the same two."""
+    """Return, by rate: Area of ZeroRouter, uncorrected, corrected; error of levels of these two."""
     assert trial.test_losses is not None
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
@@ -38,13 +38,9 @@ def figures(trial: Trial) -> np.ndarray:
         corrected = without_flips(evidence, rate, discount=not profiler.joint)
         blind = zero_router(replace(trial, losses=labels))
         predicted = [test @ profiler.profile(e).psi for e in (evidence, corrected)]
-        rows.append(
-            [
-                area(deferral_curve(p, quality, trial.costs), trial.costs)
-                for p in (blind, *predicted)
-            ]
-            + [np.abs(p.mean(axis=0) - truth).mean() for p in predicted]
-        )
+        curves = [deferral_curve(p, quality, trial.costs) for p in (blind, *predicted)]
+        areas = [area(curve, trial.costs) for curve in curves]
+        rows.append(areas + [np.abs(p.mean(axis=0) - truth).mean() for p in predicted])
     return np.array(rows)
 
 
@@ -63,7 +59,7 @@ def main() -> None:
         for rate, row in zip(RATES, np.mean(found, axis=0), strict=True):
             print(
                 f"{name}, {rate:.0%} flipped: Area of ZeroRouter {row[0]:.4f}, uncorrected "
-                f"{row[1]:.4f}, corrected {row[2]:.4f}; mean loss off by {row[3]:.3f}, {row[4]:.3f}",
+                f"{row[1]:.4f}, corrected {row[2]:.4f}; levels off by {row[3]:.3f}, {row[4]:.3f}",
                 flush=True,
             )
 

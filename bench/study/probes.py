@@ -1,7 +1,7 @@
 """Suggested probes against random ones: ``python bench/study/probes.py --trials 20``.
 
-The unseen LLMs are profiled from as few labels, on prompts of the training and validation parts that
-`Router.suggest_probes` would name or that are drawn at random, and judged on the test prompts.
+The unseen LLMs are profiled from as few labels, on prompts of the training and validation parts
+that `Router.suggest_probes` would name, or that are drawn at random.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def main() -> None:
             rows.append([*bound_and_excess(trial), carried_weight(trial)])
         bound, excess, share = np.array(rows).T
         print(
-            f"{name}: bound {bound.mean():.3f}, excess risk {excess.mean():.3f}; the cost weight for "
-            f"half of the range spends {share.min():.0%} to {share.max():.0%} of it on other LLMs",
+            f"{name}: bound {bound.mean():.3f}, excess risk {excess.mean():.3f}; the cost weight "
+            f"for half of the range spends {share.min():.0%} to {share.max():.0%} on other LLMs",
             flush=True,
         )
 
