@@ -67,7 +67,7 @@ DEFAULT_INFLATION = 1.5
 MIN_SEEN, MIN_STAGE = 6, 60
 
 #: Rehearsals: how many, with how many labels for a new LLM, and how many LLMs at most.
-REHEARSALS, LABELS, PLAYERS = 8, 400, 300
+REHEARSALS, LABELS, PLAYERS = 24, 400, 300
 
 
 def fit_profiler(
