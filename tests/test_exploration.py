@@ -72,6 +72,8 @@ def test_the_guard_and_the_share_hold(router: uf.Router) -> None:
     assert all(still.route(router, t).model == router.route(t).model for t in TEXTS[:4])
     evenly = uf.Explorer(within=2.0, uniform=1.0).route(router, TEXTS[0])
     np.testing.assert_allclose(list(evenly.probabilities.values()), 0.25)
+    two = uf.Explorer(within=2.0, most=2).route(router, TEXTS[0], 0.01)
+    assert set(two.probabilities) == set(np.argsort(objective)[:2].tolist())
     only = uf.Constraints(allow=["b", "bad"])
     drawn = {
         uf.Explorer(within=2.0, uniform=1.0, seed=i).route(router, TEXTS[0], constraints=only).model
@@ -110,7 +112,7 @@ def test_exploration_finds_the_better_model_that_greed_never_tries() -> None:
 
 
 def test_numbers_out_of_range_are_refused(router: uf.Router) -> None:
-    for bad in ({"within": -1}, {"share": 1.5}, {"uniform": float("nan")}):
+    for bad in ({"within": -1}, {"share": 1.5}, {"uniform": float("nan")}, {"most": 0}):
         with pytest.raises(errors.InvalidArgumentError, match=next(iter(bad))):
             uf.Explorer(**bad)
     with pytest.raises(errors.UnroutableError):

@@ -319,5 +319,8 @@ def test_damaged_records_are_refused() -> None:
             Records.from_arrays({k: v for k, v in arrays.items() if k != name}, ["x", "y"])
         with pytest.raises(errors.ArtifactError, match="records"):
             Records.from_arrays(arrays | {name: arrays[name][:-1]}, ["x", "y"])
+    for broken in ({"model": np.array([0, -1])}, {"pattern": np.array([0, 7])}):
+        with pytest.raises(errors.ArtifactError, match="index outside"):
+            Records.from_arrays(arrays | broken, ["x", "y"])
     with pytest.raises(errors.ArtifactError, match="records"):
         Records.from_arrays(arrays, ["x"])

@@ -82,6 +82,8 @@ class Explorer:
         Of the prompts that explore, the part that draws among the LLMs within the guard with equal
         probability, in [0, 1]: it keeps propensities away from 0, so that estimates from the log
         have small errors.
+    most : int
+        Of the LLMs within the guard only so many, the best, are tried. 1 or more.
     seed : int, optional
 
     Raises
@@ -117,6 +119,7 @@ class Explorer:
         within: float = 0.05,
         share: float = 1.0,
         uniform: float = 0.0,
+        most: int = 32,
         seed: int | None = None,
     ) -> None:
         for name, value, top in (
@@ -126,7 +129,10 @@ class Explorer:
         ):
             if not 0 <= value <= top:
                 raise InvalidArgumentError(f"{name}: {value}; expected 0 to {top:g}")
+        if most < 1:
+            raise InvalidArgumentError(f"most: {most}; expected 1 or more")
         self._within, self._share, self._uniform = within, share, uniform
+        self._most = most
         self._rng, self._lock = np.random.default_rng(seed), Lock()
 
     def route(
@@ -146,7 +152,7 @@ class Explorer:
         snapshot, errors = router._with_errors()
         asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
         decision = snapshot.route(text, cost_weight, constraints=constraints, **asked)
-        others = decision.contenders(self._within)
+        others = decision.contenders(self._within)[: self._most - 1]
         index = [decision.index, *(other.index for other in others)]
         one = None if embeddings is None else np.atleast_2d(np.asarray(embeddings))
         phi = snapshot.phi(None if text is None else [text], embeddings=one)

@@ -6,7 +6,7 @@ these add up: outcomes that arrive later give the very profile that all outcomes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +127,19 @@ class Records:
     """
 
     def __init__(self, tallies: Mapping[str, Tally] | None = None) -> None:
-        self._tallies = dict(tallies or {})
+        self._known = dict(tallies or {})
+        # As read from a file: taken apart when first asked for, which routing never does.
+        self._unread: tuple[Mapping[str, NDArray[Any]], Sequence[str]] | None = None
         # Of the LLMs whose profiles were made since they were recorded or restored.
         self._errors: dict[str, NDArray[np.float32]] = {}
+
+    @property
+    def _tallies(self) -> dict[str, Tally]:
+        if self._unread is not None:
+            arrays, models = self._unread
+            self._known.update(_taken_apart(arrays, models))
+            self._unread = None
+        return self._known
 
     def __contains__(self, name: str) -> bool:
         return name in self._tallies
@@ -139,8 +149,8 @@ class Records:
 
     def copy(self) -> Records:
         """Return one that changes by itself."""
-        copied = Records(self._tallies)
-        copied._errors = dict(self._errors)
+        copied = Records(self._known)
+        copied._errors, copied._unread = dict(self._errors), self._unread
         return copied
 
     def add(self, names: Sequence[str], evidence: Evidence, profiles: Profiles) -> None:
@@ -151,7 +161,7 @@ class Records:
 
     def put(self, tallies: Mapping[str, Tally], names: Sequence[str], profiles: Profiles) -> None:
         """Record tallies, and the standard errors of profiles that were made from them."""
-        self._tallies |= tallies
+        self._tallies.update(tallies)
         errors = np.ascontiguousarray(profiles.standard_error.T)
         self._errors |= dict(zip(names, errors, strict=True))
 
@@ -255,29 +265,39 @@ class Records:
         ArtifactError
             A part is missing, or parts do not fit together.
         """
-        if not arrays:
-            return cls()
-        try:
-            _check_shapes(arrays)
-            grams, ends = list(arrays["gram"]), np.cumsum(arrays["n_rows"])[:-1]
-            columns = zip(
-                arrays["group"].tolist(),
-                [grams[p] for p in arrays["pattern"]],
-                arrays["scale"].tolist(),
-                np.split(arrays["rows"], ends),
-                np.split(arrays["weights"], ends),
-                *(np.ascontiguousarray(arrays[name].T) for name in COLUMNS),
-                *(arrays[name].tolist() for name in TOTALS),
-                strict=True,
-            )
-            names = [models[i] for i in arrays["model"]]
-            return cls(dict(zip(names, (Tally(*parts) for parts in columns), strict=True)))
-        except (KeyError, IndexError, ValueError) as error:
-            raise ArtifactError(f"records: parts that do not fit together ({error!r})") from error
+        records = cls()
+        if arrays:
+            try:
+                _check(arrays, len(models))
+            except (KeyError, ValueError) as error:
+                raise ArtifactError(
+                    f"records: parts that do not fit together ({error!r})"
+                ) from error
+            records._unread = arrays, models
+        return records
 
 
-def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Raise `ValueError` unless the shapes are those of R LLMs and F features throughout."""
+def _taken_apart(
+    arrays: Mapping[str, NDArray[Any]], models: Sequence[str]
+) -> Iterator[tuple[str, Tally]]:
+    """Return the tallies that checked arrays hold, by name."""
+    grams, ends = list(arrays["gram"]), np.cumsum(arrays["n_rows"])[:-1]
+    columns = zip(
+        arrays["group"].tolist(),
+        [grams[p] for p in arrays["pattern"]],
+        arrays["scale"].tolist(),
+        np.split(arrays["rows"], ends),
+        np.split(arrays["weights"], ends),
+        *(np.ascontiguousarray(arrays[name].T) for name in COLUMNS),
+        *(arrays[name].tolist() for name in TOTALS),
+        strict=True,
+    )
+    for index, parts in zip(arrays["model"], columns, strict=True):
+        yield models[index], Tally(*parts)
+
+
+def _check(arrays: Mapping[str, NDArray[Any]], n_models: int) -> None:
+    """Raise `ValueError` unless the arrays are those of R LLMs and F features throughout."""
     (r,), (f, _) = arrays["model"].shape, arrays["phi"].shape
     gram, rows = arrays["gram"], int(arrays["n_rows"].sum())
     side = gram.shape[-1]
@@ -291,5 +311,8 @@ def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
-    if side not in (0, f) or not (arrays["model"] >= 0).all():
+    if side not in (0, f):
         raise ValueError(f"products of {side} features, expected {f}")
+    for name, end in (("model", n_models), ("pattern", len(gram))):
+        if not ((arrays[name] >= 0) & (arrays[name] < end)).all():
+            raise ValueError(f"{name} has an index outside 0 to {end - 1}")

@@ -270,21 +270,21 @@ class Router(_native.Router):
                 f"{len(names)} names"
             )
         counts = as_weights("weights", weights, rows)
-        profiler = self._fitted()
-        phi = self.phi(texts, embeddings=embeddings)
-        usable = phi.any(axis=1) & (counts > 0)
-        outcomes = outcomes[usable]
-        never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
-        if len(never):
-            raise InvalidArgumentError(
-                f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
-                "can be embedded; expected at least one for each LLM"
-            )
-        keys = _keys(texts, embeddings)[usable]
-        evidence = profiler.observe(phi[usable], outcomes, counts[usable], keys=keys)
-        evidence = without_flips(evidence, flip_rate, discount=not profiler.joint)
-        profiles = profiler.profile(evidence)
         with self._lock:
+            profiler = self._fitted()
+            phi = self.phi(texts, embeddings=embeddings)
+            usable = phi.any(axis=1) & (counts > 0)
+            outcomes = outcomes[usable]
+            never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
+            if len(never):
+                raise InvalidArgumentError(
+                    f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt "
+                    "that can be embedded; expected at least one for each LLM"
+                )
+            keys = _keys(texts, embeddings)[usable]
+            evidence = profiler.observe(phi[usable], outcomes, counts[usable], keys=keys)
+            evidence = without_flips(evidence, flip_rate, discount=not profiler.joint)
+            profiles = profiler.profile(evidence)
             super().insert(names, costs, profiles.psi)
             self._records.add(names, evidence, profiles)
 
@@ -375,17 +375,18 @@ class Router(_native.Router):
         from uniroute_fast.preferences import checked_preferences, profile_from_preferences
 
         [name] = _as_names([name])
-        phi, _ = self._candidates(texts, embeddings)
-        snapshot = self.snapshot()
-        index, won = checked_preferences(len(phi), opponents, wins, snapshot.models)
-        usable = phi.any(axis=1)
-        if not usable.any():
-            raise InvalidArgumentError("texts: none can be embedded; expected at least one")
-        heads = len(self._fitted().map.heads)
-        profile, error = profile_from_preferences(
-            phi[usable], heads, snapshot.profiles, index[usable], won[usable]
-        )
-        self.insert([name], [cost], profile[:, None])
+        with self._lock:
+            heads = len(self._fitted().map.heads)
+            phi, _ = self._candidates(texts, embeddings)
+            snapshot = self.snapshot()
+            index, won = checked_preferences(len(phi), opponents, wins, snapshot.models)
+            usable = phi.any(axis=1)
+            if not usable.any():
+                raise InvalidArgumentError("texts: none can be embedded; expected at least one")
+            profile, error = profile_from_preferences(
+                phi[usable], heads, snapshot.profiles, index[usable], won[usable]
+            )
+            self.insert([name], [cost], profile[:, None])
         return error
 
     def suggest_probes(
