@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast.cluster_map import NearestHead, assign, kmeans
+from uniroute_fast.deep_map import learn_deep_map
 from uniroute_fast.deferral import BlindPlan
 from uniroute_fast.errors import MissingExtraError
 from uniroute_fast.evidence import observe
@@ -89,6 +90,14 @@ def learned_map(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float
     head = learn_map(trial.train, trial.seen_train, count, trial.seed)
     hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
     return head.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
+
+
+def learned_map_deep(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
+    """UniRoute (LearnedMap) with the two hidden layers of the paper's experiments."""
+    count = min(n_clusters or clusters_for(len(trial.validation)), len(trial.train))
+    found = learn_deep_map(trial.train, trial.seen_train, count, trial.seed)
+    hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
+    return found.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
 
 
 def retrained_mlp(trial: Trial) -> NDArray[np.float64]:

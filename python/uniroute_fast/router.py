@@ -806,6 +806,7 @@ class Router(_native.Router):
         with first._lock, second._lock:
             self.swap_in(other)
             self._profiler, self._typical = other._profiler, other._typical
+            self._fitted_on = other._fitted_on
             self._records = other._records.copy()
 
     def save(self, path: str | os.PathLike[str], *, records: bool = True) -> None:
