@@ -79,7 +79,8 @@ def learn_deep_map(
     widths = [embeddings.shape[1], WIDTH, WIDTH, n_clusters]
     dense = [_Dense(a, b, rng) for a, b in pairwise(widths)]
     norms = [_Norm(width) for width in widths[:-1]]
-    optimiser = _Adam([p for part in (*dense, *norms) for p in part.parameters])
+    parts: list[_Dense | _Norm] = [*dense, *norms]
+    optimiser = _Adam([parameter for part in parts for parameter in part.parameters])
     x = embeddings.astype(np.float64)
     for _ in range(EPOCHS):
         order = rng.permutation(len(x))
@@ -87,7 +88,7 @@ def learn_deep_map(
         for rows in np.array_split(order, max(1, len(x) // BATCH)):
             slope = _slope(_forward(dense, norms, x[rows]), losses[rows], psi)
             _backward(dense, norms, slope)
-            optimiser.step([g for part in (*dense, *norms) for g in part.gradients])
+            optimiser.step([gradient for part in parts for gradient in part.gradients])
     return _folded(dense, norms)
 
 

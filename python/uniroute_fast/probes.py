@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast.bayes import COMMON_LEVEL
-from uniroute_fast.profiling import BayesProfiler
+from uniroute_fast.profiling import BayesProfiler, MeansProfiler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniroute_fast.evidence import Evidence
-    from uniroute_fast.profiling import AnyProfiler
+    from uniroute_fast.profiling import Profiler
 
 #: Where no LLM was seen: standard deviation of a loss, and variances of a cluster's deviation from
 #: its coarse cluster's and of that from the LLM's level, in units of the loss's own.
@@ -51,7 +51,7 @@ class Probes:
 
 
 def choose_probes(
-    profiler: AnyProfiler,
+    profiler: Profiler,
     features: NDArray[np.float32],
     n: int,
     known: Evidence | None = None,
@@ -60,7 +60,7 @@ def choose_probes(
 
     Parameters
     ----------
-    profiler : BayesProfiler or MeansProfiler
+    profiler : Profiler
     features : float32[N, F]
         Of the candidates: cluster weights, then what else is known of them.
     n : int
@@ -141,14 +141,16 @@ class _Design:
 
 
 def _designs(
-    profiler: AnyProfiler, features: NDArray[np.float64], known: Evidence | None
+    profiler: Profiler, features: NDArray[np.float64], known: Evidence | None
 ) -> list[_Design]:
     """Return a design for each head, before the first probe."""
     if not isinstance(profiler, BayesProfiler):
-        same = (profiler.parents[:, None] == profiler.parents).astype(np.float64)
-        covariance = COMMON_LEVEL + COARSE_VARIANCE * same + FINE_VARIANCE * np.eye(len(same))
-        precision = 0.0 if known is None else np.diag(known.phi[:, 0])
-        return [_Design(features, len(same), _updated(covariance, precision), 1.0)]
+        k = profiler.map.n_clusters
+        parents = profiler.parents if isinstance(profiler, MeansProfiler) else np.arange(k)
+        same = (parents[:, None] == parents).astype(np.float64)
+        covariance = COMMON_LEVEL + COARSE_VARIANCE * same + FINE_VARIANCE * np.eye(k)
+        precision = 0.0 if known is None else np.diag(known.phi[:k, 0])
+        return [_Design(features[:, :k], k, _updated(covariance, precision), 1.0)]
     factors = np.arange(profiler.map.n_clusters, features.shape[1])
     starts = np.cumsum([0, *profiler.map.sizes])
     designs = []
