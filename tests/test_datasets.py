@@ -136,7 +136,8 @@ def test_bad_tables_are_named(folder, name, change, message):
         ("model,cost\nm1,1\nm2,-2\n", "row 1: '-2'"),
         ("model,cost\nm1,1\nm2,nan\n", "row 1: 'nan'"),
         ("model,cost\nm1,1\nm2\n", "row 1: None"),
-        ("model,cost,cost_unit\nm1,1,USD\nm2,2,EUR\n", "several units"),
+        ("model,cost,cost_unit\nm1,1,USD\nm2,2,EUR\n", "'cost_unit', row 1: 'EUR', but"),
+        ("model,cost\nm1,1\n,2\n", "column 'model', row 1: no name"),
         ("model,cost\n", "no rows"),
     ],
 )
