@@ -447,17 +447,25 @@ def test_the_slider_says_who_answers(evaluation, browser):
     assert page.complaints() == []
 
 
+@PAGES
+def test_nothing_from_the_data_runs(report, browser, request):
+    file, printed = request.getfixturevalue(report)
+    assert any(attack[:60] in json.dumps(printed, ensure_ascii=False) for attack in HOSTILE)
+    page = Page(browser, file)
+    assert page.run("return window.pwned") is None
+    assert page.all("main img, main script") == []
+    assert not re.search("[\x00\x1b\u202e]", page.run("return document.body.innerText"))
+
+
 def test_hostile_names_and_prompts_stay_text(evaluation, browser):
     file, printed = evaluation
     page = Page(browser, file)
-    assert page.run("return window.pwned") is None
     shown = "".join(page.texts("blockquote") + page.texts("bdi") + page.texts(".tag"))
     typical = [text for cluster in printed["pool"]["clusters"] for text in cluster["typical"]]
     attacks = [text for text in typical if text in HOSTILE]
     assert attacks  # Else this would test nothing.
     assert any("<" in text for text in typical) == ("<" in shown)
     assert "<i>sums</i>" in shown
-    assert not re.search("[\x00\x1b\u202e]", page.run("return document.body.innerText"))
     assert page.browser.title == "Routing on kinds"
 
 
