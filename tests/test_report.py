@@ -311,7 +311,7 @@ PAGES = pytest.mark.parametrize("report", ["evaluation", "comparison"])
 
 
 @PAGES
-@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("width", [375, 720, 910, 1200])
 def test_pages_load_without_complaint_or_sideways_scroll(report, width, browser, request):
     page = Page(browser, request.getfixturevalue(report)[0], width)
     assert page.complaints() == []
