@@ -352,6 +352,11 @@ def test_bad_llmrouterbench_is_named(runs, tmp_path):
     file = llmrouterbench(runs, "aime", "glm", "20250801_120000", [0, 7])
     with pytest.raises(DatasetError, match=r"glm.*json, record 1: score 7 of 'glm' is outside"):
         datasets.from_llmrouterbench(runs)
+    run = json.loads(file.read_text())
+    del run["records"][1]["cost"]
+    file.write_text(json.dumps(run))
+    with pytest.raises(DatasetError, match=r"glm.*json, record 1: no 'cost'"):
+        datasets.from_llmrouterbench(runs)
     file.write_text('{"records": []}')
     with pytest.raises(DatasetError, match="not a run of LLMRouterBench: no 'dataset_name'"):
         datasets.from_llmrouterbench(runs)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -50,33 +52,51 @@ def from_llmrouterbench(
     MissingExtraError
         A download, and the extra ``datasets`` is not installed.
     """
-    path = local_copy(source, [ARCHIVE])
-    last: dict[tuple[str, str, str], tuple[str, str, list[Any]]] = {}
-    for name, run in _runs(path):
-        if run.get("demo"):
+    last: dict[tuple[str, str, str], _Run] = {}
+    for name, content in _runs(local_copy(source, [ARCHIVE])):
+        if content.get("demo"):
             continue
-        try:
-            key = str(run["dataset_name"]), str(run["split"]), str(run["model_name"])
-            records = list(run["records"])
-        except (KeyError, TypeError) as error:
-            raise DatasetError(f"{name}: not a run of LLMRouterBench: no {error}") from error
-        date = _date(name)
-        if key not in last or last[key][0] <= date:
-            last[key] = date, name, records
+        run = _Run.of(name, content)
+        if run.key not in last or last[run.key].date <= run.date:
+            last[run.key] = run
     collector = Collector("LLMRouterBench")
-    for (dataset, split, model), (_, name, records) in sorted(last.items()):
-        for i, record in enumerate(records):
-            where = f"{name}, record {i}"
-            try:
-                prompt = f"{dataset}/{split}/{record['index']}"
-                collector.prompt(prompt, dataset, record["origin_query"], where)
-                cost = as_number(record["cost"], where, "the cost")
-                collector.outcome(prompt, model, record["score"], where, cost)
-            except (KeyError, TypeError) as error:
-                raise DatasetError(f"{where}: no {error}") from error
+    for dataset, split, model in sorted(last):
+        run = last[dataset, split, model]
+        for i, (index, query, score, cost) in enumerate(run.outcomes):
+            where, prompt = f"{run.name}, record {i}", f"{dataset}/{split}/{index}"
+            collector.prompt(prompt, dataset, query, where)
+            collector.outcome(prompt, model, score, where, as_number(cost, where, "the cost"))
     if costs is None:
         return collector.dataset(collector.mean_costs(), "USD a prompt")
     return collector.dataset(*read_costs(costs))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is needed of a run: the answers themselves, most of its size, are let go."""
+
+    name: str
+    date: str
+    key: tuple[str, str, str]
+    outcomes: list[tuple[Any, Any, Any, Any]]
+
+    @classmethod
+    def of(cls, name: str, content: dict[str, Any]) -> _Run:
+        try:
+            key = tuple(str(content[part]) for part in ("dataset_name", "split", "model_name"))
+            records = list(content["records"])
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{name}: not a run of LLMRouterBench: no {error}") from error
+        outcomes = []
+        for i, record in enumerate(records):
+            try:
+                query = record["origin_query"]
+                # All LLMs are asked the same: one copy of each text.
+                query = sys.intern(query) if type(query) is str else query
+                outcomes.append((record["index"], query, record["score"], record["cost"]))
+            except (KeyError, TypeError) as error:
+                raise DatasetError(f"{name}, record {i}: no {error}") from error
+        return cls(name, _date(name), (key[0], key[1], key[2]), outcomes)
 
 
 def _runs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

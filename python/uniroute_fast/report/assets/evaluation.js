@@ -9,7 +9,7 @@ const FIRST_SHOWN = new Set([SUBJECT, REFERENCE, "kmeans", "learned_map", "hiera
 /** Colour and dash of each method: the subject and the reference keep the first two. */
 const STYLES = new Map(
   [...new Set([SUBJECT, REFERENCE, ...METHODS.map((m) => m.method)])].map((name, i) =>
-    [name, i < 2 ? { colour: `s${i}`, dash: 0 } : { colour: `s${2 + ((i - 2) % 6)}`, dash: Math.floor((i - 2) / 6) }]));
+    [name, i < 2 ? { colour: `s${i}`, dash: 0 } : { colour: `s${2 + ((i - 2) % 6)}`, dash: Math.floor((i - 2) / 6) % 3 }]));
 
 function headline() {
   const subject = METHODS.find((m) => m.method === SUBJECT);
