@@ -427,6 +427,25 @@ def test_curves_are_toggled_and_read(evaluation, browser):
     assert page.complaints() == []
 
 
+def test_charts_follow_the_pointer(evaluation, browser):
+    from selenium.webdriver import ActionChains
+
+    page = Page(browser, evaluation[0])
+    pointer = ActionChains(browser)
+    chart, budget = page.one("#curves"), page.one("#budget")
+    for share in (-0.2, 0.3):
+        pointer.move_to_element_with_offset(chart, share * chart.size["width"], 0).perform()
+        assert int(budget.get_attribute("value")) == pytest.approx(100 * (0.5 + share), abs=8)
+    # Who answers changes when pressed, not when passed over.
+    areas, stop = page.one("#share-chart"), page.one("#stop")
+    before = stop.get_attribute("value")
+    pointer.move_to_element_with_offset(areas, -0.3 * areas.size["width"], 0).perform()
+    assert stop.get_attribute("value") == before
+    pointer.click().perform()
+    assert stop.get_attribute("value") != before
+    assert page.complaints() == []
+
+
 def test_the_slider_says_who_answers(evaluation, browser):
     from selenium.webdriver.common.keys import Keys
 
