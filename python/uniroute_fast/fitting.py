@@ -178,7 +178,9 @@ def _fit_bayes(
         keys, factors = np.zeros(0, np.uint64), factors[:0]
     keys, first = np.unique(keys, return_index=True)
     known = KnownPrompts(keys, factors[first].astype(np.float32))
-    return BayesProfiler(cluster_map, priors, known, spread, trust, inflated)
+    return BayesProfiler(
+        cluster_map, priors, known, spread, trust, inflated, phi.mean(axis=0, dtype=np.float64)
+    )
 
 
 def _fit_priors(
