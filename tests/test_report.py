@@ -105,9 +105,9 @@ def embedded(page):
 
 
 def without_times(figures):
-    if isinstance(figures, dict):
-        return {k: without_times(v) for k, v in figures.items() if k != "seconds"}
-    return [without_times(v) for v in figures] if isinstance(figures, list) else figures
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in figures.get("methods", [])]
+    timeless = {k: v for k, v in figures.items() if k != "seconds"}
+    return timeless | ({"methods": rows} if rows else {})
 
 
 # --- what the page holds ---
