@@ -4,6 +4,7 @@ from uniroute_fast.deferral import DeferralCurve, area, deferral_curve, qnc, rea
 from uniroute_fast.evaluate.leaks import LeakError, check_leaks
 from uniroute_fast.evaluate.methods import METHODS, Method
 from uniroute_fast.evaluate.table import Row, Table
+from uniroute_fast.evaluate.teacher import against_teacher
 from uniroute_fast.evaluate.trial import Split, Trial, random_split
 from uniroute_fast.evaluate.trials import run_trials
 
@@ -16,6 +17,7 @@ __all__ = [
     "Split",
     "Table",
     "Trial",
+    "against_teacher",
     "area",
     "check_leaks",
     "deferral_curve",
