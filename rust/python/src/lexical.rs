@@ -111,10 +111,7 @@ impl LexicalEmbedder {
     }
 
     /// The same embedder with another info, JSON text.
-    fn with_info_json<'py>(
-        slf: &Bound<'py, Self>,
-        info_json: &str,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn with_info_json<'py>(slf: &Bound<'py, Self>, info_json: &str) -> PyResult<Bound<'py, PyAny>> {
         let info = serde_json::from_str(info_json).map_err(|e| {
             let error = Error::invalid("info_json", e.to_string(), "JSON text");
             to_py(slf.py(), &error)
