@@ -104,6 +104,17 @@ def test_fit_reports_what_it_made(folder, tmp_path, capsys):
     assert uf.Router.load(out).models == []
 
 
+def test_fit_keeps_typical_prompts_unless_told_not_to(folder, tmp_path):
+    kept = {}
+    for count in ("2", "0"):
+        out = tmp_path / count
+        prompts = f"{folder}/prompts.parquet"
+        assert main(["fit", prompts, "--out", str(out), "--typical-prompts", count]) == 0
+        kept[count] = uf.Router.load(out)._typical.prompts
+    assert all(1 <= len(cluster) <= 2 for cluster in kept["2"])
+    assert not any(kept["0"])
+
+
 def test_fit_reads_every_format(folder, tmp_path, capsys):
     table = pq.read_table(folder / "prompts.parquet")
     texts = table["text"].to_pylist()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -57,6 +57,15 @@ class Profiler(Protocol):
     @property
     def map(self) -> ClusterMap:
         """The cluster map."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether LLMs that are profiled together have a say in each other's profiles."""
+
+    def features(
+        self, phi: NDArray[np.float32], keys: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return what outcomes are summed up by, float32[N, F]: phi, and what else is known."""
 
     def observe(
         self,
@@ -124,6 +133,9 @@ class BayesProfiler:
         mean as it is. A little less guards against a prior that does not fit.
     inflation : float
         Factor on standard errors: see `uniroute_fast.calibration`.
+    mix : float64[K_total] or None
+        Mean cluster weights of the prompts that it was fitted on: LLMs' overall means are over such
+        a mix. None, as in older files: over the labelled prompts as they are.
     """
 
     map: ClusterMap
@@ -132,6 +144,14 @@ class BayesProfiler:
     spread: float = 1.0
     trust: float = 1.0
     inflation: float = 1.0
+    mix: NDArray[np.float64] | None = None
+    joint: ClassVar[bool] = False
+
+    def features(
+        self, phi: NDArray[np.float32], keys: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return cluster weights and factors, float32[N, K + R]."""
+        return np.hstack([phi, self.known.look_up(keys, len(phi))])
 
     def observe(
         self,
@@ -141,12 +161,14 @@ class BayesProfiler:
         keys: NDArray[np.uint64] | None = None,
     ) -> Evidence:
         """Sum up losses on labelled prompts: see `Profiler.observe`."""
-        return observe(np.hstack([phi, self.known.look_up(keys, len(phi))]), losses, weights)
+        return observe(self.features(phi, keys), losses, weights)
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs. O(H (P K³ + K² M)) for H heads, P patterns."""
         posteriors = head_posteriors(evidence, self.map.sizes, self.priors, self.spread)
         mean = evidence.mean
+        if self.mix is not None:
+            mean = overall_mean(evidence, posteriors, self.map.sizes, self.mix)
         level_error = posteriors[0].scale / np.sqrt(evidence.count)
         errors = []
         for found, size in zip(posteriors, self.map.sizes, strict=True):
@@ -163,6 +185,8 @@ class BayesProfiler:
             "known.keys": self.known.keys.view(np.int64),
             "known.factors": self.known.factors,
         }
+        if self.mix is not None:
+            arrays["mix"] = self.mix
         for i, prior in enumerate(self.priors):
             arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"] = prior.mean, prior.covariance
         meta |= {
@@ -192,6 +216,13 @@ class MeansProfiler:
 
     map: ClusterMap
     parents: NDArray[np.intp]
+    joint: ClassVar[bool] = True
+
+    def features(
+        self, phi: NDArray[np.float32], keys: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the cluster weights as they are."""
+        return phi
 
     def observe(
         self,
@@ -249,7 +280,11 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
             ]
             known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
             return BayesProfiler(
-                cluster_map, priors, known, *(float(meta[key]) for key in SETTINGS)
+                cluster_map,
+                priors,
+                known,
+                **{key: float(meta[key]) for key in SETTINGS},
+                mix=arrays.get("mix"),
             )
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error
@@ -279,6 +314,29 @@ def head_posteriors(
         )
         for start, prior in zip(starts, priors, strict=False)
     ]
+
+
+def overall_mean(
+    evidence: Evidence,
+    posteriors: Sequence[Posterior],
+    sizes: Sequence[int],
+    mix: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return each LLM's mean loss over prompts of a mix, float64[M].
+
+    The mean over the labelled prompts, plus what the posterior expects of the difference between
+    their mix and this one: an LLM that is tried on hard prompts is not a worse one for it.
+    """
+    found = np.zeros(evidence.n_models)
+    starts = np.cumsum([0, *sizes])
+    for posterior_, start, size in zip(posteriors, starts, sizes, strict=False):
+        shift = (
+            mix[start : start + size, None] - evidence.phi[start : start + size] / evidence.count
+        )
+        k = len(posterior_.mean)
+        moved = evidence.mean + (shift[:k] * posterior_.mean).sum(axis=0)
+        found += moved / (1 - shift[k:].sum(axis=0))
+    return np.clip(found / len(posteriors), 0.0, 1.0)
 
 
 def averaged(

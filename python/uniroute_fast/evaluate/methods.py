@@ -47,6 +47,7 @@ METHODS = {
         Method("kmeans", baselines.kmeans_paper),
         Method("top3_clusters", baselines.top3_clusters),
         Method("learned_map", baselines.learned_map),
+        Method("learned_map_deep", baselines.learned_map_deep),
         Method("retrained_mlp", baselines.retrained_mlp),
         Method("retrained_mf", baselines.retrained_mf),
         Method("hierarchical", baselines.hierarchical_shrinkage),
@@ -81,3 +82,9 @@ def resolve(methods: Iterable[str | Method] | None) -> list[Method]:
     if not found:
         raise InvalidArgumentError("methods is empty, expected one name or more")
     return list(found.values())
+
+
+def describe(names: Iterable[str]) -> dict[str, str]:
+    """Return what each of this package's own methods does, in a line."""
+    known = (METHODS[name] for name in names if name in METHODS)
+    return {method.name: (method.predict.__doc__ or "").partition("\n")[0] for method in known}

@@ -366,23 +366,34 @@ impl Pool {
         Ok(pool)
     }
 
-    /// This pool with another profile, [clusters], for one model.
-    pub fn with_profile(&self, name: &str, profile: &[f32]) -> Result<Self> {
-        let model = self.find("name", name)?;
-        if profile.len() != self.profiles.clusters || !profile.iter().all(|v| v.is_finite()) {
+    /// This pool with other profiles for some models: `columns` is [clusters, changed], row-major.
+    ///
+    /// One model is merged into the hulls; after many they are built anew when next needed.
+    /// O(clusters x changed), and a copy of each strip of models touched.
+    pub fn with_profiles(&self, names: &[&str], columns: &[f32]) -> Result<Self> {
+        let (clusters, changed) = (self.profiles.clusters, names.len());
+        if columns.len() != clusters * changed || !columns.iter().all(|v| v.is_finite()) {
             return Err(Error::invalid(
                 "profile",
-                format!("{} values, or some not finite", profile.len()),
-                format!("{} finite predicted losses", self.profiles.clusters),
+                format!("{} values, or some not finite", columns.len()),
+                format!("{clusters} finite predicted losses for each of {changed} models"),
             ));
         }
+        let models = (names.iter())
+            .map(|name| self.find("name", name))
+            .collect::<Result<Vec<_>>>()?;
         let mut pool = self.clone();
-        let at = model as usize;
-        let strip = Arc::make_mut(&mut pool.profiles.strips[at / STRIP]);
-        for (k, &loss) in profile.iter().enumerate() {
-            strip[k * STRIP + at % STRIP] = loss;
+        for (column, &model) in models.iter().enumerate() {
+            let at = model as usize;
+            let strip = Arc::make_mut(&mut pool.profiles.strips[at / STRIP]);
+            for k in 0..clusters {
+                strip[k * STRIP + at % STRIP] = columns[k * changed + column];
+            }
         }
-        pool.update_hulls(model, true);
+        match models[..] {
+            [model] => pool.update_hulls(model, true),
+            _ => pool.forget_hulls(),
+        }
         Ok(pool)
     }
 
@@ -543,7 +554,7 @@ mod tests {
         #[test]
         fn every_change_equals_a_pool_made_afresh(
             start in prop::collection::vec(model(), 1..12),
-            changes in prop::collection::vec((0u8..4, any::<prop::sample::Index>(), model()), 1..12),
+            changes in prop::collection::vec((0u8..5, any::<prop::sample::Index>(), model()), 1..12),
         ) {
             let mut models = start.clone();
             let mut names: Vec<String> = (0..models.len()).map(|i| format!("m{i}")).collect();
@@ -562,7 +573,15 @@ mod tests {
                     }
                     2 => {
                         models[at].1 = losses;
-                        pool = pool.with_profile(&names[at], &losses).unwrap();
+                        pool = pool.with_profiles(&[&names[at]], &losses).unwrap();
+                    }
+                    3 if models.len() > 1 => {
+                        // Its neighbour takes the same profile.
+                        let two = [at, (at + 1) % models.len()];
+                        two.iter().for_each(|&m| models[m].1 = losses);
+                        let columns: Vec<f32> = losses.iter().flat_map(|&l| [l, l]).collect();
+                        let both = two.map(|m| names[m].as_str());
+                        pool = pool.with_profiles(&both, &columns).unwrap();
                     }
                     _ => {
                         models[at].0 = cost;
@@ -599,6 +618,9 @@ mod tests {
         assert!(message(pool.with(&["a", "a"], &[1.0; 2], &[0.0; 6])).contains("appears twice"));
         assert!(message(pool.with(&["a"], &[-1.0], &[0.0; 3])).starts_with("costs: -1"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0; 2])).starts_with("profiles"));
+        assert!(message(pool.with_profiles(&["m0"], &[0.0; 2])).starts_with("profile: 2 values"));
+        assert!(message(pool.with_profiles(&["m0"], &[f32::NAN; 3])).starts_with("profile"));
+        assert!(message(pool.with_profiles(&["zz"], &[0.0; 3])).contains("zz"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0, f32::NAN, 0.0])).contains("cluster 1"));
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
         assert!(message(pool.with_cost("m0", f64::NAN)).starts_with("cost: NaN"));
