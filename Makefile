@@ -58,8 +58,9 @@ format: build ## Format Rust and Python
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: build ## Measure this machine: ratios against the peers, in one run
+bench: build ## Measure this machine: ratios against the peers, in one run; then every kernel beside them
 	$(BIN)/uniroute bench
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,rounds
 
 clean: ## Remove what building made
 	rm -rf target $(VENV) .venv-engines python/uniroute_fast/*.so

@@ -48,16 +48,27 @@ def fitted():
 def test_each_probe_is_the_best_next_one_and_its_error_is_that_from_scratch(fitted):
     profiler, features, _ = fitted
     rows, errors = choose_probes(profiler, features, 4)
+    largest = np.abs(features[:, profiler.map.n_clusters :]).max(axis=1)
+    ordinary = largest <= np.quantile(largest, 0.8)
+    assert ordinary.mean() < 0.85
     for step in range(4):
         before = list(rows[:step])
         trials = [
-            variance_after(profiler, features, [*before, j]) if j not in before else np.inf
+            variance_after(profiler, features, [*before, j])
+            if ordinary[j] and j not in before
+            else np.inf
             for j in range(len(features))
         ]
         assert trials[rows[step]] == pytest.approx(min(trials), rel=1e-9)
         expected = 0.5 * profiler.inflation * np.sqrt(trials[rows[step]])
         assert errors[step + 1] == pytest.approx(expected, rel=1e-6)
     assert (np.diff(errors) < 0).all()
+
+
+def test_extreme_prompts_are_asked_only_if_there_are_no_others(fitted):
+    profiler, features, _ = fitted
+    rows, _ = choose_probes(profiler, features, len(features))
+    assert sorted(rows) == list(range(len(features)))
 
 
 def test_probes_are_distinct_and_beat_chance(fitted):

@@ -18,6 +18,7 @@ SCRIPTS = (
     "intervals",
     "probes",
     "label_noise",
+    "preferences",
     "ablations",
     "theory",
 )

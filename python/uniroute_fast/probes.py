@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 UNKNOWN_SCALE, FINE_VARIANCE, COARSE_VARIANCE = 0.5, 0.05, 0.1
 
 
+#: Prompts that stand out the most among those that seen LLMs were run on, so large a share, are no
+#: probes: nearly every LLM passes them, or fails, and their outcomes say less than a linear model
+#: of them believes.
+EXTREME = 0.2
+
+
 @dataclass(frozen=True, eq=False)
 class Probes:
     """Prompts to run next, the most telling first.
@@ -82,7 +88,7 @@ def choose_probes(
         mean = float(np.clip(known.mean[0], 0.05, 0.95))
         scale = float(np.sqrt(mean * (1 - mean)))
     designs = _designs(profiler, features.astype(np.float64), known)
-    left = np.ones(len(features), dtype=bool)
+    left = _ordinary(features[:, profiler.map.n_clusters :], n)
     chosen, errors = [], [_error(designs)]
     for _ in range(n):
         gain = np.sum([design.gain() for design in designs], axis=0)
@@ -94,6 +100,15 @@ def choose_probes(
         errors.append(_error(designs))
     factor = profiler.inflation if isinstance(profiler, BayesProfiler) else 1.0
     return np.array(chosen, np.intp), factor * scale * np.array(errors)
+
+
+def _ordinary(factors: NDArray[np.float32], n: int) -> NDArray[np.bool_]:
+    """Return which candidates may be probes, at least n: all but the extreme ones."""
+    if not factors.shape[1]:
+        return np.ones(len(factors), dtype=bool)
+    largest = np.abs(factors).max(axis=1)
+    rank = max(n, round((1 - EXTREME) * len(largest))) - 1
+    return np.asarray(largest <= np.sort(largest)[rank])
 
 
 def _error(designs: Sequence[_Design]) -> float:
