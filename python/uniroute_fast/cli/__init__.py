@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from uniroute_fast.cli import add, bench, demo, evaluate, fit, route, whatif
+from uniroute_fast.cli import add, bench, demo, evaluate, fit, route, serve, whatif
 from uniroute_fast.errors import UniRouteError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ COMMANDS = {
     "add": add,
     "route": route,
     "what-if": whatif,
+    "serve": serve,
     "evaluate": evaluate,
     "bench": bench,
 }
