@@ -100,7 +100,16 @@ def load(port: int, bodies: Path, seconds: float, connections: int, folder: Path
     script = folder / "wrk.lua"
     script.write_text(SCRIPT % bodies)
     pinned = ["taskset", "-c", CLIENT_CORE]
-    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(script)]
+    wrk = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:g}s",
+        "--timeout",
+        "10s",
+        "-s",
+        str(script),
+    ]
     done = subprocess.run(
         [*pinned, *wrk, f"http://127.0.0.1:{port}"], check=True, capture_output=True, text=True
     )
@@ -185,8 +194,10 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         stop.set()
         thread.join()
         show(f"{name}, one, changing", found, 1)
-        print(f"  {done['replaced']} artifacts put in place, {reloads(port)} reloaded, "
-              f"{done['changed']} models changed")
+        print(
+            f"  {done['replaced']} artifacts put in place, {reloads(port)} reloaded, "
+            f"{done['changed']} models changed"
+        )
     if arguments.minutes:
         with serving(pool, folder) as (port, process):
             load(port, one, 5, connections, folder)

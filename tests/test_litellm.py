@@ -42,9 +42,7 @@ def answer(reply: object) -> str:
     return reply.choices[0].message.content
 
 
-def test_requests_go_where_the_router_sends_them(
-    proxy: litellm.Router, router: uf.Router
-) -> None:
+def test_requests_go_where_the_router_sends_them(proxy: litellm.Router, router: uf.Router) -> None:
     UniRouteStrategy(proxy, router, "auto", cost_weight=0.02).install()
     expected = [router.route(text, 0.02).model for text in TEXTS[::7]]
     assert len(set(expected)) > 1
@@ -71,9 +69,7 @@ def test_a_request_may_name_its_cost_weight(proxy: litellm.Router, router: uf.Ro
     assert answer(reply) == "by small"
 
 
-def test_deployments_in_cooldown_are_passed_over(
-    proxy: litellm.Router, router: uf.Router
-) -> None:
+def test_deployments_in_cooldown_are_passed_over(proxy: litellm.Router, router: uf.Router) -> None:
     strategy = UniRouteStrategy(proxy, router, "auto", cost_weight=0.02)
     text = TEXTS[0]
     decision = router.route(text, 0.02)
@@ -82,7 +78,9 @@ def test_deployments_in_cooldown_are_passed_over(
         (cooled,) = [d for d in proxy.model_list if d["model_info"]["uniroute"] == best][:1]
         error = litellm.RateLimitError("slow down", "openai", best)
         proxy.cooldown_cache.add_deployment_to_cooldown(
-            cooled["model_info"]["id"], original_exception=error, exception_status=429,
+            cooled["model_info"]["id"],
+            original_exception=error,
+            exception_status=429,
             cooldown_time=60.0,
         )
         chosen = strategy.get_available_deployment("auto", **ask(text))
@@ -103,9 +101,7 @@ def test_pool_and_deployments_may_change(proxy: litellm.Router, router: uf.Route
     assert strategy.choose(**ask(TEXTS[0]))["model_info"]["uniroute"] in LLMS
 
 
-def test_constraints_and_what_cannot_be_embedded(
-    proxy: litellm.Router, router: uf.Router
-) -> None:
+def test_constraints_and_what_cannot_be_embedded(proxy: litellm.Router, router: uf.Router) -> None:
     cheap = uf.Constraints(max_cost=1.0)
     strategy = UniRouteStrategy(proxy, router, "auto", constraints=cheap)
     chosen = {strategy.choose(**ask(text))["model_info"]["uniroute"] for text in TEXTS}

@@ -33,7 +33,10 @@ def test_whatever_the_description_allows_is_answered(tmp_path: Path) -> None:
                 *(sys.executable, "-m", "schemathesis.cli", "run", server.url + "/openapi.json"),
                 *("--header", f"Authorization: Bearer {TOKEN}", "--seed", "1"),
                 *("--max-examples", "25", "--no-color", "--generation-database", "none"),
-                *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
+                *(
+                    "--checks",
+                    "not_a_server_error,status_code_conformance,content_type_conformance",
+                ),
                 *("--exclude-path", "/v1/chat/completions"),
             ],
             cwd=tmp_path,

@@ -204,9 +204,7 @@ def test_answers_are_streamed(server: Server, upstream: Upstream) -> None:
     connection.close()
 
 
-def test_a_stream_that_stalls_is_cut(
-    server: Server, router: uf.Router, upstream: Upstream
-) -> None:
+def test_a_stream_that_stalls_is_cut(server: Server, router: uf.Router, upstream: Upstream) -> None:
     upstream.moods = {_upstream_name(model): "stalls" for model in router.models}
     with pytest.raises(http.client.IncompleteRead):
         call(server, "POST", PATH, {**CHAT, "stream": True})

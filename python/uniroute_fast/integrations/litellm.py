@@ -76,7 +76,9 @@ class UniRouteStrategy:
     ) -> None:
         engine("litellm", "litellm")
         if constraints is not None and "allow" in constraints._arguments():
-            raise InvalidArgumentError("constraints: with allow; expected the deployments to say it")
+            raise InvalidArgumentError(
+                "constraints: with allow; expected the deployments to say it"
+            )
         self._proxy = litellm_router
         self._router = router
         self._group = group

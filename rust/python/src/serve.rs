@@ -21,17 +21,15 @@ struct Keeper(Py<PyAny>);
 
 impl Keeper {
     /// Calls Python and says in HTTP's terms what it raised.
-    fn call<T>(
-        &self,
-        work: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>,
-    ) -> Result<T, Refusal> {
+    fn call<T>(&self, work: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> Result<T, Refusal> {
         Python::attach(|py| work(self.0.bind(py)).map_err(|error| refusal(py, &error)))
     }
 }
 
 fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
     let is = |known: bool, status, code| known.then_some((status, code));
-    let bad_value = error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py);
+    let bad_value =
+        error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py);
     let (status, code) = is(bad_value, StatusCode::BAD_REQUEST, "invalid_argument")
         .or_else(|| {
             let unknown = error.is_instance_of::<PyLookupError>(py);
@@ -110,7 +108,10 @@ impl Server {
         let most = seconds.map(|s| Duration::try_from_secs_f64(s.max(0.0)));
         let most = most.transpose().map_err(|_| {
             let found = format!("{seconds:?}");
-            to_py(py, &Error::invalid("seconds", found, "a number of seconds, or None"))
+            to_py(
+                py,
+                &Error::invalid("seconds", found, "a number of seconds, or None"),
+            )
         })?;
         let began = Instant::now();
         loop {

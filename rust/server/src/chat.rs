@@ -1,4 +1,5 @@
-//! `POST /v1/chat/completions`: routed, and passed on to an upstream that speaks OpenAI's protocol.
+//! `POST /v1/chat/completions`: routed, and passed on to an upstream that speaks `OpenAI`'s
+//! protocol.
 //!
 //! The upstream's answer is streamed back as it comes. One that is overloaded, fails or does not
 //! answer in time is left for the next model of the ranking.
@@ -104,7 +105,7 @@ enum Outcome {
 
 impl Upstreams {
     /// Those of a configuration.
-    pub fn new(config: UpstreamsConfig) -> Result<Self> {
+    pub fn new(config: &UpstreamsConfig) -> Result<Self> {
         let roots = HttpsConnectorBuilder::new().with_native_roots();
         let roots = roots.map_err(|source| Error::Io {
             path: "the system's certificates".into(),
@@ -195,11 +196,15 @@ impl Upstreams {
             // A model that the client chose itself is asked, and no other.
             let Some(model) = pool.position(name) else {
                 let message = format!("model: {name:?} is neither {ROUTED:?} nor in the pool");
-                return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_model", message));
+                return Err(Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown_model",
+                    message,
+                ));
             };
             return Ok((candidate(model).into_iter().collect(), None));
         }
-        let Prompts::Text(text) = &question.prompts else {
+        let (Prompts::Text(text), true) = (&question.prompts, question.is_chat) else {
             return Err(Refusal::field("messages", "missing", "a chat's messages"));
         };
         let asked = service.policies.resolve(question, snapshot)?;

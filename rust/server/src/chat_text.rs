@@ -62,13 +62,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
                 while let Some(part) = parts.next_element::<Part<'de>>()? {
                     match part {
                         Part::Plain(text) => texts.push(Cow::Owned(text)),
-                        Part::Typed { r#type, text } => match r#type.as_deref() {
-                            Some("text" | "input_text") => {
+                        Part::Typed { r#type, text } => {
+                            if let Some("text" | "input_text") = r#type.as_deref() {
                                 let missing = || de::Error::custom("a text part without text");
                                 texts.push(Cow::Owned(text.ok_or_else(missing)?));
                             }
-                            _ => {}
-                        },
+                        }
                     }
                 }
                 Ok(Content(texts))
@@ -79,7 +78,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
 }
 
 /// The contents of the user's messages, one on each line. Empty if there are none.
-pub fn chat_text<'a>(messages: Vec<Message<'a>>) -> Cow<'a, str> {
+pub fn chat_text(messages: Vec<Message<'_>>) -> Cow<'_, str> {
     let users = messages.into_iter().filter(|m| m.role.0 == "user");
     // A message of several parts is joined first: one whose parts are all empty still counts,
     // if a line break between them makes it non-empty.

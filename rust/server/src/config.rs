@@ -36,6 +36,8 @@ pub struct Config {
     pub header_seconds: f64,
     /// Time for the body of a request to arrive.
     pub body_seconds: f64,
+    /// Time to go on serving once the service is told to stop, while `/readyz` says so.
+    pub drain_seconds: f64,
     /// Time for requests under way to end, once the service is told to stop.
     pub shutdown_seconds: f64,
     /// How often the artifact is looked at; 0 never reloads it by itself.
@@ -66,6 +68,7 @@ impl Default for Config {
             max_connections: 4096,
             header_seconds: 15.0,
             body_seconds: 15.0,
+            drain_seconds: 0.0,
             shutdown_seconds: 10.0,
             watch_seconds: 1.0,
             cost_weight: 0.0,
@@ -139,7 +142,7 @@ fn default_wait() -> f64 {
     60.0
 }
 
-/// One upstream that speaks OpenAI's protocol.
+/// One upstream that speaks `OpenAI`'s protocol.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
@@ -182,7 +185,9 @@ impl Config {
         let waits = self.upstreams.iter().flat_map(|u| {
             let attempts = ("attempts", u.attempts as f64);
             let waits = [("timeout_seconds", u.timeout_seconds), attempts];
-            waits.into_iter().chain([("stall_seconds", u.stall_seconds)])
+            waits
+                .into_iter()
+                .chain([("stall_seconds", u.stall_seconds)])
         });
         for (name, value) in positive.into_iter().chain(waits) {
             // What a duration can hold, and more than anybody waits.
@@ -194,6 +199,7 @@ impl Config {
         let from_zero = [
             ("cost_weight", self.cost_weight),
             ("watch_seconds", self.watch_seconds),
+            ("drain_seconds", self.drain_seconds),
             ("shutdown_seconds", self.shutdown_seconds),
         ];
         for (name, value) in from_zero {
@@ -207,7 +213,8 @@ impl Config {
             return Err(Error::invalid("workers", found, "0 to 1024"));
         }
         // Shares of the memory are counted in KiB, in 32 bits.
-        if self.max_body_bytes > self.max_body_memory_bytes || self.max_body_memory_bytes >> 40 > 0 {
+        if self.max_body_bytes > self.max_body_memory_bytes || self.max_body_memory_bytes >> 40 > 0
+        {
             let found = format!("{} bytes", self.max_body_memory_bytes);
             let expected = "max_body_bytes or more, and less than a tebibyte";
             return Err(Error::invalid("max_body_memory_bytes", found, expected));
@@ -282,7 +289,8 @@ mod tests {
 
     #[test]
     fn what_is_given_overrides_the_file() {
-        let text = "port = 1\nhost = '::1'\n[policies.eu.constraints]\nrequire_tags = ['a', ['b', 'c']]\n";
+        let text =
+            "port = 1\nhost = '::1'\n[policies.eu.constraints]\nrequire_tags = ['a', ['b', 'c']]\n";
         let (_folder, path) = file("c.toml", text);
         let config = Config::read(Some(&path), r#"{"port": 2}"#).unwrap();
         assert_eq!((config.port, &*config.host), (2, "::1"));

@@ -319,7 +319,7 @@ fn many(
             router::Prompts::Embeddings(&embeddings)
         }
         Prompts::Texts(given) => {
-            texts = given.iter().map(as_row).collect();
+            texts = given.iter().map(|text| as_row(text.as_ref())).collect();
             router::Prompts::Texts(&texts)
         }
         Prompts::Text(_) | Prompts::Embedding(_) => router::Prompts::Texts(&[]),
@@ -355,7 +355,14 @@ fn many(
                 None => asked.cost_weight,
                 Some(weights) => weights[i],
             };
-            let decided = decide(prompt, asked, snapshot, weight, n, now, room)?;
+            let decided = match decide(prompt, asked, snapshot, weight, n, now, room) {
+                Ok(decided) => decided,
+                Err(refusal) => {
+                    // All or none: what was booked for the prompts before this one is given back.
+                    unbook(asked, &rows, now);
+                    return Err(refusal);
+                }
+            };
             let weight = decided.cost_weight;
             decisions.push(describe(&decided.row, weight, n, &room.ranking, snapshot));
             rows.push(decided.row);
@@ -371,8 +378,15 @@ fn many(
     })
 }
 
-fn as_row<'a>(text: &'a Option<Text<'_>>) -> router::Text<'a> {
-    text.as_ref().map(|text| &*text.0).ok_or(Status::Null)
+fn unbook(asked: &Asked<'_>, rows: &[Row], now: f64) {
+    if let Some(pacer) = asked.pacer {
+        let booked = rows.iter().filter_map(|row| row.choice).map(|c| c.cost);
+        pacer.settle(booked.sum(), 0.0, now);
+    }
+}
+
+fn as_row<'a>(text: Option<&'a Text<'_>>) -> router::Text<'a> {
+    text.map(|text| &*text.0).ok_or(Status::Null)
 }
 
 /// Prompts one by one.

@@ -21,7 +21,7 @@ pub type Body = Either<Full<Bytes>, BoxBody<Bytes, StreamError>>;
 
 /// How long the rest of a body that is too long is read and thrown away, so that the client, which
 /// is still sending, gets to see why it was refused.
-const DISCARD: Duration = Duration::from_secs(2);
+const DISCARD: Duration = Duration::from_secs(1);
 
 /// An answer with a whole body.
 pub fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
@@ -103,7 +103,16 @@ impl Reading {
         };
         let read = read_body(body, self.most, declared.unwrap_or(0));
         match tokio::time::timeout(self.time, read).await {
-            Ok(read) => read,
+            Ok(Ok(Read::Whole(body))) => Ok(body),
+            Ok(Ok(Read::TooLong(body))) => Err(discard(body, self.most).await),
+            Ok(Err(_)) => {
+                let message = "body: ended early, or is not framed as HTTP says";
+                Err(Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_body",
+                    message,
+                ))
+            }
             Err(_) => Err(Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "body_timeout",
@@ -113,29 +122,32 @@ impl Reading {
     }
 }
 
-async fn read_body(mut body: Incoming, most: usize, declared: usize) -> Result<Bytes, Refusal> {
-    let broken = |_| {
-        let message = "body: ended early, or is not framed as HTTP says";
-        Refusal::new(StatusCode::BAD_REQUEST, "invalid_body", message)
-    };
+/// A body that was read.
+enum Read {
+    Whole(Bytes),
+    /// There is more of it.
+    TooLong(Incoming),
+}
+
+async fn read_body(mut body: Incoming, most: usize, declared: usize) -> hyper::Result<Read> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(broken)?.into_data() else {
+        let Ok(data) = frame?.into_data() else {
             continue;
         };
         if whole.len() + data.len() > most {
-            return Err(discard(body, most).await);
+            return Ok(Read::TooLong(body));
         }
         if whole.is_empty() {
             // Most bodies arrive in one piece, which is then not copied.
             if body.is_end_stream() {
-                return Ok(data);
+                return Ok(Read::Whole(data));
             }
             whole.reserve(declared.max(data.len()));
         }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(Read::Whole(whole.freeze()))
 }
 
 /// Reads on for a while without keeping anything.

@@ -45,7 +45,8 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until told to stop; then lets requests under way end, for a while.
+/// Serves until told to stop, and while load balancers take notice; then lets requests under way
+/// end, for a while.
 pub async fn serve(
     listener: TcpListener,
     service: Arc<Service>,
@@ -59,10 +60,18 @@ pub async fn serve(
         .header_read_timeout(Duration::from_secs_f64(config.header_seconds))
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS);
+    let drain = Duration::from_secs_f64(config.drain_seconds);
+    let told = async {
+        // An error means that nobody is left to tell.
+        let _ = stop.wait_for(|stop| *stop).await;
+        service.stopping.store(true, Ordering::Relaxed);
+        tokio::time::sleep(drain).await;
+    };
+    tokio::pin!(told);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = &mut told => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -91,10 +100,12 @@ pub async fn serve(
             }
         });
     }
-    service.stopping.store(true, Ordering::Relaxed);
     drop(listener);
     let wait = Duration::from_secs_f64(config.shutdown_seconds);
-    if tokio::time::timeout(wait, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(wait, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("requests were still under way when the time to stop was up");
     }
 }

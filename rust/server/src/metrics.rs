@@ -174,7 +174,7 @@ impl Metrics {
         self.upstream.get_or_create(&Tried { model, outcome }).inc();
     }
 
-    /// Everything, as text in the OpenMetrics format.
+    /// Everything, as text in the format of `OpenMetrics`.
     pub fn text<'b>(
         &self,
         snapshot: &Snapshot,

@@ -18,7 +18,7 @@ use crate::service::Service;
 
 type Answer = Result<Response<Body>, Refusal>;
 
-/// A model as OpenAI lists them, and what routing knows of it.
+/// A model as `OpenAI` lists them, and what routing knows of it.
 #[derive(Serialize)]
 struct Listed<'a> {
     id: &'a str,
@@ -90,14 +90,14 @@ pub fn decode(name: &str) -> Result<String, Refusal> {
 }
 
 /// Every model.
-pub fn list(snapshot: &Snapshot) -> Answer {
+pub fn list(snapshot: &Snapshot) -> Response<Body> {
     let models = (0..snapshot.pool().len()).map(|model| describe(snapshot.pool(), model));
     let list = List {
         object: "list",
         version: snapshot.version(),
         data: models.collect(),
     };
-    Ok(to_json(StatusCode::OK, &list))
+    to_json(StatusCode::OK, &list)
 }
 
 /// One model, with its profile.
@@ -195,7 +195,8 @@ pub fn delete(service: &Service, name: &str) -> Answer {
     service.router.change(Action::Remove, &[name], remove)?;
     tracing::info!(model = name, action = "remove", "pool changed");
     let version = service.router.snapshot().version();
-    let body = serde_json::json!({"id": name, "object": "model", "deleted": true, "version": version});
+    let body =
+        serde_json::json!({"id": name, "object": "model", "deleted": true, "version": version});
     Ok(http::json(StatusCode::OK, body.to_string()))
 }
 

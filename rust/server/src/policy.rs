@@ -77,9 +77,10 @@ impl Policies {
         };
         self.named.get(name).ok_or_else(|| {
             let known: Vec<_> = self.named.keys().map(|name| format!("{name:?}")).collect();
-            let expected = match known.is_empty() {
-                true => "none: the service has no policies".to_owned(),
-                false => format!("one of {}", known.join(", ")),
+            let expected = if known.is_empty() {
+                "none: the service has no policies".to_owned()
+            } else {
+                format!("one of {}", known.join(", "))
             };
             Refusal::field("policy", &format!("no policy named {name:?}"), &expected)
         })
@@ -149,10 +150,21 @@ fn check_weights(weights: &Weights, prompts: usize) -> Result<(), Refusal> {
     };
     if matches!(weights, Weights::Each(all) if all.len() != prompts) {
         let problem = format!("{} of them for {prompts} prompts", all.len());
-        return Err(Refusal::field("cost_weight", &problem, "one, or one for each"));
+        return Err(Refusal::field(
+            "cost_weight",
+            &problem,
+            "one, or one for each",
+        ));
     }
-    match all.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
-        Some(bad) => Err(Refusal::field("cost_weight", &bad.to_string(), "numbers, 0 or more")),
+    match all
+        .iter()
+        .find(|weight| !(weight.is_finite() && **weight >= 0.0))
+    {
+        Some(bad) => Err(Refusal::field(
+            "cost_weight",
+            &bad.to_string(),
+            "numbers, 0 or more",
+        )),
         None => Ok(()),
     }
 }

@@ -126,6 +126,8 @@ impl From<Conditions> for Terms {
 pub struct Question<'a> {
     /// What to route.
     pub prompts: Prompts<'a>,
+    /// Whether the prompt came as a chat's messages.
+    pub is_chat: bool,
     /// Name of a policy, from `policy` or from a chat's `"model": "uniroute:POLICY"`.
     pub policy: Option<Cow<'a, str>>,
     /// A chat's `model`, where it is not [`ROUTED`]: a model that the caller chose.
@@ -208,6 +210,7 @@ impl<'a> Fields<'a> {
         }
         Ok(Question {
             prompts,
+            is_chat: chat,
             policy,
             chosen,
             cost_weight: self.cost_weight,

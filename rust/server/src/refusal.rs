@@ -1,4 +1,5 @@
-//! What a client is told when its request cannot be met: one JSON object, shaped as OpenAI's are.
+//! What a client is told when its request cannot be met: one JSON object, shaped as `OpenAI`'s
+//! are.
 
 use hyper::StatusCode;
 use serde::Serialize;

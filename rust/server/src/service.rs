@@ -58,11 +58,11 @@ impl Service {
         backend: Arc<dyn Backend>,
         config: &Config,
     ) -> uniroute_core::Result<Self> {
-        let upstreams = config.upstreams.clone();
+        let upstreams = &config.upstreams;
         Ok(Self {
             policies: Policies::new(config, 0.0)?,
             metrics: Metrics::default(),
-            upstreams: upstreams.map(Upstreams::new).transpose()?,
+            upstreams: upstreams.as_ref().map(Upstreams::new).transpose()?,
             stopping: AtomicBool::new(false),
             reading: Reading {
                 most: config.max_body_bytes,
@@ -124,29 +124,17 @@ impl Service {
             ),
             "/v1/chat/completions" => ("/v1/chat/completions", self.chat(&head, body).await),
             "/v1/observe" => ("/v1/observe", self.observe(&head, body).await),
-            "/v1/models" => ("/v1/models", self.get(method, Self::models)),
-            "/healthz" => ("/healthz", self.get(method, |_| plain_ok())),
-            "/readyz" => ("/readyz", self.get(method, Self::ready)),
-            "/metrics" => ("/metrics", self.get(method, Self::metrics_text)),
-            "/openapi.json" => ("/openapi.json", self.get(method, |_| document())),
-            "/" => ("/", self.get(method, |_| page())),
+            "/v1/models" => ("/v1/models", got(method).map(|()| self.models())),
+            "/healthz" => ("/healthz", got(method).map(|()| alive())),
+            "/readyz" => ("/readyz", got(method).and_then(|()| self.ready())),
+            "/metrics" => ("/metrics", got(method).map(|()| self.metrics_text())),
+            "/openapi.json" => ("/openapi.json", got(method).map(|()| document())),
+            "/" => ("/", got(method).map(|()| page())),
             _ => {
                 let message = format!("no such route: {path:?}; /openapi.json lists them");
                 let refusal = Refusal::new(StatusCode::NOT_FOUND, "unknown_route", message);
                 ("other", Err(refusal))
             }
-        }
-    }
-
-    /// An answer that takes no body, and changes nothing.
-    fn get(
-        &self,
-        method: &Method,
-        answer: impl FnOnce(&Self) -> Result<Response<Body>, Refusal>,
-    ) -> Result<Response<Body>, Refusal> {
-        match *method {
-            Method::GET | Method::HEAD => answer(self),
-            _ => Err(not_allowed(method, "GET, HEAD")),
         }
     }
 
@@ -173,9 +161,13 @@ impl Service {
         let prompts = question.prompts.len();
         if prompts > self.max_batch {
             let expected = format!("{} prompts at most", self.max_batch);
-            return Err(Refusal::field("texts", &format!("{prompts} of them"), &expected));
+            return Err(Refusal::field(
+                "texts",
+                &format!("{prompts} of them"),
+                &expected,
+            ));
         }
-        if prompts <= IN_PLACE && body.len() <= 16 * IN_PLACE << 10 {
+        if prompts <= IN_PLACE && body.len() <= IN_PLACE * (16 << 10) {
             return self.decide(&question, began);
         }
         drop(question);
@@ -264,7 +256,7 @@ impl Service {
         }
     }
 
-    fn models(&self) -> Result<Response<Body>, Refusal> {
+    fn models(&self) -> Response<Body> {
         models::list(&self.router.snapshot())
     }
 
@@ -287,25 +279,33 @@ impl Service {
         Ok(http::json(StatusCode::OK, body.to_string()))
     }
 
-    fn metrics_text(&self) -> Result<Response<Body>, Refusal> {
+    fn metrics_text(&self) -> Response<Body> {
         let now = self.now();
         let budgets = self.policies.named();
         let budgets = budgets.filter_map(|(name, p)| Some((name, p.pacer.as_ref()?.show(now))));
         let text = self.metrics.text(&self.router.snapshot(), budgets);
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        Ok(http::respond(StatusCode::OK, kind, text))
+        http::respond(StatusCode::OK, kind, text)
     }
 }
 
-fn plain_ok() -> Result<Response<Body>, Refusal> {
-    Ok(http::json(StatusCode::OK, r#"{"status":"ok"}"#))
+/// Fails unless a request only asks to see something.
+fn got(method: &Method) -> Result<(), Refusal> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(not_allowed(method, "GET, HEAD")),
+    }
 }
 
-fn document() -> Result<Response<Body>, Refusal> {
-    Ok(http::json(StatusCode::OK, OPENAPI))
+fn alive() -> Response<Body> {
+    http::json(StatusCode::OK, r#"{"status":"ok"}"#)
 }
 
-fn page() -> Result<Response<Body>, Refusal> {
+fn document() -> Response<Body> {
+    http::json(StatusCode::OK, OPENAPI)
+}
+
+fn page() -> Response<Body> {
     let mut response = http::respond(StatusCode::OK, "text/html; charset=utf-8", PAGE);
     // The page is whole in itself: it may talk to this service and to nobody else.
     let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
@@ -313,7 +313,7 @@ fn page() -> Result<Response<Body>, Refusal> {
                   frame-ancestors 'none'";
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    Ok(response)
+    response
 }
 
 /// What a client is told when a handler panicked.
