@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import http.client
 import json
-import os
 import re
 import subprocess
 import sys
@@ -34,9 +33,9 @@ TOKEN = "a-token-for-the-bench-only"
 
 #: Makes wrk send the bodies of a file in turn, and print what it measured as JSON.
 SCRIPT = """
-local bodies, at = {}, 0
+local bodies, at, headers = {}, 0, {["content-type"] = "application/json"}
 for line in io.lines("%s") do
-  bodies[#bodies + 1] = wrk.format("POST", "/v1/route", {["content-type"] = "application/json"}, line)
+  bodies[#bodies + 1] = wrk.format("POST", "/v1/route", headers, line)
 end
 request = function()
   at = at %% #bodies + 1
@@ -44,8 +43,9 @@ request = function()
 end
 done = function(summary, latency)
   local e = summary.errors
-  io.write(string.format('{"requests": %%d, "us": %%d, "bytes": %%d, "failed": %%d, "p50": %%d, "p99": %%d, "max": %%d}\\n',
-    summary.requests, summary.duration, summary.bytes, e.connect + e.read + e.write + e.status + e.timeout,
+  io.write(string.format(
+    '{"requests": %%d, "us": %%d, "failed": %%d, "p50": %%d, "p99": %%d, "max": %%d}\\n',
+    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
     latency:percentile(50), latency:percentile(99), latency.max))
 end
 """
@@ -139,7 +139,7 @@ def churn(port: int, pool: Path, stop: threading.Event, done: dict[str, int]) ->
     while not stop.wait(0.1):
         beside = pool.with_suffix(".next")
         beside.write_bytes(copies)
-        os.replace(beside, pool)
+        beside.replace(pool)
         done["replaced"] += 1
         body = json.dumps({"cost": 0.1 + done["changed"] % 7})
         connection.request("PATCH", "/v1/models/llm-1", body, headers)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
-from serving import TEXTS, make_router
 
 import uniroute_fast as uf
+from serving import TEXTS, make_router
 
 litellm = pytest.importorskip("litellm", reason="litellm is not installed (extra litellm)")
 
@@ -74,7 +75,7 @@ def test_deployments_in_cooldown_are_passed_over(proxy: litellm.Router, router: 
     text = TEXTS[0]
     decision = router.route(text, 0.02)
     ranked = [decision.model, *(other.model for other in decision.alternatives)]
-    for best, second in zip(ranked, ranked[1:], strict=False):
+    for best, second in itertools.pairwise(ranked):
         (cooled,) = [d for d in proxy.model_list if d["model_info"]["uniroute"] == best][:1]
         error = litellm.RateLimitError("slow down", "openai", best)
         proxy.cooldown_cache.add_deployment_to_cooldown(

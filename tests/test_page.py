@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from serving import TEXTS, make_router, route
 
 import uniroute_fast as uf
+from serving import TEXTS, make_router, route
 from uniroute_fast.serving import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

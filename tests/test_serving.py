@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import COSTS, NAMES, TEXTS, TOKEN, call, make_router, route
 
 import uniroute_fast as uf
+from serving import COSTS, NAMES, TEXTS, TOKEN, call, make_router, route
 from uniroute_fast.serving import Server
 
 CHAT = [
@@ -315,7 +314,7 @@ def test_no_wrong_answer_while_pool_and_artifact_change(tmp_path: Path) -> None:
         for turn in range(30):
             beside = tmp_path / "next"
             beside.write_bytes(artifacts[turn % 2].read_bytes())
-            os.replace(beside, path)
+            beside.replace(path)
             server.reload()
             router.insert([f"new{turn}"], [0.1 * turn], np.full((router.n_clusters, 1), 0.3))
             time.sleep(0.1)

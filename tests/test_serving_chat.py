@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from serving import TEXTS, call, make_router
 
 import uniroute_fast as uf
+from serving import TEXTS, call, make_router
 from uniroute_fast.serving import Server
 
 PATH = "/v1/chat/completions"

@@ -1,4 +1,4 @@
-"""Clients that are slow, greedy, broken or not let in: refused in JSON, and the service lives on."""
+"""Clients that are slow, greedy, broken or not let in: refused in JSON; the service lives on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import TEXTS, TOKEN, call, make_router, route
 
+from serving import TEXTS, TOKEN, call, make_router, route
 from uniroute_fast.serving import Server
 
 BODY_LIMIT = 100_000

@@ -30,8 +30,8 @@ class UniRouteStrategy:
     A deployment stands for the LLM of the pool that its ``model_info`` names under ``"uniroute"``,
     else for the one that is called as its ``litellm_params["model"]``. Several may stand for one
     LLM: one of them is drawn, by their ``weight`` if they have any. Deployments that LiteLLM has
-    put into cooldown, or paused, are passed over, for the next best LLM if need be. Requests for other
-    groups go LiteLLM's own way.
+    put into cooldown, or paused, are passed over, for the next best LLM if need be. Requests for
+    other groups go LiteLLM's own way.
 
     Parameters
     ----------
