@@ -1,49 +1,65 @@
 //! The models that may answer one prompt, best first.
 
 use crate::cluster_map::Phi;
+use crate::error::Result;
 use crate::hull::Candidate;
 use crate::kernels::{Costs, Scan};
 use crate::mask::Mask;
-use crate::router::Snapshot;
+use crate::router::{Request, Snapshot};
 
-/// Room for the ranking of one prompt; grows once, then is reused.
+/// A prompt as every model sees it, and the best models for it. Grows once, then is reused.
 #[derive(Default)]
 pub struct Ranking {
     losses: Vec<f32>,
+    costs: Vec<f64>,
+    allowed: Mask,
     order: Vec<u32>,
 }
 
 impl Ranking {
-    /// Ranks the `n` best of the models of `allowed` for a prompt's Phi: least predicted loss plus
-    /// weighted cost first, ties by lower cost, then by lower index. The first one is the model
-    /// that [`Snapshot::route_text`] chooses. `O(K M)`.
+    /// Ranks the `n` best of the models that may answer: least predicted loss plus weighted cost
+    /// first, ties by lower cost, then by lower index. The first one is the model that
+    /// [`Snapshot::route_text`] chooses; it leaves the prompt's `phi` in its scratch. O(K M).
     pub fn fill(
         &mut self,
         snapshot: &Snapshot,
         phi: &Phi,
-        cost_weight: f64,
-        allowed: &Mask,
+        request: &Request<'_>,
         n: usize,
-    ) {
+    ) -> Result<()> {
         let pool = snapshot.pool();
         self.losses.resize(pool.len(), 0.0);
         snapshot.gamma(phi, &mut self.losses);
-        let costs = Costs::Given(pool.costs());
-        let mask = Some(allowed.words_from(0));
-        Scan::new(&self.losses, costs, cost_weight, mask).top_n(n, &mut self.order);
+        pool.costs().clone_into(&mut self.costs);
+        let allowed = match request.constraints {
+            None => pool.enabled(),
+            Some(constraints) => constraints.allowed(pool, request.tokens)?.mask(),
+        };
+        allowed.clone_into(&mut self.allowed);
+        let mut order = std::mem::take(&mut self.order);
+        self.at(request.cost_weight).top_n(n, &mut order);
+        self.order = order;
+        Ok(())
     }
 
-    /// Predicted loss of every model, in index order.
-    pub fn losses(&self) -> &[f32] {
-        &self.losses
+    /// The choice at any cost weight.
+    pub fn at(&self, cost_weight: f64) -> Scan<'_> {
+        let costs = Costs::Given(&self.costs);
+        let mask = Some(self.allowed.words_from(0));
+        Scan::new(&self.losses, costs, cost_weight, mask)
     }
 
-    /// The models that were ranked last, best first. `snapshot` is the one that ranked them.
-    pub fn candidates(&self, snapshot: &Snapshot) -> impl ExactSizeIterator<Item = Candidate> {
+    /// What every model costs, in index order.
+    pub fn costs(&self) -> &[f64] {
+        &self.costs
+    }
+
+    /// The models that were ranked, best first.
+    pub fn candidates(&self) -> impl ExactSizeIterator<Item = Candidate> {
         self.order.iter().map(|&model| Candidate {
             model,
             loss: f64::from(self.losses[model as usize]),
-            cost: snapshot.pool().costs()[model as usize],
+            cost: self.costs[model as usize],
         })
     }
 }
@@ -53,7 +69,7 @@ mod tests {
     use super::*;
     use crate::centroids::Centroids;
     use crate::cluster_map::{ClusterMap, Head, Softmax};
-    use crate::router::{Request, Scratch};
+    use crate::router::Scratch;
     use proptest::prelude::*;
 
     const DIM: usize = 4;
@@ -87,23 +103,23 @@ mod tests {
             let pool = pool.with_enabled(names[disabled.index(names.len())], false).unwrap();
             let snapshot = empty.with_pool(pool);
             let (mut scratch, mut ranking) = (Scratch::default(), Ranking::default());
-            snapshot.locate_embedding(&prompt, &mut scratch).unwrap();
-            let enabled = snapshot.pool().enabled();
-            ranking.fill(&snapshot, scratch.phi(), cost_weight, enabled, n);
-            let found: Vec<u32> = ranking.candidates(&snapshot).map(|c| c.model).collect();
+            let request = Request { cost_weight, ..Request::default() };
+            let routed = snapshot.route_embedding(&prompt, &request, &mut scratch).unwrap();
+            ranking.fill(&snapshot, scratch.phi(), &request, n).unwrap();
+            let found: Vec<u32> = ranking.candidates().map(|c| c.model).collect();
 
+            let mut gamma = vec![0.0; costs.len()];
+            snapshot.gamma(scratch.phi(), &mut gamma);
+            let enabled = snapshot.pool().enabled();
             let key = |m: &u32| {
                 let at = *m as usize;
-                (f64::from(ranking.losses()[at]) + cost_weight * costs[at], costs[at], *m)
+                (f64::from(gamma[at]) + cost_weight * costs[at], costs[at], *m)
             };
             let mut expected: Vec<u32> =
                 (0..costs.len() as u32).filter(|&m| enabled.contains(m as usize)).collect();
             expected.sort_by(|a, b| key(a).partial_cmp(&key(b)).unwrap());
             expected.truncate(n);
             prop_assert_eq!(&found, &expected);
-
-            let request = Request { cost_weight, ..Request::default() };
-            let routed = snapshot.route_embedding(&prompt, &request, &mut scratch).unwrap();
             prop_assert_eq!(routed.choice.map(|c| c.model), found.first().copied());
         }
     }

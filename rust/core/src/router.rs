@@ -311,26 +311,6 @@ impl Snapshot {
         Ok(row)
     }
 
-    /// Finds where one text lies: leaves its Phi in the scratch, and chooses no model. For a caller
-    /// that ranks them all.
-    pub fn locate_text(&self, text: Text<'_>, scratch: &mut Scratch) -> Result<Row> {
-        let mut embedding = std::mem::take(&mut scratch.embeddings);
-        embedding.resize(self.map.dim(), 0.0);
-        let row = self.embed(text, &mut embedding, &mut scratch.text)?;
-        if row.status == Status::Ok {
-            self.map
-                .phi(&embedding, &mut scratch.phi, &mut scratch.map)?;
-        }
-        scratch.embeddings = embedding;
-        Ok(row)
-    }
-
-    /// As [`Self::locate_text`], for one embedding, [dim].
-    pub fn locate_embedding(&self, embedding: &[f32], scratch: &mut Scratch) -> Result<()> {
-        self.check_one(embedding)?;
-        self.map.phi(embedding, &mut scratch.phi, &mut scratch.map)
-    }
-
     /// Routes one embedding, [dim].
     pub fn route_embedding(
         &self,
@@ -339,7 +319,13 @@ impl Snapshot {
         scratch: &mut Scratch,
     ) -> Result<Row> {
         self.check_routable(&Requests::from(*request), 1)?;
-        self.check_one(embedding)?;
+        if self.count(Prompts::Embeddings(embedding))? != 1 {
+            return Err(Error::invalid(
+                "embedding",
+                format!("{} values", embedding.len()),
+                format!("the {} values of one embedding", self.map.dim()),
+            ));
+        }
         Ok(Row {
             status: Status::Ok,
             coverage: 1.0,
@@ -545,18 +531,6 @@ impl Snapshot {
                 )),
             },
         }
-    }
-
-    /// Fails unless the values are those of one embedding.
-    fn check_one(&self, embedding: &[f32]) -> Result<()> {
-        if self.count(Prompts::Embeddings(embedding))? == 1 {
-            return Ok(());
-        }
-        Err(Error::invalid(
-            "embedding",
-            format!("{} values", embedding.len()),
-            format!("the {} values of one embedding", self.map.dim()),
-        ))
     }
 
     fn check_routable(&self, requests: &Requests<'_>, rows: usize) -> Result<()> {

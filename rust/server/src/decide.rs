@@ -7,17 +7,15 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::Serialize;
-use uniroute_core::cluster_map::Phi;
 use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
-use uniroute_core::mask::Mask;
 use uniroute_core::ranking::Ranking;
 use uniroute_core::router::{
-    self, Choice, PerRow, Requests, Row, Scratch, Snapshot, estimate_tokens,
+    self, PerRow, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
 };
 use uniroute_core::threads::Run;
 
-use crate::explain::{Choices, Explanation, explain};
+use crate::explain::{Explanation, explain};
 use crate::policy::Asked;
 use crate::question::{Prompts, Question, Text};
 use crate::refusal::Refusal;
@@ -122,7 +120,7 @@ pub fn rank_chat(
         let decided = decide(prompt, asked, snapshot, asked.cost_weight, n, now, room)?;
         refuse_unrouted(&decided, snapshot)?;
         let chosen = decided.row.choice.map(|choice| choice.model);
-        let ranked = room.ranking.candidates(snapshot).map(|c| c.model);
+        let ranked = room.ranking.candidates().map(|c| c.model);
         let others = ranked.filter(|model| Some(*model) != chosen);
         Ok((decided.row, chosen.into_iter().chain(others).collect()))
     })
@@ -139,12 +137,23 @@ enum Prompt<'a> {
 struct Decided {
     row: Row,
     cost_weight: f64,
+    /// What stops models, if nothing else then that some are disabled.
     compiled: Arc<Compiled>,
-    allowed: Mask,
     tokens: Option<u64>,
 }
 
-/// Locates one prompt, ranks the `n` best models for it, and chooses.
+impl Decided {
+    fn request(&self, fallback: Option<u32>) -> Request<'_> {
+        Request {
+            cost_weight: self.cost_weight,
+            constraints: Some(&self.compiled),
+            tokens: self.tokens,
+            fallback,
+        }
+    }
+}
+
+/// Chooses a model for one prompt, books it, and ranks the `n` best.
 fn decide(
     prompt: Prompt<'_>,
     asked: &Asked<'_>,
@@ -154,92 +163,47 @@ fn decide(
     now: f64,
     room: &mut Room,
 ) -> Result<Decided, Refusal> {
-    let pool = snapshot.pool();
-    if pool.is_empty() {
-        return Err(uniroute_core::Error::EmptyPool.into());
-    }
-    let (mut row, tokens) = match prompt {
-        Prompt::Text(text) => (
-            snapshot.locate_text(text, &mut room.scratch)?,
-            asked.tokens.or_else(|| text.ok().map(estimate_tokens)),
-        ),
-        Prompt::Embedding(embedding) => {
-            snapshot.locate_embedding(embedding, &mut room.scratch)?;
-            let row = Row {
-                status: Status::Ok,
-                coverage: 1.0,
-                choice: None,
-            };
-            (row, asked.tokens)
-        }
+    let estimate = || match prompt {
+        Prompt::Text(text) => text.ok().map(estimate_tokens),
+        Prompt::Embedding(_) => None,
     };
-    let compiled = match &asked.compiled {
-        Some(compiled) => Arc::clone(compiled),
-        None => snapshot.compile(&Arc::default()),
-    };
+    let unconstrained = || snapshot.compile(&Arc::default());
+    let compiled = asked.compiled.as_ref().map(Arc::clone);
     let mut decided = Decided {
-        allowed: compiled.allowed(pool, tokens)?.mask().clone(),
-        compiled,
+        row: Row {
+            status: Status::Ok,
+            coverage: 1.0,
+            choice: None,
+        },
         cost_weight: match asked.pacer {
             Some(pacer) => pacer.show(now).cost_weight,
             None => cost_weight,
         },
-        tokens,
-        row,
+        compiled: compiled.unwrap_or_else(unconstrained),
+        tokens: asked.tokens.or_else(estimate),
     };
-    if row.status != Status::Ok {
-        return Ok(decided);
-    }
-    let (phi, ranking) = (room.scratch.phi(), &mut room.ranking);
-    let cluster = snapshot.map().cluster(phi);
-    let cost_weight = decided.cost_weight;
-    let mut choose = |allowed: &Mask| {
-        ranking.fill(snapshot, phi, cost_weight, allowed, n.max(1));
-        let best = ranking.candidates(snapshot).next();
-        best.map(|best| Choice {
-            model: best.model,
-            cluster,
-            predicted_loss: best.loss as f32,
-            cost: best.cost,
-            fallback: false,
-        })
+    let scratch = &mut room.scratch;
+    let mut route = |request: &Request<'_>| match prompt {
+        Prompt::Text(text) => snapshot.route_text(text, request, scratch),
+        Prompt::Embedding(embedding) => snapshot.route_embedding(embedding, request, scratch),
     };
-    row.choice = choose(&decided.allowed);
-    if row.choice.is_none() {
-        row.choice = fall_back(asked.fallback, cluster, snapshot, phi);
-    }
-    // Booked at the price of the moment; else the best of those that can still be paid for.
-    while let (Some(pacer), Some(choice)) = (asked.pacer, row.choice)
+    decided.row = route(&decided.request(asked.fallback))?;
+    // At the price of the moment; else the best of those that can still be paid for.
+    while let (Some(pacer), Some(choice)) = (asked.pacer, decided.row.choice)
         && !pacer.book(choice.cost, now)
     {
         decided.compiled = asked.capped(pacer.most(now), snapshot)?;
-        let allowed = decided.compiled.allowed(pool, tokens)?;
-        decided.allowed = allowed.mask().clone();
-        row.choice = Some(choose(&decided.allowed).ok_or_else(exhausted)?);
+        decided.row = route(&decided.request(None))?;
+        if decided.row.choice.is_none() {
+            return Err(exhausted());
+        }
     }
-    decided.row = row;
+    if decided.row.status == Status::Ok && n > 0 {
+        let phi = room.scratch.phi();
+        room.ranking
+            .fill(snapshot, phi, &decided.request(None), n)?;
+    }
     Ok(decided)
-}
-
-/// The caller's fallback, if there is one and it is not disabled.
-fn fall_back(
-    fallback: Option<u32>,
-    cluster: u32,
-    snapshot: &Snapshot,
-    phi: &Phi,
-) -> Option<Choice> {
-    let model = fallback?;
-    let at = model as usize;
-    let pool = snapshot.pool();
-    let mut losses = vec![0.0; pool.len()];
-    snapshot.gamma(phi, &mut losses);
-    pool.enabled().contains(at).then(|| Choice {
-        model,
-        cluster,
-        predicted_loss: losses[at],
-        cost: pool.costs()[at],
-        fallback: true,
-    })
 }
 
 fn exhausted() -> Refusal {
@@ -273,22 +237,26 @@ fn one(
     room: &mut Room,
 ) -> Result<Answer, Refusal> {
     let n = question.top.unwrap_or(RANKED);
-    let decided = decide(prompt, asked, snapshot, asked.cost_weight, n, now, room)?;
+    let needed = n.max(usize::from(question.explain));
+    let decided = decide(
+        prompt,
+        asked,
+        snapshot,
+        asked.cost_weight,
+        needed,
+        now,
+        room,
+    )?;
     refuse_unrouted(&decided, snapshot)?;
     let Room { scratch, ranking } = room;
     let explanation = question.explain.then(|| {
-        let choices = Choices {
-            snapshot,
-            losses: ranking.losses(),
-            allowed: &decided.allowed,
-        };
-        let (compiled, tokens) = (&decided.compiled, decided.tokens);
+        let request = decided.request(asked.fallback);
         explain(
-            &choices,
+            snapshot,
+            ranking,
             scratch.phi(),
-            compiled,
-            tokens,
-            decided.cost_weight,
+            &decided.compiled,
+            &request,
         )
     });
     let answer = One {
@@ -420,8 +388,9 @@ fn describe<'a>(
     let names = snapshot.pool().names();
     let choice = row.choice.as_ref();
     let ranked = if row.status == Status::Ok && n > 0 {
-        let candidates = ranking.candidates(snapshot);
+        let candidates = ranking.candidates();
         candidates
+            .take(n)
             .map(|candidate| Ranked {
                 model: &names[candidate.model as usize],
                 predicted_loss: candidate.loss as f32,

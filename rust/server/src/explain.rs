@@ -3,9 +3,8 @@
 use serde::Serialize;
 use uniroute_core::cluster_map::Phi;
 use uniroute_core::constraints::Compiled;
-use uniroute_core::kernels::{Costs, Scan};
-use uniroute_core::mask::Mask;
-use uniroute_core::router::Snapshot;
+use uniroute_core::ranking::Ranking;
+use uniroute_core::router::{Request, Snapshot};
 use uniroute_core::{Error, Result};
 
 /// Clusters and exclusions that are listed at most.
@@ -45,29 +44,19 @@ pub struct Explanation<'s> {
 }
 
 /// One prompt's choice as a function of the cost weight.
-pub struct Choices<'a> {
-    /// The snapshot that decides.
-    pub snapshot: &'a Snapshot,
-    /// Predicted loss of every model.
-    pub losses: &'a [f32],
-    /// The models that may answer.
-    pub allowed: &'a Mask,
+struct Choices<'a> {
+    snapshot: &'a Snapshot,
+    ranking: &'a Ranking,
 }
 
 impl<'a> Choices<'a> {
-    fn scan(&self, cost_weight: f64) -> Scan<'a> {
-        let costs = Costs::Given(self.snapshot.pool().costs());
-        let mask = Some(self.allowed.words_from(0));
-        Scan::new(self.losses, costs, cost_weight, mask)
-    }
-
     fn choose(&self, cost_weight: f64) -> Option<u32> {
-        self.scan(cost_weight).argmin()
+        self.ranking.at(cost_weight).argmin()
     }
 
-    /// The name of the model that is chosen first as the cost weight moves from `from` to `to`, and
-    /// where: between the two the winner changes for good, so halving the floats between them,
-    /// which are ordered as their bits are, finds the place to the last bit.
+    /// Which model is chosen first as the cost weight moves from `from` to `to`, and where: between
+    /// the two the winner changes for good, so halving the floats between them, which are ordered
+    /// as their bits are, finds the place to the last bit.
     fn flip(&self, from: f64, to: f64) -> Option<Flip<'a>> {
         let chosen = self.choose(from)?;
         if self.choose(to)? == chosen {
@@ -90,32 +79,34 @@ impl<'a> Choices<'a> {
         })
     }
 
-    /// A cost weight at which cost alone decides, or nearly: beyond it no objective is finite.
-    fn dearest(&self) -> f64 {
-        let most = self.snapshot.pool().costs().iter().copied();
-        // At least the largest finite number divided by the largest cost.
-        f64::MAX / most.fold(1.0, f64::max) / 4.0
+    /// A cost weight at which cost alone decides, or nearly: beyond it objectives overflow.
+    fn highest(&self) -> f64 {
+        let costs = self.ranking.costs().iter().copied();
+        f64::MAX / costs.fold(1.0, f64::max) / 4.0
     }
 }
 
-/// Explains a choice at a cost weight. `O(M)` a look at another cost weight, some 130 of them.
+/// Explains the choice among the models that a ranking holds. O(M) a look at another cost weight,
+/// some 130 of them.
 pub fn explain<'a>(
-    choices: &Choices<'a>,
+    snapshot: &'a Snapshot,
+    ranking: &'a Ranking,
     phi: &Phi,
     compiled: &Compiled,
-    tokens: Option<u64>,
-    cost_weight: f64,
+    request: &Request<'_>,
 ) -> Result<Explanation<'a>, Error> {
-    let pool = choices.snapshot.pool();
+    let pool = snapshot.pool();
+    let choices = Choices { snapshot, ranking };
+    let weight = request.cost_weight;
     let mut clusters: Vec<_> = (phi.clusters.iter().zip(&phi.weights))
         .map(|(&cluster, &weight)| Cluster { cluster, weight })
         .collect();
     clusters.sort_by(|a, b| b.weight.total_cmp(&a.weight));
     clusters.truncate(LISTED);
-    let mut excluded = compiled.excluded(pool, tokens)?;
+    let mut excluded = compiled.excluded(pool, request.tokens)?;
     let excluded_count = excluded.len();
     excluded.truncate(LISTED);
-    let scan = choices.scan(cost_weight);
+    let scan = ranking.at(weight);
     let mut best = Vec::new();
     scan.top_n(2, &mut best);
     let margin = match best[..] {
@@ -125,8 +116,8 @@ pub fn explain<'a>(
     Ok(Explanation {
         clusters,
         margin,
-        flip_up: choices.flip(cost_weight, choices.dearest().max(cost_weight)),
-        flip_down: choices.flip(cost_weight, 0.0),
+        flip_up: choices.flip(weight, choices.highest().max(weight)),
+        flip_down: choices.flip(weight, 0.0),
         excluded: excluded
             .into_iter()
             .map(|e| Excluded {
