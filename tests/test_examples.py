@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from serving import TEXTS, make_router
 
+from serving import TEXTS, make_router
 from uniroute_fast.serving import Server
 
 HAPROXY = shutil.which("haproxy")
@@ -80,11 +80,10 @@ def ask(port: int, body: bytes) -> str:
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 def test_the_gateway_sends_chats_where_the_router_says() -> None:
     router = make_router(names=["small", "middle", "large"])
-    with Server(router, port=0, log="off") as server:
-        with gateway(server.url) as port:
-            for text in TEXTS[::20]:
-                chat = {"model": "any", "messages": [{"role": "user", "content": text}]}
-                assert ask(port, json.dumps(chat).encode()) == router.route(text).model
-            assert ask(port, b"{") == "default"
+    with Server(router, port=0, log="off") as server, gateway(server.url) as port:
+        for text in TEXTS[::20]:
+            chat = {"model": "any", "messages": [{"role": "user", "content": text}]}
+            assert ask(port, json.dumps(chat).encode()) == router.route(text).model
+        assert ask(port, b"{") == "default"
     with gateway("http://127.0.0.1:9") as port:
         assert ask(port, b"{}") == "default"

@@ -88,12 +88,15 @@ impl Service {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        let began = Instant::now();
         let trace = TRACE.map(|name| request.headers().get(name).cloned());
         let (route, handled) = self.dispatch(request).await;
+        let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
+        let traceparent = traceparent.map(ToOwned::to_owned);
         let mut response = handled.unwrap_or_else(|refusal| {
             let status = refusal.status.as_u16();
             if status >= 500 {
-                tracing::warn!(route, status, message = refusal.message, trace = ?trace[0]);
+                tracing::warn!(route, status, traceparent, message = refusal.message);
             }
             http::refuse(&refusal)
         });
@@ -103,7 +106,8 @@ impl Service {
             }
         }
         let status = response.status().as_u16();
-        tracing::debug!(route, status, trace = ?response.headers().get(TRACE[0]), "request");
+        let seconds = began.elapsed().as_secs_f64();
+        tracing::debug!(route, status, seconds, traceparent, "request");
         self.metrics.answered(route, status);
         Ok(response)
     }
