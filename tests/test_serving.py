@@ -220,6 +220,50 @@ def test_a_model_joins_by_its_outcomes(server: Server, router: uf.Router) -> Non
     assert router.models == NAMES
 
 
+def test_outcomes_are_learnt_from(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    router, other = make_router(), make_router()
+    with Server(router, port=0, log="off", admin_token_file=tmp_path / "token") as server:
+
+        def tell(**body: object) -> object:
+            return call(server, "POST", "/v1/observe", body, token=TOKEN)
+
+        found = tell(text=TEXTS[0], model="small", loss=1.0)
+        assert found.json == {"used": [True], "version": router.version}
+        other.observe(TEXTS[0], "small", 1.0)
+        many = [{"text": t, "model": "large", "loss": 0.5, "weight": 2} for t in (TEXTS[1], "")]
+        assert tell(observations=many, half_life=10).json["used"] == [True, False]
+        other.observe_many([TEXTS[1], ""], "large", [0.5, 0.5], [2, 2], half_life=10)
+        tell(cluster=2, model="small", loss=0)
+        other.observe(2, "small", 0.0)
+        np.testing.assert_array_equal(router.profiles, other.profiles)
+        assert tell(text="a", model="nobody", loss=1).code == "unknown"
+        for bad in (
+            {},
+            {"text": TEXTS[0], "model": "small"},
+            {"text": TEXTS[0], "model": "small", "loss": 2},
+            {"text": TEXTS[0], "model": "small", "loss": True},
+            {"text": TEXTS[0], "cluster": 1, "model": "small", "loss": 1},
+            {"text": TEXTS[0], "model": "small", "loss": 1, "wieght": 1},
+            {"observations": many, "model": "small"},
+            {"observations": [*many, {"cluster": 1, "model": "small", "loss": 1}]},
+        ):
+            reply = tell(**bad)
+            assert (reply.status, reply.code) == (400, "invalid_argument")
+        # A profile that was set has no outcomes behind it.
+        profile = {"profile": [0.5] * router.n_clusters}
+        assert call(server, "PATCH", "/v1/models/small", profile, token=TOKEN).status == 200
+        assert tell(text=TEXTS[0], model="small", loss=1.0).code == "invalid_argument"
+        # One that was measured has.
+        body = {"cost": 1.0, "texts": TEXTS, "losses": [0.5] * len(TEXTS), "enabled": False}
+        made = call(server, "PUT", "/v1/models/measured", body, token=TOKEN)
+        assert (made.status, made.json["enabled"]) == (201, False)
+        assert tell(text=TEXTS[0], model="measured", loss=1.0).status == 200
+        body["losses"] = [0.0] * len(TEXTS)
+        assert call(server, "PUT", "/v1/models/measured", body, token=TOKEN).status == 200
+        assert tell(text=TEXTS[0], model="measured", loss=1.0).code == "invalid_argument"
+
+
 def test_trace_context_is_passed_through(server: Server) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     reply = call(server, "GET", "/healthz", headers={"traceparent": parent, "tracestate": "a=1"})

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
+use uniroute_core::Result;
 use uniroute_core::cluster_map::Phi;
 use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
@@ -52,6 +53,35 @@ impl Decision {
                 losses
             }
         }
+    }
+
+    /// The other models that may answer, at most `gap` behind the chosen one, best first.
+    fn others(&self, gap: f64) -> Result<Vec<Alternative>> {
+        let pool = self.snapshot.pool();
+        let compiled = self.asked.compiled(&self.snapshot);
+        let allowed = compiled.allowed(pool, self.asked.tokens)?.mask();
+        let objective = |loss: f32, cost: f64| f64::from(loss) + self.asked.cost_weight * cost;
+        let limit = objective(self.choice.predicted_loss, self.choice.cost) + gap;
+        let mut others: Vec<Alternative> = self
+            .losses()
+            .into_iter()
+            .enumerate()
+            .filter(|&(index, _)| index as u32 != self.choice.model && allowed.contains(index))
+            .filter(|&(index, loss)| objective(loss, pool.costs()[index]) <= limit)
+            .map(|(index, predicted_loss)| Alternative {
+                model: pool.names()[index].to_string(),
+                index: index as u32,
+                predicted_loss,
+                cost: pool.costs()[index],
+                objective: objective(predicted_loss, pool.costs()[index]),
+            })
+            .collect();
+        others.sort_by(|a, b| {
+            (a.objective.total_cmp(&b.objective))
+                .then(a.cost.total_cmp(&b.cost))
+                .then(a.index.cmp(&b.index))
+        });
+        Ok(others)
     }
 }
 
@@ -120,32 +150,13 @@ impl Decision {
     /// The other models that may answer, best first. Worked out when asked for: O(M log M).
     #[getter]
     fn alternatives(&self, py: Python<'_>) -> PyResult<Vec<Alternative>> {
-        let pool = self.snapshot.pool();
-        let compiled = self.asked.compiled(&self.snapshot);
-        let allowed = compiled
-            .allowed(pool, self.asked.tokens)
-            .map_err(|e| to_py(py, &e))?
-            .mask();
-        let cost_weight = self.asked.cost_weight;
-        let mut others: Vec<Alternative> = self
-            .losses()
-            .into_iter()
-            .enumerate()
-            .filter(|&(index, _)| index as u32 != self.choice.model && allowed.contains(index))
-            .map(|(index, predicted_loss)| Alternative {
-                model: pool.names()[index].to_string(),
-                index: index as u32,
-                predicted_loss,
-                cost: pool.costs()[index],
-                objective: f64::from(predicted_loss) + cost_weight * pool.costs()[index],
-            })
-            .collect();
-        others.sort_by(|a, b| {
-            (a.objective.total_cmp(&b.objective))
-                .then(a.cost.total_cmp(&b.cost))
-                .then(a.index.cmp(&b.index))
-        });
-        Ok(others)
+        self.others(f64::INFINITY).map_err(|e| to_py(py, &e))
+    }
+
+    /// Those alternatives whose predicted loss + cost weight x cost is at most `gap` above that of
+    /// the chosen model, best first. O(M).
+    fn contenders(&self, py: Python<'_>, gap: f64) -> PyResult<Vec<Alternative>> {
+        self.others(gap).map_err(|e| to_py(py, &e))
     }
 
     /// The models that may not answer, in index order, each with its reasons: disabled, or stopped

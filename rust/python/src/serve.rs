@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyLookupError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use uniroute_core::Error;
-use uniroute_server::{Backend, Config, Outcomes, Refusal, Server as Service, StatusCode};
+use uniroute_server::{Backend, Change, Config, Outcomes, Refusal, Server as Service, StatusCode};
 
 use crate::errors::to_py;
 use crate::router::Router;
@@ -15,8 +15,7 @@ use crate::router::Router;
 /// How long a wait goes on before it looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// What Python does for the service: an object with `reload()`, `profile(texts, losses)` and
-/// `observe(json)`.
+/// What Python does for the service: a `uniroute_fast.serving.keeper.Keeper`.
 struct Keeper(Py<PyAny>);
 
 impl Keeper {
@@ -42,6 +41,25 @@ fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
 impl Backend for Keeper {
     fn reload(&self) -> Result<(), Refusal> {
         self.call(|keeper| keeper.call_method0("reload").map(drop))
+    }
+
+    fn add(&self, name: &str, cost: f64, outcomes: &Outcomes) -> Result<(), Refusal> {
+        self.call(|keeper| {
+            let arguments = (name, cost, &outcomes.texts, &outcomes.losses);
+            keeper.call_method1("add", arguments).map(drop)
+        })
+    }
+
+    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
+        // The lock is Python's and belongs to this thread; the change itself needs no GIL.
+        self.call(|keeper| keeper.call_method0("hold").map(drop))?;
+        let changed = change();
+        self.call(|keeper| {
+            keeper
+                .call_method1("release", (name, changed.is_ok()))
+                .map(drop)
+        })?;
+        Ok(changed?)
     }
 
     fn profile(&self, outcomes: &Outcomes) -> Result<Vec<f32>, Refusal> {

@@ -20,13 +20,23 @@ pub struct Outcomes {
     pub losses: Vec<Option<f64>>,
 }
 
+/// A change of the pool.
+pub type Change<'a> = dyn FnMut() -> uniroute_core::Result<()> + 'a;
+
 /// What the service asks of whoever made the router. Called from threads that may wait.
 pub trait Backend: Send + Sync {
     /// Puts what the artifact holds now in place of what routes.
     fn reload(&self) -> Result<(), Refusal>;
 
+    /// Adds a model that is not in the pool yet, profiled by its outcomes.
+    fn add(&self, name: &str, cost: f64, outcomes: &Outcomes) -> Result<(), Refusal>;
+
     /// Expected losses of a model, one a cluster, from its outcomes.
     fn profile(&self, outcomes: &Outcomes) -> Result<Vec<f32>, Refusal>;
+
+    /// Runs a change after which a model's profile, or the model, is no longer what its outcomes
+    /// made it. Nothing is learnt meanwhile.
+    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal>;
 
     /// Learns from an observed outcome, in JSON; answers in JSON.
     fn observe(&self, body: &[u8]) -> Result<Vec<u8>, Refusal>;
@@ -48,6 +58,14 @@ impl Backend for FileBackend {
         };
         let (snapshot, _) = Artifact::load(path).and_then(persist::from_artifact)?;
         Ok(self.router.replace(&snapshot)?)
+    }
+
+    fn add(&self, _: &str, _: f64, outcomes: &Outcomes) -> Result<(), Refusal> {
+        self.profile(outcomes).map(drop)
+    }
+
+    fn replacing(&self, _: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
+        Ok(change()?)
     }
 
     fn profile(&self, _: &Outcomes) -> Result<Vec<f32>, Refusal> {

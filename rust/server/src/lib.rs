@@ -42,7 +42,7 @@ mod reload;
 mod server;
 mod service;
 
-pub use backend::{Backend, FileBackend, Outcomes};
+pub use backend::{Backend, Change, FileBackend, Outcomes};
 pub use config::Config;
 pub use hyper::StatusCode;
 pub use refusal::Refusal;

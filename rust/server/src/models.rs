@@ -108,14 +108,27 @@ pub fn show(snapshot: &Snapshot, name: &str) -> Answer {
 /// Adds a model, or replaces what is known of one.
 pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
     let put: Put = serde_json::from_slice(body)?;
+    put.metadata.check()?;
+    let known = service.router.snapshot().pool().position(name).is_some();
+    let (action, status) = if known {
+        (Action::Profile, StatusCode::OK)
+    } else {
+        (Action::Add, StatusCode::CREATED)
+    };
     let profile = match (put.profile, put.texts, put.losses) {
-        (Some(profile), None, None) => profile,
+        (Some(profile), None, None) => Some(profile),
         (None, Some(texts), Some(losses)) => {
             if texts.len() != losses.len() {
                 let problem = format!("{} for {} texts", losses.len(), texts.len());
                 return Err(Refusal::field("losses", &problem, "one for each text"));
             }
-            service.backend.profile(&Outcomes { texts, losses })?
+            let outcomes = Outcomes { texts, losses };
+            if known {
+                Some(service.backend.profile(&outcomes)?)
+            } else {
+                service.backend.add(name, put.cost, &outcomes)?;
+                None
+            }
         }
         _ => {
             let expected = "either profile, or texts and losses";
@@ -123,22 +136,25 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
             return Err(Refusal::field("profile", problem, expected));
         }
     };
-    let known = service.router.snapshot().pool().position(name).is_some();
-    let (action, status) = if known {
-        (Action::Profile, StatusCode::OK)
-    } else {
-        (Action::Add, StatusCode::CREATED)
-    };
-    service.router.change(action, &[name], |pool| {
-        let pool = match pool.position(name) {
-            Some(_) => pool
-                .with_profile(name, &profile)?
-                .with_cost(name, put.cost)?,
-            None => pool.with(&[name], &[put.cost], &profile)?,
-        };
-        pool.with_metadata(name, put.metadata)?
+    let describe = |pool: &Pool| {
+        pool.with_metadata(name, put.metadata.clone())?
             .with_enabled(name, put.enabled)
-    })?;
+    };
+    match profile {
+        // Added with its profile; what else is said of it follows.
+        None if put.enabled && put.metadata == Metadata::default() => {}
+        None => (service.router).change(Action::Metadata, &[name], describe)?,
+        Some(profile) => service.backend.replacing(name, &mut || {
+            service.router.change(action, &[name], |pool| {
+                describe(&match pool.position(name) {
+                    Some(_) => pool
+                        .with_profiles(&[name], &profile)?
+                        .with_cost(name, put.cost)?,
+                    None => pool.with(&[name], &[put.cost], &profile)?,
+                })
+            })
+        })?,
+    }
     tracing::info!(model = name, action = action.name(), "pool changed");
     answer(status, &service.router.snapshot(), name)
 }
@@ -167,24 +183,30 @@ pub fn patch(service: &Service, name: &str, body: &[u8]) -> Answer {
             return Err(Refusal::field("body", "nothing to change", expected));
         }
     };
-    service.router.change(action, &[name], |pool| {
+    let apply = |pool: &Pool| {
         let model = pool.find("name", name)? as usize;
         let mut next = pool.clone();
         if let Some(cost) = patch.cost {
             next = next.with_cost(name, cost)?;
         }
         if let Some(profile) = &patch.profile {
-            next = next.with_profile(name, profile)?;
+            next = next.with_profiles(&[name], profile)?;
         }
         if let Some(enabled) = patch.enabled {
             next = next.with_enabled(name, enabled)?;
         }
-        if let Some(fields) = patch.metadata {
+        if let Some(fields) = &patch.metadata {
             let known = &pool.directory().models()[model];
             next = next.with_metadata(name, overlay(known, fields)?)?;
         }
         Ok(next)
-    })?;
+    };
+    let mut change = || service.router.change(action, &[name], apply);
+    if patch.profile.is_some() {
+        service.backend.replacing(name, &mut change)?;
+    } else {
+        change()?;
+    }
     tracing::info!(model = name, action = action.name(), "pool changed");
     answer(StatusCode::OK, &service.router.snapshot(), name)
 }
@@ -192,7 +214,9 @@ pub fn patch(service: &Service, name: &str, body: &[u8]) -> Answer {
 /// Takes a model out of the pool.
 pub fn delete(service: &Service, name: &str) -> Answer {
     let remove = |pool: &Pool| pool.without(name);
-    service.router.change(Action::Remove, &[name], remove)?;
+    service.backend.replacing(name, &mut || {
+        service.router.change(Action::Remove, &[name], remove)
+    })?;
     tracing::info!(model = name, action = "remove", "pool changed");
     let version = service.router.snapshot().version();
     let body =
@@ -201,7 +225,7 @@ pub fn delete(service: &Service, name: &str) -> Answer {
 }
 
 /// Metadata with some fields replaced.
-fn overlay(known: &Arc<Metadata>, fields: Map<String, Value>) -> uniroute_core::Result<Metadata> {
+fn overlay(known: &Arc<Metadata>, fields: &Map<String, Value>) -> uniroute_core::Result<Metadata> {
     let invalid = |e: serde_json::Error| {
         let expected = "tags, context_length, latency, input_price, output_price";
         uniroute_core::Error::invalid("metadata", e.to_string(), expected)
@@ -213,11 +237,11 @@ fn overlay(known: &Arc<Metadata>, fields: Map<String, Value>) -> uniroute_core::
     for (name, value) in fields {
         match value {
             // A field that does not exist is not unknown, but an error.
-            Value::Null if Metadata::FIELDS.contains(&&*name) => {
-                merged.remove(&name);
+            Value::Null if Metadata::FIELDS.contains(&&**name) => {
+                merged.remove(name);
             }
             value => {
-                merged.insert(name, value);
+                merged.insert(name.clone(), value.clone());
             }
         }
     }
