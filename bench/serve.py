@@ -6,8 +6,8 @@ Needs `wrk`. Real prompts, each as its own JSON body; profiles and costs are dra
 decisions a second and latencies for one prompt a request and for 64, for three cluster maps; then,
 with the default map, the same while the artifact is reloaded and the pool changed ten times a
 second; with --minutes, the service's memory over a longer run. Every answer that is not 2xx, and
-every socket error, is counted. With --pools the fitted pools are kept there, and taken from there by
-the next run; --seconds 0 only fits them.
+every socket error, is counted. With --pools the fitted pools are kept there for the next run;
+--seconds 0 only fits them.
 """
 
 from __future__ import annotations
