@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from uniroute_fast.cli import add, bench, demo, evaluate, fit, route, serve, whatif
+from uniroute_fast.cli import add, bench, demo, evaluate, fit, probes, route, serve, whatif
 from uniroute_fast.errors import UniRouteError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demo": demo,
     "fit": fit,
+    "probes": probes,
     "add": add,
     "route": route,
     "what-if": whatif,
