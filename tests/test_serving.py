@@ -237,7 +237,7 @@ def test_outcomes_are_learnt_from(tmp_path: Path) -> None:
         tell(cluster=2, model="small", loss=0)
         other.observe(2, "small", 0.0)
         np.testing.assert_array_equal(router.profiles, other.profiles)
-        assert tell(text="a", model="nobody", loss=1).code == "unknown"
+        assert tell(text="a", model="nobody", loss=1).code == "unknown_model"
         for bad in (
             {},
             {"text": TEXTS[0], "model": "small"},

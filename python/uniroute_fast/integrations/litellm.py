@@ -193,7 +193,7 @@ class UniRouteStrategy:
     def _current_index(self) -> _Index:
         """Return the index, made anew if LiteLLM's deployments or the pool have changed."""
         index = self._index
-        if not index.is_current(self._proxy.model_list, self._router.version):
+        if not index.is_current(self._proxy.model_list, self._router):
             index = _Index(self._proxy.model_list, self._router, self._group, self._constraints)
             self._index = index
         return index
@@ -218,11 +218,11 @@ class _Index:
         group: str,
         constraints: Constraints | None,
     ) -> None:
-        self._version = router.version
+        self._version, self._models = router.version, router.models
         # Kept, so that none of their ids can come to stand for another object.
         self._seen = list(model_list)
         self._given = {} if constraints is None else constraints._arguments()
-        known = set(router.models)
+        known = set(self._models)
         self.deployments: dict[str, list[Deployment]] = {}
         for deployment in model_list:
             info = deployment.get("model_info") or {}
@@ -231,8 +231,12 @@ class _Index:
                 self.deployments.setdefault(name, []).append(deployment)
         self.constraints = self.allowing(self.deployments)
 
-    def is_current(self, model_list: list[Deployment], version: int) -> bool:
-        """Whether neither the deployments nor the pool have changed: O(deployments), of `is`."""
+    def is_current(self, model_list: list[Deployment], router: Router) -> bool:
+        """Whether deployments and names of the pool are the same: O(deployments), of `is`."""
+        version = router.version
+        if version != self._version and router.models == self._models:
+            # Other costs or profiles: the router knows them.
+            self._version = version
         return version == self._version and model_list == self._seen
 
     def allowing(self, names: dict[str, Any]) -> Constraints:

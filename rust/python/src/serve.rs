@@ -32,7 +32,7 @@ fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
     let (status, code) = is(bad_value, StatusCode::BAD_REQUEST, "invalid_argument")
         .or_else(|| {
             let unknown = error.is_instance_of::<PyLookupError>(py);
-            is(unknown, StatusCode::NOT_FOUND, "unknown")
+            is(unknown, StatusCode::NOT_FOUND, "unknown_model")
         })
         .unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, "internal"));
     Refusal::new(status, code, error.value(py).to_string())
