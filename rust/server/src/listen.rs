@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a connection beyond the limit is told.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    content-length: 130\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-length: 140\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"error\":{\"message\":\"too many connections are open; expected a later try\",\
     \"type\":\"server_error\",\"code\":\"too_many_connections\",\"param\":null}}";
 
