@@ -25,6 +25,7 @@ pub mod persist;
 pub mod profiles;
 pub mod ranking;
 pub mod router;
+mod soft;
 pub mod threads;
 
 pub use error::{Error, Result};
