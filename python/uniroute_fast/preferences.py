@@ -129,7 +129,8 @@ def checked_preferences(
     Raises
     ------
     ArgumentTypeError, InvalidArgumentError
-        No sequence, other than n of them, an opponent that is not in the pool, a value outside [0, 1].
+        No sequence, other than n of them, an opponent that is not in the pool, or a value outside
+        [0, 1].
     """
     if isinstance(opponents, str):
         opponents = [opponents] * n
