@@ -15,7 +15,7 @@ import numpy as np
 from uniroute_fast.cluster_map import NearestHead, assign, kmeans
 from uniroute_fast.deep_map import learn_deep_map
 from uniroute_fast.deferral import BlindPlan
-from uniroute_fast.errors import MissingExtraError
+from uniroute_fast.errors import DatasetError, MissingExtraError
 from uniroute_fast.evidence import observe
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.learned_map import learn_map
@@ -193,6 +193,12 @@ def _mlp(
     x: NDArray[np.float32], losses: NDArray[np.float64], test: NDArray[np.float32], seed: int
 ) -> NDArray[np.float64]:
     """Two hidden layers of 100, Adam 1e-3, batches of 64, the best of up to 10 epochs."""
+    # A tenth of the prompts tells when to stop, and must be two of them or more.
+    if len(x) < 11:
+        raise DatasetError(
+            f"{len(x)} labelled prompts are too few for a network: it takes 11 or more; give more "
+            "prompts, or leave retrained_mlp and clairvoyant_mlp out of the methods"
+        )
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor

@@ -24,6 +24,7 @@ pub mod metadata;
 pub mod persist;
 pub mod profiles;
 pub mod router;
+mod soft;
 pub mod threads;
 
 pub use error::{Error, Result};

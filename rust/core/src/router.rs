@@ -17,6 +17,7 @@ use crate::hull::Candidate;
 use crate::kernels;
 use crate::lexical::{self, LexicalEmbedder, Status};
 use crate::profiles::{Pool, STRIP};
+use crate::soft::{Batch, LazySoft, Soft};
 use crate::threads::Run;
 
 /// Texts that one thread takes at a time: some 0.3 ms of work.
@@ -192,6 +193,7 @@ pub struct Scratch {
     embeddings: Vec<f32>,
     phi: Phi,
     labels: Vec<u32>,
+    batch: Batch,
 }
 
 impl Scratch {
@@ -210,6 +212,8 @@ pub struct Snapshot {
     pool: Pool,
     /// Constraints compiled for this pool.
     compiled: Arc<Cache>,
+    /// This pool packed for batches of prompts that belong to several clusters.
+    soft: Arc<LazySoft>,
     companion: Option<Companion>,
 }
 
@@ -235,6 +239,7 @@ impl Snapshot {
             map: Arc::new(map),
             pool,
             compiled: Arc::default(),
+            soft: Arc::default(),
             companion: None,
         })
     }
@@ -246,6 +251,7 @@ impl Snapshot {
             version: self.version + 1,
             pool,
             compiled: Arc::default(),
+            soft: Arc::default(),
             ..self.clone()
         }
     }
@@ -340,14 +346,16 @@ impl Snapshot {
         requests: &Requests<'_>,
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
-        self.check_routable(requests, self.count(prompts)?)?;
+        let count = self.count(prompts)?;
+        self.check_routable(requests, count)?;
+        let soft = match self.map.single_nearest() {
+            None => self.soft.get(&self.pool, count),
+            Some(_) => None,
+        };
         self.for_each_task(prompts, (&mut [], 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
-                for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                    let request = requests.at(task.first + i, prompts);
-                    row.choice = self.choose(embedding, &request, scratch)?;
-                }
-                return Ok(());
+                let request = |i: usize| requests.at(task.first + i, prompts);
+                return self.choose_each(task.rows, task.embeddings, &request, soft, scratch);
             };
             scratch.labels.resize(task.rows.len(), 0);
             let here = Run {
@@ -409,6 +417,47 @@ impl Snapshot {
         for ((strip, _), out) in self.pool.profiles().strips().zip(out.chunks_mut(STRIP)) {
             weighted_strip(phi, strip, out);
         }
+    }
+
+    /// The winners for prompts that belong to several clusters: those that ask for nothing special
+    /// together, where the pool is packed for it.
+    fn choose_each<'a>(
+        &self,
+        rows: &mut [Row],
+        embeddings: &[f32],
+        request: &dyn Fn(usize) -> Request<'a>,
+        soft: Option<&Soft>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let mut together: Vec<(&mut Row, u32)> = Vec::new();
+        scratch.batch.clear();
+        for (i, row, embedding) in self.ok_rows(rows, embeddings) {
+            let request = request(i);
+            if soft.is_none() || request.constraints.is_some() {
+                row.choice = self.choose(embedding, &request, scratch)?;
+                continue;
+            }
+            let Scratch {
+                phi, map, batch, ..
+            } = scratch;
+            self.map.phi(embedding, phi, map)?;
+            batch.push(phi, self.map.clusters(), request.cost_weight);
+            together.push((row, self.map.cluster(phi)));
+        }
+        let Some(soft) = soft.filter(|_| !together.is_empty()) else {
+            return Ok(());
+        };
+        let winners = scratch.batch.winners(soft)?;
+        for ((row, cluster), (model, predicted_loss)) in together.into_iter().zip(winners) {
+            row.choice = Some(Choice {
+                model,
+                cluster,
+                predicted_loss,
+                cost: self.pool.costs()[model as usize],
+                fallback: false,
+            });
+        }
+        Ok(())
     }
 
     /// The winner for a prompt that belongs to one cluster alone.
@@ -515,22 +564,28 @@ impl Snapshot {
     /// Number of prompts; fails on embeddings of another dimension or with values not finite.
     fn count(&self, prompts: Prompts<'_>) -> Result<usize> {
         let dim = self.map.dim();
-        match prompts {
-            Prompts::Texts(texts) => Ok(texts.len()),
-            Prompts::Embeddings(all) => match all.iter().position(|v| !v.is_finite()) {
-                None if all.len().is_multiple_of(dim) => Ok(all.len() / dim),
-                None => Err(Error::invalid(
-                    "embeddings",
-                    format!("{} values", all.len()),
-                    format!("rows of {dim} values"),
-                )),
-                Some(at) => Err(Error::invalid(
-                    "embeddings",
-                    format!("{} in row {}, column {}", all[at], at / dim, at % dim),
-                    "finite values",
-                )),
-            },
+        let all = match prompts {
+            Prompts::Texts(texts) => return Ok(texts.len()),
+            Prompts::Embeddings(all) => all,
+        };
+        // All at once first: a search for the culprit stops the compiler from using vectors.
+        if !all.iter().fold(true, |fine, v| fine & v.is_finite())
+            && let Some(at) = all.iter().position(|v| !v.is_finite())
+        {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} in row {}, column {}", all[at], at / dim, at % dim),
+                "finite values",
+            ));
         }
+        if !all.len().is_multiple_of(dim) {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} values", all.len()),
+                format!("rows of {dim} values"),
+            ));
+        }
+        Ok(all.len() / dim)
     }
 
     fn check_routable(&self, requests: &Requests<'_>, rows: usize) -> Result<()> {
