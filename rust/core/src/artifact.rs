@@ -3,7 +3,7 @@
 //! The safetensors header holds one metadata entry, `uniroute`, whose value is JSON:
 //!
 //! ```json
-//! {"format": 2, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
+//! {"format": 3, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
 //! ```
 //!
 //! Nothing in a file is ever executed. A file is written beside its final place, synced and
@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::error::{Error, Result};
 
 /// Format that this version writes, and the newest that it reads.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 
 /// The one key of the safetensors metadata: with a single key the bytes of a file depend on its
 /// content alone.

@@ -13,6 +13,7 @@
 pub mod artifact;
 pub mod centroids;
 pub mod changes;
+pub mod choice;
 pub mod cluster_map;
 pub mod constraints;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod kernels;
 pub mod lexical;
 pub mod mask;
 pub mod metadata;
+pub mod metering;
 pub mod persist;
 pub mod profiles;
 pub mod router;

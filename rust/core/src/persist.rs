@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `costs` | float64 [models] | cost per prompt |
 //! | `profiles` | float32 [clusters, models] | Psi |
+//! | `usage.output_tokens` | float32 [clusters, models] | since format 3, where usage is known |
+//! | `usage.input` | float64 [models, 2] | scale and extra; NaN where usage is not known |
 //! | `head.I.centroids` | float32 [clusters, dim] | of a nearest head |
 //! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
@@ -38,6 +40,8 @@ pub struct Extra {
 
 const EXTRA: &str = "extra.";
 const EMBEDDER: &str = "embedder.";
+const OUTPUT_TOKENS: &str = "usage.output_tokens";
+const INPUT: &str = "usage.input";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +79,17 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         "profiles".to_owned(),
         Tensor::new(&[clusters, pool.len()], profiles),
     );
+    if let Some(usage) = pool.usage().filter(|_| !pool.is_empty()) {
+        let output_tokens = (0..clusters).flat_map(|k| usage.output_tokens().row(k));
+        tensors.insert(
+            OUTPUT_TOKENS.to_owned(),
+            Tensor::new(&[clusters, pool.len()], output_tokens),
+        );
+        tensors.insert(
+            INPUT.to_owned(),
+            Tensor::new(&[pool.len(), 2], usage.input().iter().flatten().copied()),
+        );
+    }
     let dim = snapshot.map().dim();
     let mut heads = Vec::new();
     for (i, head) in snapshot.map().heads().iter().enumerate() {
@@ -182,7 +197,11 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
         let pool = snapshot.pool().with(&names, &costs, &profiles)?;
-        snapshot = snapshot.with_pool(describe(pool, manifest.metadata, &manifest.disabled)?);
+        let mut pool = describe(pool, manifest.metadata, &manifest.disabled)?;
+        if artifact.tensors.contains_key(OUTPUT_TOKENS) {
+            pool = with_usage(&pool, &mut artifact)?;
+        }
+        snapshot = snapshot.with_pool(pool);
     }
     let extra = Extra {
         json: manifest.extra,
@@ -216,6 +235,19 @@ fn describe(
         .collect();
     let enabled = Mask::of(pool.len(), |m| !disabled.contains(&*pool.names()[m]));
     pool.with_directory(known, enabled)
+}
+
+/// The pool with what its file says of the tokens that models take.
+fn with_usage(pool: &Pool, artifact: &mut Artifact) -> Result<Pool> {
+    let ([clusters, models], output_tokens): ([usize; 2], Vec<f32>) =
+        artifact.take(OUTPUT_TOKENS)?;
+    let ([rows, columns], input): ([usize; 2], Vec<f64>) = artifact.take(INPUT)?;
+    if (clusters, models, rows, columns) != (pool.clusters(), pool.len(), pool.len(), 2) {
+        let problem = format!("usage of {clusters} clusters x {models} models, {rows} x {columns}");
+        let expected = format!("that of its {} models", pool.len());
+        return Err(damaged(problem, expected));
+    }
+    pool.with_all_usage(&output_tokens, input.as_chunks().0)
 }
 
 /// Takes out the tensors whose names start with `prefix`, without it.

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::changes::{Action, Change, Log};
+use crate::choice::{self, choose};
+pub use crate::choice::{Blend, Choice, Request, Stay};
 use crate::cluster_map::{self, ClusterMap, Phi};
 use crate::constraints::{Cache, Compiled, Constraints};
 use crate::error::{Error, Result};
-use crate::hull::Candidate;
-use crate::kernels;
 use crate::lexical::{self, LexicalEmbedder, Status};
-use crate::profiles::{Pool, STRIP};
+use crate::profiles::Pool;
 use crate::threads::Run;
 
 /// Texts that one thread takes at a time: some 0.3 ms of work.
@@ -74,19 +74,6 @@ impl<T: Copy> PerRow<'_, T> {
     }
 }
 
-/// What a request asks beside its prompt.
-#[derive(Clone, Copy, Default)]
-pub struct Request<'a> {
-    /// How much a unit of cost weighs against a unit of loss: finite, 0 or more.
-    pub cost_weight: f64,
-    /// What the model must meet, compiled for the snapshot that routes.
-    pub constraints: Option<&'a Compiled>,
-    /// Length of the prompt in tokens; estimated from its text where not given.
-    pub tokens: Option<u64>,
-    /// The model to choose where none meets the constraints.
-    pub fallback: Option<u32>,
-}
-
 /// What the requests of a batch ask.
 #[derive(Clone, Copy)]
 pub struct Requests<'a> {
@@ -98,6 +85,8 @@ pub struct Requests<'a> {
     pub tokens: PerRow<'a, Option<u64>>,
     /// See [`Request::fallback`].
     pub fallback: Option<u32>,
+    /// See [`Request::stay`].
+    pub stay: PerRow<'a, Option<Stay>>,
 }
 
 impl<'a> Requests<'a> {
@@ -108,6 +97,7 @@ impl<'a> Requests<'a> {
             constraints: PerRow::Same(None),
             tokens: PerRow::Same(None),
             fallback: None,
+            stay: PerRow::Same(None),
         }
     }
 
@@ -121,6 +111,7 @@ impl<'a> Requests<'a> {
             constraints: self.constraints.at(row),
             tokens,
             fallback: self.fallback,
+            stay: self.stay.at(row),
         }
     }
 
@@ -129,15 +120,29 @@ impl<'a> Requests<'a> {
         self.cost_weights.check("cost_weight", rows)?;
         self.constraints.check("constraints", rows)?;
         self.tokens.check("tokens", rows)?;
-        let all = self.cost_weights.values();
-        match all.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
-            None => Ok(()),
-            Some(at) => Err(Error::invalid(
-                "cost_weight",
-                format!("{} at index {at}", all[at]),
-                "finite numbers, 0 or more",
-            )),
-        }
+        self.stay.check("current_model", rows)?;
+        check_numbers("cost_weight", self.cost_weights.values().iter().copied())?;
+        let stays = self.stay.values().iter();
+        check_numbers(
+            "switch_cost",
+            stays.map(|stay| stay.map_or(0.0, |s| s.switch_cost)),
+        )
+    }
+}
+
+/// Fails unless all are finite and 0 or more.
+fn check_numbers(argument: &'static str, mut all: impl Iterator<Item = f64>) -> Result<()> {
+    let mut bad = 0.0;
+    match all.position(|v| {
+        bad = v;
+        !(v.is_finite() && v >= 0.0)
+    }) {
+        None => Ok(()),
+        Some(at) => Err(Error::invalid(
+            argument,
+            format!("{bad} at index {at}"),
+            "finite numbers, 0 or more",
+        )),
     }
 }
 
@@ -148,6 +153,7 @@ impl<'a> From<Request<'a>> for Requests<'a> {
             constraints: PerRow::Same(request.constraints),
             tokens: PerRow::Same(request.tokens),
             fallback: request.fallback,
+            stay: PerRow::Same(request.stay),
         }
     }
 }
@@ -156,21 +162,6 @@ impl<'a> From<Request<'a>> for Requests<'a> {
 /// what tokenisers of current LLMs make of English prose.
 pub fn estimate_tokens(text: &str) -> u64 {
     text.len().div_ceil(4) as u64
-}
-
-/// Which model, and what was known of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Choice {
-    /// Index in the snapshot's pool.
-    pub model: u32,
-    /// Cluster that weighs most for the prompt.
-    pub cluster: u32,
-    /// gamma: predicted loss of the model on the prompt.
-    pub predicted_loss: f32,
-    /// Cost of the model.
-    pub cost: f64,
-    /// Whether it is the caller's fallback, because no model met the constraints.
-    pub fallback: bool,
 }
 
 /// What became of one prompt.
@@ -341,7 +332,8 @@ impl Snapshot {
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
         self.check_routable(requests, self.count(prompts)?)?;
-        self.for_each_task(prompts, (&mut [], 0), run, |task, scratch| {
+        let nothing: &mut [u8] = &mut [];
+        self.for_each_task(prompts, (nothing, 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
                 for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
                     let request = requests.at(task.first + i, prompts);
@@ -357,7 +349,7 @@ impl Snapshot {
             centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
                 let request = requests.at(task.first + i, prompts);
-                row.choice = self.choose_in(scratch.labels[i], &request)?;
+                row.choice = choose(&self.pool, Blend::One(scratch.labels[i]), &request)?;
             }
             Ok(())
         })
@@ -380,7 +372,8 @@ impl Snapshot {
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-                self.gamma(&scratch.phi, &mut task.out[i * models..][..models]);
+                let own = &mut task.out[i * models..][..models];
+                choice::losses(&self.pool, self.blend(&scratch.phi), own);
             }
             Ok(())
         })
@@ -404,30 +397,32 @@ impl Snapshot {
         })
     }
 
-    /// Predicted loss of every model for one Phi, in index order.
-    pub fn gamma(&self, phi: &Phi, out: &mut [f32]) {
-        for ((strip, _), out) in self.pool.profiles().strips().zip(out.chunks_mut(STRIP)) {
-            weighted_strip(phi, strip, out);
-        }
-    }
-
-    /// The winner for a prompt that belongs to one cluster alone.
-    fn choose_in(&self, cluster: u32, request: &Request<'_>) -> Result<Option<Choice>> {
-        let k = cluster as usize;
-        let winner = match request.constraints {
-            None => self.pool.choose(k, request.cost_weight),
-            Some(constraints) => {
-                let allowed = constraints.allowed(&self.pool, request.tokens)?;
-                allowed.choose(&self.pool, k, request.cost_weight)
+    /// What every model costs on every prompt, into [prompts, models] row-major; NaN in the rows of
+    /// prompts whose status is not ok. `tokens` as in [`Request::tokens`].
+    pub fn predict_cost(
+        &self,
+        prompts: Prompts<'_>,
+        tokens: PerRow<'_, Option<u64>>,
+        costs: &mut [f64],
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let requests = Requests {
+            tokens,
+            ..Requests::at_cost_weight(0.0)
+        };
+        self.check_routable(&requests, self.count(prompts)?)?;
+        let models = self.pool.len();
+        costs.fill(f64::NAN);
+        self.for_each_task(prompts, (costs, models), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let tokens = requests.at(task.first + i, prompts).tokens;
+                let own = choice::costs(&self.pool, self.blend(&scratch.phi), tokens)?;
+                task.out[i * models..][..models].copy_from_slice(&own);
             }
-        };
-        let fallback = || {
-            let losses = |m: usize| self.pool.profiles().get(k, m);
-            self.fall_back(cluster, request, losses)
-        };
-        Ok(winner
-            .map(|winner| Choice::new(&winner, cluster))
-            .or_else(fallback))
+            Ok(())
+        })
     }
 
     /// The winner for one embedding. Leaves Phi in the scratch.
@@ -439,49 +434,17 @@ impl Snapshot {
     ) -> Result<Option<Choice>> {
         self.map
             .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-        let phi = &scratch.phi;
-        let cluster = self.map.cluster(phi);
-        if self.map.single_nearest().is_some() {
-            return self.choose_in(cluster, request);
-        }
-        let allowed = match request.constraints {
-            None => self.pool.enabled(),
-            Some(constraints) => constraints.allowed(&self.pool, request.tokens)?.mask(),
-        };
-        let winner = self
-            .pool
-            .scan(request.cost_weight, allowed, |strip, losses| {
-                weighted_strip(phi, strip, losses);
-            });
-        let fallback = || {
-            let losses = |m: usize| {
-                let mut losses = vec![0.0; self.pool.len()];
-                self.gamma(phi, &mut losses);
-                losses[m]
-            };
-            self.fall_back(cluster, request, losses)
-        };
-        Ok(winner
-            .map(|winner| Choice::new(&winner, cluster))
-            .or_else(fallback))
+        choose(&self.pool, self.blend(&scratch.phi), request)
     }
 
-    /// The caller's fallback, if there is one and it is not disabled.
-    fn fall_back(
-        &self,
-        cluster: u32,
-        request: &Request<'_>,
-        loss: impl Fn(usize) -> f32,
-    ) -> Option<Choice> {
-        let model = request.fallback?;
-        let at = model as usize;
-        self.pool.enabled().contains(at).then(|| Choice {
-            model,
-            cluster,
-            predicted_loss: loss(at),
-            cost: self.pool.costs()[at],
-            fallback: true,
-        })
+    /// A prompt's clusters, by its Phi.
+    pub fn blend<'p>(&self, phi: &'p Phi) -> Blend<'p> {
+        let cluster = self.map.cluster(phi);
+        if self.map.single_nearest().is_some() {
+            Blend::One(cluster)
+        } else {
+            Blend::Mixed { phi, cluster }
+        }
     }
 
     /// Embeds one text into `out`, [dim]; zeros unless the status is ok.
@@ -558,12 +521,12 @@ impl Snapshot {
 
     /// Embeds the prompts block by block, on several threads, and hands each block to `work`.
     /// `out` is split alike: so many values for each prompt.
-    fn for_each_task(
+    fn for_each_task<T: Send>(
         &self,
         prompts: Prompts<'_>,
-        (mut out, width): (&mut [f32], usize),
+        (mut out, width): (&mut [T], usize),
         run: &Run<'_>,
-        work: impl Fn(&mut Task<'_>, &mut Scratch) -> Result<()> + Sync,
+        work: impl Fn(&mut Task<'_, T>, &mut Scratch) -> Result<()> + Sync,
     ) -> Result<Vec<Row>> {
         let count = self.count(prompts)?;
         if out.len() != count * width {
@@ -638,39 +601,15 @@ impl Snapshot {
     }
 }
 
-impl Choice {
-    fn new(winner: &Candidate, cluster: u32) -> Self {
-        // The loss came from a float32 and goes back to the same one.
-        let predicted_loss = winner.loss as f32;
-        Self {
-            model: winner.model,
-            cluster,
-            predicted_loss,
-            cost: winner.cost,
-            fallback: false,
-        }
-    }
-}
-
-/// Predicted losses of the models of one strip of the profiles, as many as `losses` has room for.
-fn weighted_strip(phi: &Phi, strip: &[f32], losses: &mut [f32]) {
-    if losses.len() == STRIP {
-        return kernels::weighted_rows(&phi.clusters, &phi.weights, strip, losses);
-    }
-    let mut all = [0.0; STRIP];
-    kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut all);
-    losses.copy_from_slice(&all[..losses.len()]);
-}
-
 /// A block of prompts, embedded.
-struct Task<'a> {
+struct Task<'a, T> {
     /// Row of the first prompt.
     first: usize,
     rows: &'a mut [Row],
     /// [rows, dim]
     embeddings: &'a [f32],
     /// This block's share of the caller's output.
-    out: &'a mut [f32],
+    out: &'a mut [T],
 }
 
 /// Text in, model out, while the pool changes.

@@ -5,29 +5,14 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
+use uniroute_core::choice::{self, Blend};
 use uniroute_core::cluster_map::Phi;
-use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
 use uniroute_core::router::{Choice, Row, Snapshot};
 
+use crate::asked::Asked;
 use crate::errors::to_py;
 use crate::text::status_name;
-
-/// What a request asked, kept with its decision.
-pub(crate) struct Asked {
-    pub(crate) cost_weight: f64,
-    pub(crate) constraints: Option<Arc<Compiled>>,
-    pub(crate) tokens: Option<u64>,
-    pub(crate) fallback: Option<u32>,
-}
-
-impl Asked {
-    /// The constraints; where none were given, those that only stop disabled models.
-    pub(crate) fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
-        let none = || snapshot.compile(&Arc::default());
-        self.constraints.as_ref().map_or_else(none, Arc::clone)
-    }
-}
 
 /// Which model answers one prompt.
 #[pyclass(frozen, module = "uniroute_fast")]
@@ -41,17 +26,18 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Predicted loss of every model for this prompt.
-    fn losses(&self) -> Vec<f32> {
-        let pool = self.snapshot.pool();
+    /// The prompt's clusters.
+    fn blend(&self) -> Blend<'_> {
+        let cluster = self.choice.cluster;
         match &self.phi {
-            None => pool.profiles().row(self.choice.cluster as usize).collect(),
-            Some(phi) => {
-                let mut losses = vec![0.0; pool.len()];
-                self.snapshot.gamma(phi, &mut losses);
-                losses
-            }
+            None => Blend::One(cluster),
+            Some(phi) => Blend::Mixed { phi, cluster },
         }
+    }
+
+    /// What every model costs on this prompt.
+    fn costs(&self) -> uniroute_core::Result<Vec<f64>> {
+        choice::costs(self.snapshot.pool(), self.blend(), self.asked.tokens)
     }
 }
 
@@ -75,7 +61,8 @@ impl Decision {
         self.choice.predicted_loss
     }
 
-    /// Its cost, in the unit in which costs were given.
+    /// Its cost, in the unit in which costs were given; where it is charged by the token, what it is
+    /// expected to cost on this prompt.
     #[getter]
     fn cost(&self) -> f64 {
         self.choice.cost
@@ -105,6 +92,12 @@ impl Decision {
         self.choice.fallback
     }
 
+    /// Whether it is `current_model`, though another one would have won without the switching cost.
+    #[getter]
+    fn stayed(&self) -> bool {
+        self.choice.stayed
+    }
+
     /// Share of the prompt's feature weight that the embedder knows; 1 where embeddings were given.
     #[getter]
     fn coverage(&self) -> f32 {
@@ -126,18 +119,19 @@ impl Decision {
             .allowed(pool, self.asked.tokens)
             .map_err(|e| to_py(py, &e))?
             .mask();
+        let costs = self.costs().map_err(|e| to_py(py, &e))?;
+        let mut losses = vec![0.0; pool.len()];
+        choice::losses(pool, self.blend(), &mut losses);
+        let may_answer = |m: usize| allowed.contains(m) && costs[m] <= compiled.max_cost();
         let cost_weight = self.asked.cost_weight;
-        let mut others: Vec<Alternative> = self
-            .losses()
-            .into_iter()
-            .enumerate()
-            .filter(|&(index, _)| index as u32 != self.choice.model && allowed.contains(index))
-            .map(|(index, predicted_loss)| Alternative {
-                model: pool.names()[index].to_string(),
-                index: index as u32,
-                predicted_loss,
-                cost: pool.costs()[index],
-                objective: f64::from(predicted_loss) + cost_weight * pool.costs()[index],
+        let mut others: Vec<Alternative> = (0..pool.len())
+            .filter(|&m| m as u32 != self.choice.model && may_answer(m))
+            .map(|m| Alternative {
+                model: pool.names()[m].to_string(),
+                index: m as u32,
+                predicted_loss: losses[m],
+                cost: costs[m],
+                objective: f64::from(losses[m]) + cost_weight * costs[m],
             })
             .collect();
         others.sort_by(|a, b| {
@@ -153,10 +147,10 @@ impl Decision {
     #[getter]
     fn excluded(&self, py: Python<'_>) -> PyResult<Vec<Exclusion>> {
         let pool = self.snapshot.pool();
+        let compiled = self.asked.compiled(&self.snapshot);
         let excluded = self
-            .asked
-            .compiled(&self.snapshot)
-            .excluded(pool, self.asked.tokens)
+            .costs()
+            .and_then(|costs| compiled.excluded(pool, self.asked.tokens, &costs))
             .map_err(|e| to_py(py, &e))?;
         Ok(excluded
             .into_iter()
@@ -310,6 +304,13 @@ impl Decisions {
     #[getter]
     fn fallback<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
         self.column(py, |row| row.choice.is_some_and(|c| c.fallback))
+    }
+
+    /// Whether each model is `current_model`, though another one would have won without the switching
+    /// cost, bool[N].
+    #[getter]
+    fn stayed<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.column(py, |row| row.choice.is_some_and(|c| c.stayed))
     }
 
     /// What became of each prompt, list[str]: "ok", or why it could not be routed.

@@ -9,6 +9,7 @@
 )]
 
 mod arrays;
+mod asked;
 mod centroids;
 mod constraints;
 mod decision;
