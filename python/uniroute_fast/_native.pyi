@@ -140,6 +140,7 @@ class _Fields(TypedDict, total=False):
     latency: float | None
     input_price: float | None
     output_price: float | None
+    cached_input_price: float | None
 
 @final
 class Constraints:
@@ -173,6 +174,8 @@ class Snapshot:
     @property
     def enabled(self) -> NDArray[np.bool_]: ...
     @property
+    def metered(self) -> NDArray[np.bool_]: ...
+    @property
     def n_clusters(self) -> int: ...
     @property
     def dim(self) -> int: ...
@@ -189,6 +192,9 @@ class Snapshot:
         constraints: Constraints | None = None,
         tokens: int | None = None,
         fallback: str | None = None,
+        current_model: str | None = None,
+        switch_cost: float | None = None,
+        cached_tokens: int | None = None,
     ) -> Decision: ...
     def route_batch(
         self,
@@ -199,10 +205,20 @@ class Snapshot:
         constraints: Constraints | Sequence[Constraints | None] | None = None,
         tokens: int | ArrayLike | None = None,
         fallback: str | None = None,
+        current_model: str | Sequence[str | None] | None = None,
+        switch_cost: float | ArrayLike | None = None,
+        cached_tokens: int | ArrayLike | None = None,
     ) -> Decisions: ...
     def predict_loss(
         self, texts: Any = None, *, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float32]: ...
+    def predict_cost(
+        self,
+        texts: Any = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        tokens: int | ArrayLike | None = None,
+    ) -> NDArray[np.float64]: ...
     def phi(
         self, texts: Any = None, *, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float32]: ...
@@ -221,6 +237,8 @@ class Router:
     @property
     def enabled(self) -> NDArray[np.bool_]: ...
     @property
+    def metered(self) -> NDArray[np.bool_]: ...
+    @property
     def n_clusters(self) -> int: ...
     @property
     def dim(self) -> int: ...
@@ -230,7 +248,22 @@ class Router:
     def info(self, name: str) -> ModelInfo: ...
     def snapshot(self) -> Snapshot: ...
     def changes(self, since: int = 0) -> list[Change]: ...
-    def insert(self, names: Sequence[str], costs: ArrayLike, profiles: ArrayLike) -> None: ...
+    def insert(
+        self,
+        names: Sequence[str],
+        costs: ArrayLike,
+        profiles: ArrayLike,
+        *,
+        prices: tuple[ArrayLike, ArrayLike] | None = None,
+        usage: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    ) -> None: ...
+    def set_usage(
+        self,
+        names: Sequence[str],
+        output_tokens: ArrayLike,
+        input_scale: ArrayLike,
+        input_extra: ArrayLike,
+    ) -> None: ...
     def remove_model(self, name: str) -> None: ...
     def set_cost(self, name: str, cost: float) -> None: ...
     def set_profile(self, name: str, profile: ArrayLike) -> None: ...
@@ -247,6 +280,9 @@ class Router:
         constraints: Constraints | None = None,
         tokens: int | None = None,
         fallback: str | None = None,
+        current_model: str | None = None,
+        switch_cost: float | None = None,
+        cached_tokens: int | None = None,
     ) -> Decision: ...
     def route_batch(
         self,
@@ -257,10 +293,20 @@ class Router:
         constraints: Constraints | Sequence[Constraints | None] | None = None,
         tokens: int | ArrayLike | None = None,
         fallback: str | None = None,
+        current_model: str | Sequence[str | None] | None = None,
+        switch_cost: float | ArrayLike | None = None,
+        cached_tokens: int | ArrayLike | None = None,
     ) -> Decisions: ...
     def predict_loss(
         self, texts: Any = None, *, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float32]: ...
+    def predict_cost(
+        self,
+        texts: Any = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        tokens: int | ArrayLike | None = None,
+    ) -> NDArray[np.float64]: ...
     def phi(
         self, texts: Any = None, *, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float32]: ...
@@ -289,6 +335,16 @@ class ModelInfo:
     def input_price(self) -> float | None: ...
     @property
     def output_price(self) -> float | None: ...
+    @property
+    def cached_input_price(self) -> float | None: ...
+    @property
+    def metered(self) -> bool: ...
+    @property
+    def output_tokens(self) -> list[float] | None: ...
+    @property
+    def input_scale(self) -> float | None: ...
+    @property
+    def input_extra(self) -> float | None: ...
 
 @final
 class Change:
@@ -346,6 +402,8 @@ class Decision:
     @property
     def fallback(self) -> bool: ...
     @property
+    def stayed(self) -> bool: ...
+    @property
     def excluded(self) -> list[Exclusion]: ...
     @property
     def version(self) -> int: ...
@@ -382,6 +440,8 @@ class Decisions:
     def coverage(self) -> NDArray[np.float32]: ...
     @property
     def fallback(self) -> NDArray[np.bool_]: ...
+    @property
+    def stayed(self) -> NDArray[np.bool_]: ...
     @property
     def ok(self) -> NDArray[np.bool_]: ...
     @property

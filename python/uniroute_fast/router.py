@@ -13,6 +13,7 @@ from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import ArgumentTypeError, ArtifactError, InvalidArgumentError
 from uniroute_fast.outcomes import Outcomes, as_array, as_losses
 from uniroute_fast.profiling import prompt_keys
+from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,11 +166,16 @@ class Router(_native.Router):
     def add_models(
         self,
         names: Sequence[str],
-        costs: ArrayLike,
+        costs: ArrayLike | None,
         texts: Sequence[str] | None = None,
         losses: ArrayLike | None = None,
         *,
         embeddings: ArrayLike | None = None,
+        input_prices: ArrayLike | None = None,
+        output_prices: ArrayLike | None = None,
+        output_tokens: ArrayLike | None = None,
+        input_tokens: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
     ) -> None:
         """Add LLMs to the pool, profiled in one pass over the same labelled prompts.
 
@@ -177,14 +183,21 @@ class Router(_native.Router):
         ----------
         names : sequence of str
             New and distinct.
-        costs : float64[M]
-            Cost per prompt of each, finite, 0 or more, all in one unit.
+        costs : float64[M], or None
+            Cost per prompt of each, finite, 0 or more, all in one unit. None for LLMs charged by
+            the token: then it is their mean cost over these prompts.
         texts : sequence of str, n_val of them
             Prompts that the LLMs were run on. Those that cannot be embedded are left out.
         losses : float[n_val, M]
             In [0, 1], lower is better; NaN = not run.
         embeddings : float32[n_val, D], optional
             In place of `texts`.
+        input_prices, output_prices : float64[M], optional
+            Prices of a million tokens of the prompt, and of the answer.
+        output_tokens, input_tokens : float[n_val, M], optional
+        tokens : int[n_val], optional
+            What the LLMs used on these prompts: see `fit_tokens`. With prices and `output_tokens`
+            they are charged by the token; the costs are then in the currency of the prices.
 
         Raises
         ------
@@ -220,7 +233,7 @@ class Router(_native.Router):
                 "`Router.fit`, or `insert` with profiles of your own"
             )
         phi = self.phi(texts, embeddings=embeddings)
-        usable = phi.any(axis=1)
+        usable = np.asarray(phi.any(axis=1))
         outcomes = outcomes[usable]
         never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
         if len(never):
@@ -229,8 +242,25 @@ class Router(_native.Router):
                 "can be embedded; expected at least one for each LLM"
             )
         keys = _keys(texts, embeddings)[usable]
+        prices = _prices(input_prices, output_prices, len(names))
+        usage = None
+        if output_tokens is not None:
+            lengths = _lengths(texts, tokens, rows)
+            usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
+            if costs is None and prices is not None and lengths is not None:
+                spent = usage.cost(phi[usable], lengths[usable], *prices)
+                costs = spent.mean(axis=0)
+        elif input_tokens is not None:
+            raise InvalidArgumentError("output_tokens: missing; expected beside input_tokens")
+        if costs is None:
+            raise InvalidArgumentError(
+                "costs: None; expected a cost for each LLM, or prices and tokens that tell it: "
+                "input_prices, output_prices, output_tokens, and texts or tokens"
+            )
         evidence = self._profiler.observe(phi[usable], outcomes, keys=keys)
-        self.insert(names, costs, self._profiler.profile(evidence).psi)
+        psi = self._profiler.profile(evidence).psi
+        used = None if usage is None else usage.parts()
+        self.insert(names, costs, psi, prices=prices, usage=used)
 
     def add_model(
         self,
@@ -251,6 +281,75 @@ class Router(_native.Router):
             column = column[:, None] if column.ndim == 1 else column
         self.add_models([name], [cost], texts, column, embeddings=embeddings)
 
+    def fit_tokens(
+        self,
+        texts: Sequence[str] | None = None,
+        output_tokens: ArrayLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        input_tokens: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        embeddings: ArrayLike | None = None,
+    ) -> None:
+        """Learn from a log what tokens LLMs use, so that they can be charged by the token.
+
+        From then on the cost of an LLM whose `input_price` and `output_price` are known
+        (`set_metadata`) is, for each prompt, ``input_price * (scale * tokens + extra) +
+        output_price * expected output tokens in the prompt's clusters``. Prices, scale and extra
+        are constants of the LLM; the prompt's length is given or estimated at each call. Other LLMs
+        keep their one cost, which must be in the currency of the prices.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+            Prompts that the LLMs answered. Those that cannot be embedded are left out.
+        output_tokens : float[N, M]
+            Tokens of the answers; NaN = not run.
+        names : sequence of str, optional
+            The LLMs of the columns. Default: all, in the order of `models`.
+        input_tokens : float[N, M], optional
+            Tokens that were charged as input; NaN = not known. Default: those of the prompt.
+        tokens : int[N], optional
+            Lengths of the prompts, counted as they will be at `route`. Default: a quarter of the
+            UTF-8 bytes of each text, rounded up.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError, UnknownModelError
+            Arguments that cannot be used; an LLM without any answer. Nothing has changed then.
+
+        Notes
+        -----
+        O(N K M). Decisions over a pool in which an LLM is charged by the token take O(M): no hull
+        can hold costs that differ from prompt to prompt.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=4)
+        >>> router.add_model("terse", cost=0.0, texts=texts, losses=np.full(40, 0.2))
+        >>> router.set_metadata("terse", input_price=0.5, output_price=10.0)
+        >>> router.fit_tokens(texts, [[3.0], [3.0], [90.0], [90.0]] * 10)
+        >>> cheap, dear = router.route_batch(["3 + 2", "name a river"]).cost
+        >>> bool(cheap < dear)
+        True
+        """
+        names = self.models if names is None else _as_names(names)
+        if (texts is None) == (embeddings is None):
+            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
+        if output_tokens is None:
+            raise InvalidArgumentError("output_tokens: missing; expected float[N, len(names)]")
+        if texts is not None:
+            texts = _as_sequence("texts", texts)
+        phi = self.phi(texts, embeddings=embeddings)
+        lengths = _lengths(texts, tokens, len(phi))
+        usable = np.asarray(phi.any(axis=1))
+        usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
+        self.set_usage(names, *usage.parts())
+
     def calibrate(
         self,
         texts: Sequence[str] | None = None,
@@ -263,6 +362,7 @@ class Router(_native.Router):
         confidence: float = 0.95,
         n_bootstrap: int = 500,
         seed: int = 0,
+        tokens: ArrayLike | None = None,
     ) -> Calibration:
         """Find the cost weight that meets a budget or a quality.
 
@@ -288,6 +388,8 @@ class Router(_native.Router):
         n_bootstrap : int
             Resamples behind the interval.
         seed : int
+        tokens : int[N], optional
+            As in `route`, where LLMs are charged by the token.
 
         Returns
         -------
@@ -331,6 +433,7 @@ class Router(_native.Router):
             confidence=confidence,
             n_bootstrap=n_bootstrap,
             seed=seed,
+            tokens=tokens,
         )
 
     def explain(
@@ -473,12 +576,69 @@ def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Ro
     return cls._from_loaded(_native.Loaded.from_bytes(data), embedder)
 
 
+def _prices(
+    input_prices: ArrayLike | None, output_prices: ArrayLike | None, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return prices of input and output, checked; None where none are given."""
+    if (input_prices is None) != (output_prices is None):
+        raise InvalidArgumentError("input_prices, output_prices: one is missing; expected both")
+    if input_prices is None or output_prices is None:
+        return None
+    return (
+        as_prices("input_prices", input_prices, count),
+        as_prices("output_prices", output_prices, count),
+    )
+
+
+def _lengths(
+    texts: Sequence[str] | None, tokens: ArrayLike | None, rows: int
+) -> NDArray[np.float64] | None:
+    """Return lengths of prompts in tokens, given or estimated; None where nothing tells them."""
+    if tokens is not None:
+        lengths = as_tokens("tokens", tokens, rows, 1)[:, 0]
+        if np.isnan(lengths).any():
+            raise InvalidArgumentError("tokens: NaN; expected the length of each prompt")
+        return lengths
+    return None if texts is None else estimate_tokens(_listed(texts))
+
+
+def _usage(
+    phi: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    names: Sequence[str],
+    output_tokens: ArrayLike,
+    input_tokens: ArrayLike | None,
+    lengths: NDArray[np.float64] | None,
+) -> Usage:
+    """Check a log of tokens, and learn from it what LLMs use."""
+    shape = (len(phi), len(names))
+    output = as_tokens("output_tokens", output_tokens, *shape)[usable]
+    never = np.flatnonzero(np.isnan(output).all(axis=0))
+    if len(never):
+        raise InvalidArgumentError(
+            f"output_tokens: {names[never[0]]!r} (column {never[0]}) has no answer to a prompt "
+            "that can be embedded; expected at least one for each LLM"
+        )
+    charged = None
+    if input_tokens is not None:
+        charged = as_tokens("input_tokens", input_tokens, *shape)[usable]
+        if lengths is None:
+            raise InvalidArgumentError(
+                "tokens: missing; expected the prompts' lengths beside input_tokens and embeddings"
+            )
+    return fit_usage(phi[usable], output, None if lengths is None else lengths[usable], charged)
+
+
+def _listed(texts: Sequence[str]) -> Sequence[str]:
+    """Return texts as Python has them: Arrow columns as lists."""
+    return texts.to_pylist() if hasattr(texts, "to_pylist") else texts
+
+
 def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[np.uint64]:
     """Return keys by which prompts are known again, from their text or, without, their vector."""
     if texts is None:
         return prompt_keys(row.tobytes() for row in np.asarray(embeddings, dtype=np.float32))
-    listed = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-    return prompt_keys((text or "").encode("utf-8", "surrogatepass") for text in listed)
+    return prompt_keys((text or "").encode("utf-8", "surrogatepass") for text in _listed(texts))
 
 
 def _as_path(path: str | os.PathLike[str]) -> str:

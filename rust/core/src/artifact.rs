@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
@@ -48,13 +50,13 @@ impl PartialEq for Tensor {
 }
 
 /// A type that tensors can hold.
-pub trait Element: Copy {
+pub trait Element: Copy + Sized {
     /// Its safetensors dtype.
     const DTYPE: Dtype;
     /// Appends the little-endian bytes.
     fn write(self, bytes: &mut Vec<u8>);
-    /// From exactly as many little-endian bytes as the type has.
-    fn read(bytes: &[u8]) -> Self;
+    /// From little-endian bytes; those left over at the end are passed over.
+    fn read_all(bytes: &[u8]) -> Vec<Self>;
 }
 
 macro_rules! elements {
@@ -64,10 +66,9 @@ macro_rules! elements {
             fn write(self, bytes: &mut Vec<u8>) {
                 bytes.extend_from_slice(&self.to_le_bytes());
             }
-            fn read(bytes: &[u8]) -> Self {
-                let mut own = [0; size_of::<Self>()];
-                own.copy_from_slice(bytes);
-                Self::from_le_bytes(own)
+            fn read_all(bytes: &[u8]) -> Vec<Self> {
+                let (values, _) = bytes.as_chunks();
+                values.iter().map(|&bytes| Self::from_le_bytes(bytes)).collect()
             }
         }
     )*};
@@ -112,22 +113,48 @@ impl Tensor {
 
     /// The values, or `None` if they are of another type.
     pub fn values<T: Element>(&self) -> Option<Vec<T>> {
-        (self.dtype == T::DTYPE).then(|| {
-            self.bytes()
-                .chunks_exact(size_of::<T>())
-                .map(T::read)
-                .collect()
-        })
+        (self.dtype == T::DTYPE).then(|| T::read_all(self.bytes()))
     }
 }
 
 /// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Artifact {
-    /// Everything that is not a tensor.
-    pub manifest: Value,
+    /// Everything that is not a tensor, as JSON text.
+    pub manifest: String,
     /// Tensors by name.
     pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// What the safetensors metadata hold under [`KEY`].
+#[derive(Serialize, Deserialize)]
+struct Header<'a> {
+    checksum: String,
+    format: u64,
+    /// Kept as text: the checksum is that of its bytes, and it is parsed once, by whoever knows it.
+    #[serde(borrow)]
+    manifest: &'a RawValue,
+}
+
+const WHOLE: &str = "a whole file written by uniroute_fast";
+
+/// Fails unless a header is of a format that this version reads: the first thing to know of it.
+fn check_format(header: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Format {
+        #[serde(default)]
+        format: Value,
+    }
+    let Format { format } = serde_json::from_str(header).map_err(not_json)?;
+    if format.as_u64().is_some_and(|f| (1..=FORMAT).contains(&f)) {
+        return Ok(());
+    }
+    let expected = format!("format 1 to {FORMAT}; a newer uniroute_fast may read it");
+    Err(damaged(format!("its format is {format}"), expected))
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    damaged(format!("its manifest is not JSON ({error})"), WHOLE)
 }
 
 impl Artifact {
@@ -156,55 +183,46 @@ impl Artifact {
             .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), t.bytes())?)))
             .collect::<Result<_, safetensors::SafeTensorError>>()
             .map_err(|e| damaged(e.to_string(), "tensors whose shape fits their bytes"))?;
-        let header = json!({
-            "format": FORMAT,
-            "checksum": self.checksum(),
-            "manifest": self.manifest,
-        });
-        let metadata = HashMap::from([(KEY.to_owned(), header.to_string())]);
+        let header = Header {
+            checksum: self.checksum(),
+            format: FORMAT,
+            manifest: serde_json::from_str(&self.manifest).map_err(not_json)?,
+        };
+        let header = serde_json::to_string(&header).map_err(not_json)?;
+        let metadata = HashMap::from([(KEY.to_owned(), header)]);
         safetensors::serialize(views, Some(metadata))
             .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
     }
 
     /// The content of a file's bytes, which the tensors go on using where they lie.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self> {
-        const WHOLE: &str = "a whole file written by uniroute_fast";
         let buffer = Arc::new(bytes.into());
-        let bytes = &buffer[..];
-        let (_, header) = SafeTensors::read_metadata(bytes)
+        // Checks that the tensors lie side by side and fill the file.
+        let (length, content) = SafeTensors::read_metadata(&buffer)
             .map_err(|e| damaged(format!("not a safetensors file, or cut short ({e})"), WHOLE))?;
-        let header = header
+        let header = content
             .metadata()
             .as_ref()
             .and_then(|metadata| metadata.get(KEY))
             .ok_or_else(|| damaged("a safetensors file of another program", WHOLE))?;
-        let mut header: Value = serde_json::from_str(header)
-            .map_err(|e| damaged(format!("its manifest is not JSON ({e})"), WHOLE))?;
-        let format = header["format"].as_u64();
-        if !format.is_some_and(|f| (1..=FORMAT).contains(&f)) {
-            let found = &header["format"];
-            let expected = format!("format 1 to {FORMAT}; a newer uniroute_fast may read it");
-            return Err(damaged(format!("its format is {found}"), expected));
-        }
-        let checksum = header["checksum"].take();
-        let content = SafeTensors::deserialize(bytes)
-            .map_err(|e| damaged(format!("its tensors are damaged ({e})"), WHOLE))?;
-        let tensors = content.iter().map(|(name, view)| {
-            // The views point into the buffer.
-            let start = view.data().as_ptr().addr() - bytes.as_ptr().addr();
+        check_format(header)?;
+        let header: Header<'_> = serde_json::from_str(header).map_err(not_json)?;
+        let first = size_of::<u64>() + length;
+        let tensors = content.tensors().into_iter().map(|(name, info)| {
+            let (start, end) = info.data_offsets;
             let tensor = Tensor {
-                dtype: view.dtype(),
-                shape: view.shape().to_vec(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
                 buffer: Arc::clone(&buffer),
-                range: start..start + view.data().len(),
+                range: first + start..first + end,
             };
-            (name.to_owned(), tensor)
+            (name, tensor)
         });
         let artifact = Self {
             tensors: tensors.collect(),
-            manifest: header["manifest"].take(),
+            manifest: header.manifest.get().to_owned(),
         };
-        if checksum != Value::String(artifact.checksum()) {
+        if header.checksum != artifact.checksum() {
             return Err(damaged("its checksum does not fit its content", WHOLE));
         }
         Ok(artifact)
@@ -236,7 +254,7 @@ impl Artifact {
 
     fn checksum(&self) -> String {
         let mut hash = Xxh3Default::new();
-        hash.update(self.manifest.to_string().as_bytes());
+        hash.update(self.manifest.as_bytes());
         for (name, tensor) in &self.tensors {
             hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
             hash.update(tensor.bytes());
@@ -322,7 +340,7 @@ mod tests {
         tensors.insert("b".to_owned(), Tensor::new(&[3], [1i8, -2, 3]));
         tensors.insert("empty".to_owned(), Tensor::new::<f64>(&[0, 4], []));
         Artifact {
-            manifest: json!({"names": ["x", "é"], "n": 3}),
+            manifest: r#"{"n":3,"names":["x","é"]}"#.to_owned(),
             tensors,
         }
     }

@@ -461,7 +461,7 @@ impl LexicalEmbedder {
             ));
         }
         let mut artifact = crate::artifact::Artifact {
-            manifest: Value::Null,
+            manifest: String::new(),
             tensors,
         };
         let ([_], tags) = artifact.take::<u16, 1>("tags")?;

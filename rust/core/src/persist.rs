@@ -141,18 +141,20 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         "embedder": embedder,
         "extra": extra.json,
     });
-    Artifact { manifest, tensors }
+    Artifact {
+        manifest: manifest.to_string(),
+        tensors,
+    }
 }
 
 /// The snapshot that an artifact holds, checked part by part, and what went with it.
 pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
-    let manifest: Manifest = serde_json::from_value(std::mem::take(&mut artifact.manifest))
-        .map_err(|e| {
-            damaged(
-                format!("its manifest is not understood ({e})"),
-                "a router's manifest",
-            )
-        })?;
+    let manifest: Manifest = serde_json::from_str(&artifact.manifest).map_err(|e| {
+        damaged(
+            format!("its manifest is not understood ({e})"),
+            "a router's manifest",
+        )
+    })?;
     let heads = manifest
         .heads
         .iter()

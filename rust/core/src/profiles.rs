@@ -25,7 +25,7 @@ pub struct Profiles {
     clusters: usize,
     models: usize,
     /// Each [clusters, STRIP]; columns past the last model hold zeros.
-    strips: Vec<Arc<[f32]>>,
+    strips: Vec<Arc<Vec<f32>>>,
 }
 
 impl Profiles {
@@ -47,7 +47,7 @@ impl Profiles {
         let widths = (0..self.models)
             .step_by(STRIP)
             .map(|at| STRIP.min(self.models - at));
-        self.strips.iter().map(|strip| &**strip).zip(widths)
+        self.strips.iter().map(|strip| &strip[..]).zip(widths)
     }
 
     /// Predicted loss of one model in one cluster.
@@ -77,9 +77,12 @@ impl Profiles {
                 }
                 // A new one, written in one pass.
                 _ => {
-                    let value = |i| column(i / STRIP).get(i % STRIP).copied().unwrap_or(0.0);
-                    let strip = (0..self.clusters * STRIP).map(value).collect();
-                    self.strips.push(strip);
+                    let mut strip = Vec::with_capacity(self.clusters * STRIP);
+                    for k in 0..self.clusters {
+                        strip.extend_from_slice(column(k));
+                        strip.resize((k + 1) * STRIP, 0.0);
+                    }
+                    self.strips.push(Arc::new(strip));
                 }
             }
             done += width;
@@ -559,10 +562,11 @@ impl Pool {
     }
 
     fn sort_by_cost(&mut self) {
-        self.by_cost = (0..self.len() as u32).collect();
-        let costs = &self.costs;
-        self.by_cost
-            .sort_by(|&a, &b| costs[a as usize].total_cmp(&costs[b as usize]));
+        // Costs are 0 or more, so their bits are in the same order: pairs of integers sort fastest.
+        let bits = self.costs.iter().map(|cost| cost.to_bits());
+        let mut keys: Vec<(u64, u32)> = bits.zip(0..).collect();
+        keys.sort_unstable();
+        self.by_cost = keys.into_iter().map(|(_, model)| model).collect();
     }
 
     /// Puts a model that is not among them yet into its place.

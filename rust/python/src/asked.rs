@@ -414,7 +414,7 @@ fn numbers(argument: &'static str, object: &Bound<'_, PyAny>) -> PyResult<PerPro
 
 /// Counts: one for all prompts, or one for each.
 fn counts(argument: &'static str, object: &Bound<'_, PyAny>) -> PyResult<PerPrompt<Option<u64>>> {
-    if object.hasattr("__index__")? && !object.hasattr("__len__")? {
+    if !object.hasattr("__len__")? {
         return one_count(argument, object).map(|count| PerPrompt::Same(Some(count)));
     }
     refuse_booleans(argument, object)?;

@@ -206,6 +206,17 @@ impl View {
         switches.into_pyarray(py)
     }
 
+    /// Which models are charged by the token, bool[M], in index order.
+    #[getter]
+    fn metered<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        let pool = self.snapshot.pool();
+        let metered = |m| pool.metering().is_some_and(|all| all.metered().contains(m));
+        (0..pool.len())
+            .map(metered)
+            .collect::<Vec<bool>>()
+            .into_pyarray(py)
+    }
+
     /// Number of clusters: length of Phi.
     #[getter]
     fn n_clusters(&self) -> usize {
@@ -668,6 +679,12 @@ impl Router {
     #[getter]
     fn enabled<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
         self.now().enabled(py)
+    }
+
+    /// Which models are charged by the token, bool[M], in index order.
+    #[getter]
+    fn metered<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.now().metered(py)
     }
 
     /// Number of clusters: length of Phi.
