@@ -161,6 +161,10 @@ class Router(_native.Router):
         )
         router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
+        if isinstance(embedder, LexicalEmbedder):
+            router.measure_baseline(texts, leave_out=True)
+        else:
+            router.measure_baseline(embeddings=x[usable], leave_out=True)
         return router
 
     def add_models(
@@ -484,6 +488,38 @@ class Router(_native.Router):
             embeddings=embeddings,
             constraints=constraints,
             tokens=tokens,
+        )
+
+    def set_baseline(
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        window: int = 500,
+    ) -> None:
+        """Compare the prompts to come with these, in place of those that the router was fitted on.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+            Prompts as they should be, some hundreds or more; not those of `fit`, which the embedder
+            knows better than any to come.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+        window : int
+            Prompts that `drift` looks at together, 50 or more.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            No prompt that can be embedded; a window too short to tell anything.
+
+        Notes
+        -----
+        What `drift` has counted so far is dropped. O(N K D). The baseline is saved with the router.
+        """
+        self.measure_baseline(
+            texts, embeddings=embeddings, window=_as_count("window", window, 50, 2**40)
         )
 
     def replace(self, other: Router) -> None:

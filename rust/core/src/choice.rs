@@ -20,6 +20,8 @@ pub struct Request<'a> {
     pub fallback: Option<u32>,
     /// The model that the conversation is with.
     pub stay: Option<Stay>,
+    /// Whether the prompt counts as traffic, for [`crate::drift`].
+    pub counted: bool,
 }
 
 /// A conversation's model, which is left only where that pays.

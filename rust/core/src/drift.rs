@@ -133,19 +133,10 @@ impl Baseline {
 
     /// Squared distance of an embedding to the centre of a cluster.
     pub fn distance_to(&self, cluster: u32, embedding: &[f32]) -> f64 {
-        let centre = &self.centres[cluster as usize * self.dim..][..self.dim];
-        // Several sums at once, so that the compiler may use vectors.
-        let mut sums = [0.0f32; 16];
-        let (x, x_rest) = embedding.as_chunks::<16>();
-        let (c, c_rest) = centre.as_chunks::<16>();
-        for (x, c) in x.iter().zip(c) {
-            for i in 0..16 {
-                let difference = x[i] - c[i];
-                sums[i] += difference * difference;
-            }
-        }
-        let rest = x_rest.iter().zip(c_rest).map(|(x, c)| (x - c) * (x - c));
-        f64::from(sums.iter().sum::<f32>() + rest.sum::<f32>())
+        squared_distance(
+            embedding,
+            &self.centres[cluster as usize * self.dim..][..self.dim],
+        )
     }
 
     fn total(&self) -> f64 {
@@ -155,7 +146,7 @@ impl Baseline {
     /// Compares prompts with the baseline. O(clusters x simulated windows).
     pub fn compare(&self, seen: &Tally) -> Report {
         let n = seen.routed();
-        let (count, fitted) = (n as f64, self.total());
+        let (count, fitted) = (n.max(1) as f64, self.total().max(1.0));
         let smooth = |c: f64, total: f64| (c + 0.5) / (total + 0.5 * self.counts.len() as f64);
         let noise = (1.0 / count + 1.0 / fitted).sqrt();
         let clusters: Vec<Moved> = (self.counts.iter().zip(&seen.clusters).enumerate())
@@ -206,7 +197,7 @@ impl Baseline {
     /// the counts of the baseline as uncertain as their number leaves them.
     fn chance(&self, n: u64) -> Chance {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ n);
-        let (fitted, clusters) = (self.total(), self.counts.len() as f64);
+        let (fitted, clusters) = (self.total().max(1.0), self.counts.len() as f64);
         let mut indices = Vec::with_capacity(SIMULATED);
         let (mut before, mut now) = (Vec::new(), Vec::new());
         for _ in 0..SIMULATED {
@@ -234,6 +225,22 @@ impl Baseline {
             threshold: mean * cube.powi(3),
         }
     }
+}
+
+/// Squared distance of two embeddings: in float32, for a mean over many.
+pub fn squared_distance(x: &[f32], centre: &[f32]) -> f64 {
+    // Several sums at once, so that the compiler may use vectors.
+    let mut sums = [0.0f32; 16];
+    let (x, x_rest) = x.as_chunks::<16>();
+    let (c, c_rest) = centre.as_chunks::<16>();
+    for (x, c) in x.iter().zip(c) {
+        for i in 0..16 {
+            let difference = x[i] - c[i];
+            sums[i] += difference * difference;
+        }
+    }
+    let rest = x_rest.iter().zip(c_rest).map(|(x, c)| (x - c) * (x - c));
+    f64::from(sums.iter().sum::<f32>() + rest.sum::<f32>())
 }
 
 struct Chance {
@@ -459,7 +466,10 @@ impl Monitor {
         let [count, total] = &shard.clusters[cluster as usize];
         count.fetch_add(1, Ordering::Relaxed);
         add(total, cost);
-        add(&shard.distance, self.baseline.distance_to(cluster, embedding));
+        add(
+            &shard.distance,
+            self.baseline.distance_to(cluster, embedding),
+        );
         add(&shard.coverage, f64::from(coverage));
         self.advance(1);
     }
@@ -483,7 +493,9 @@ impl Monitor {
         }
         add(&shard.distance, tally.distance);
         add(&shard.coverage, tally.coverage);
-        shard.unroutable.fetch_add(tally.unroutable, Ordering::Relaxed);
+        shard
+            .unroutable
+            .fetch_add(tally.unroutable, Ordering::Relaxed);
         self.advance(tally.prompts());
     }
 
@@ -578,7 +590,13 @@ mod tests {
     fn baseline(counts: &[f64]) -> Baseline {
         let centres = vec![0.0; counts.len() * DIM];
         let moments = |mean, deviation| Moments { mean, deviation };
-        Baseline::new(counts.to_vec(), centres, moments(0.5, 0.2), moments(0.9, 0.05)).unwrap()
+        Baseline::new(
+            counts.to_vec(),
+            centres,
+            moments(0.5, 0.2),
+            moments(0.9, 0.05),
+        )
+        .unwrap()
     }
 
     /// Prompts spread over clusters by weight.
@@ -669,7 +687,12 @@ mod tests {
         let (latest, complete) = monitor.latest();
         assert!(complete);
         assert_eq!(Some(&latest), windows.last());
-        assert!(latest.clusters.iter().all(|c| c.count == 0 || (c.cost / c.count as f64 - 2.0).abs() < 1.0));
+        assert!(
+            latest
+                .clusters
+                .iter()
+                .all(|c| c.count == 0 || (c.cost / c.count as f64 - 2.0).abs() < 1.0)
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod changes;
 pub mod choice;
 pub mod cluster_map;
 pub mod constraints;
+pub mod drift;
 pub mod error;
 pub mod hull;
 pub mod kernels;

@@ -6,6 +6,8 @@
 //! | `profiles` | float32 [clusters, models] | Psi |
 //! | `usage.output_tokens` | float32 [clusters, models] | since format 3, where usage is known |
 //! | `usage.input` | float64 [models, 2] | scale and extra; NaN where usage is not known |
+//! | `baseline.counts`, `baseline.centres` | float64 [clusters of the first head], float32 [those, dim] | since format 3, where there is a baseline |
+//! | `baseline.moments` | float64 [2, 2] | mean and deviation of distance and coverage |
 //! | `head.I.centroids` | float32 [clusters, dim] | of a nearest head |
 //! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 use crate::artifact::{Artifact, Tensor, damaged};
 use crate::centroids::Centroids;
 use crate::cluster_map::{ClusterMap, Head, Softmax};
+use crate::drift::{Baseline, Moments};
 use crate::error::Result;
 use crate::lexical::LexicalEmbedder;
 use crate::mask::Mask;
@@ -42,6 +45,9 @@ const EXTRA: &str = "extra.";
 const EMBEDDER: &str = "embedder.";
 const OUTPUT_TOKENS: &str = "usage.output_tokens";
 const INPUT: &str = "usage.input";
+const COUNTS: &str = "baseline.counts";
+const CENTRES: &str = "baseline.centres";
+const MOMENTS: &str = "baseline.moments";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +61,9 @@ struct Manifest {
     disabled: BTreeSet<String>,
     heads: Vec<Kind>,
     embedder: Option<Value>,
+    /// Prompts in a window of the drift monitor, where there is a baseline. Since format 3.
+    #[serde(default)]
+    window: Option<u64>,
     extra: Value,
 }
 
@@ -90,6 +99,20 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
             Tensor::new(&[pool.len(), 2], usage.input().iter().flatten().copied()),
         );
     }
+    let window = snapshot.monitor().map(|monitor| {
+        let baseline = monitor.baseline();
+        let (counts, dim) = (baseline.counts(), baseline.dim());
+        let moments = [baseline.distance(), baseline.coverage()];
+        let moments = moments.iter().flat_map(|m| [m.mean, m.deviation]);
+        let centres = baseline.centres().iter().copied();
+        let parts = [
+            (COUNTS, Tensor::new(&[counts.len()], counts.iter().copied())),
+            (CENTRES, Tensor::new(&[counts.len(), dim], centres)),
+            (MOMENTS, Tensor::new(&[2, 2], moments)),
+        ];
+        tensors.extend(parts.map(|(name, tensor)| (name.to_owned(), tensor)));
+        monitor.window()
+    });
     let dim = snapshot.map().dim();
     let mut heads = Vec::new();
     for (i, head) in snapshot.map().heads().iter().enumerate() {
@@ -139,6 +162,7 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         "disabled": disabled,
         "heads": heads,
         "embedder": embedder,
+        "window": window,
         "extra": extra.json,
     });
     Artifact {
@@ -205,6 +229,10 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
         }
         snapshot = snapshot.with_pool(pool);
     }
+    if let Some(window) = manifest.window {
+        let baseline = Some(baseline(&mut artifact)?);
+        snapshot = snapshot.with_baseline(baseline, window)?;
+    }
     let extra = Extra {
         json: manifest.extra,
         tensors: split(&mut artifact, EXTRA),
@@ -237,6 +265,24 @@ fn describe(
         .collect();
     let enabled = Mask::of(pool.len(), |m| !disabled.contains(&*pool.names()[m]));
     pool.with_directory(known, enabled)
+}
+
+/// What prompts are compared with.
+fn baseline(artifact: &mut Artifact) -> Result<Baseline> {
+    let ([_], counts): ([usize; 1], _) = artifact.take(COUNTS)?;
+    let ([_, _], centres): ([usize; 2], _) = artifact.take(CENTRES)?;
+    let ([_, _], moments): ([usize; 2], Vec<f64>) = artifact.take(MOMENTS)?;
+    let [mean, deviation, coverage, spread] = moments[..] else {
+        let problem = format!("a baseline of {} moments", moments.len());
+        return Err(damaged(problem, "2 of distance and 2 of coverage"));
+    };
+    let moments = |mean, deviation| Moments { mean, deviation };
+    Baseline::new(
+        counts,
+        centres,
+        moments(mean, deviation),
+        moments(coverage, spread),
+    )
 }
 
 /// The pool with what its file says of the tokens that models take.

@@ -38,6 +38,7 @@ impl Asked {
             tokens: self.tokens,
             fallback: self.fallback,
             stay: self.stay,
+            counted: false,
         }
     }
 }
@@ -230,6 +231,7 @@ impl AskedMany {
             tokens: self.tokens.as_rows(),
             fallback: self.fallback,
             stay: self.stay.as_rows(),
+            counted: false,
         })
     }
 }

@@ -13,6 +13,7 @@ mod asked;
 mod centroids;
 mod constraints;
 mod decision;
+mod drift;
 mod errors;
 mod evaluate;
 mod lexical;
@@ -30,6 +31,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     centroids::register(m)?;
     constraints::register(m)?;
     decision::register(m)?;
+    drift::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;

@@ -17,8 +17,8 @@ use uniroute_core::metadata::Metadata;
 use uniroute_core::metering::Usage;
 use uniroute_core::persist::{self, Extra};
 use uniroute_core::profiles::Pool;
-use uniroute_core::router::{Prompts, Request, Row, Scratch, Snapshot, estimate_tokens};
-use uniroute_core::{Error, Result, router as core};
+use uniroute_core::router::{Prompts, Request, Requests, Row, Scratch, Snapshot, estimate_tokens};
+use uniroute_core::{Error, Result, drift, router as core};
 
 use crate::arrays::array;
 use crate::asked::{
@@ -26,6 +26,7 @@ use crate::asked::{
 };
 use crate::constraints::strings;
 use crate::decision::{Decision, Decisions};
+use crate::drift::DriftReport;
 use crate::errors::{to_py, unroutable, wrong_type};
 use crate::lexical::LexicalEmbedder;
 use crate::run::detached;
@@ -102,6 +103,8 @@ impl Input<'_> {
 #[pyclass(frozen, name = "Snapshot", module = "uniroute_fast")]
 pub struct View {
     snapshot: Arc<Snapshot>,
+    /// Whether what it routes counts as the router's traffic.
+    counted: bool,
 }
 
 impl View {
@@ -356,7 +359,17 @@ impl View {
         let measured = input.measured(texts);
         let asked = arguments.many(py, &self.snapshot, cost_weight, input.len(), measured)?;
         let rows = self.with_prompts(py, &input, |snapshot, prompts, run| {
-            asked.with(|requests| snapshot.route_batch(prompts, requests, run))
+            asked.with(|requests| {
+                let counted = self.counted;
+                snapshot.route_batch(
+                    prompts,
+                    &Requests {
+                        counted,
+                        ..*requests
+                    },
+                    run,
+                )
+            })
         })?;
         let snapshot = Arc::clone(&self.snapshot);
         Ok(Decisions { snapshot, rows })
@@ -456,7 +469,10 @@ impl View {
         let tokens = asked.tokens.or_else(|| text.map(estimate_tokens));
         let asked = Asked { tokens, ..asked };
         let snapshot = &self.snapshot;
-        let request = asked.request();
+        let request = Request {
+            counted: self.counted,
+            ..asked.request()
+        };
         let routed = py.detach(|| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let row = route(snapshot, &request, scratch)?;
@@ -596,7 +612,10 @@ pub struct Router {
 impl Router {
     fn now(&self) -> View {
         let snapshot = self.core.snapshot();
-        View { snapshot }
+        View {
+            snapshot,
+            counted: true,
+        }
     }
 
     /// Makes the next pool from the current one, without the GIL.
@@ -648,7 +667,10 @@ impl Router {
     ///
     /// O(1).
     fn snapshot(&self) -> View {
-        self.now()
+        View {
+            counted: false,
+            ..self.now()
+        }
     }
 
     /// What embeds texts, or None.
@@ -871,6 +893,78 @@ impl Router {
             let known = &pool.directory().models()[model];
             pool.with_metadata(name, fields.over(known))
         })
+    }
+
+    /// Compares prompts to come with these: `Router.set_baseline`, or with `leave_out` those that the
+    /// router was fitted on.
+    #[pyo3(signature = (texts=None, *, embeddings=None, window=None, leave_out=false))]
+    fn measure_baseline(
+        &self,
+        py: Python<'_>,
+        texts: Option<&Bound<'_, PyAny>>,
+        embeddings: Option<&Bound<'_, PyAny>>,
+        window: Option<u64>,
+        leave_out: bool,
+    ) -> PyResult<()> {
+        let now = self.now();
+        let input = now.input(py, texts, embeddings)?;
+        now.with_prompts(py, &input, |snapshot, prompts, run| {
+            let baseline = snapshot.baseline_of(prompts, leave_out, run)?;
+            self.core
+                .set_baseline(Some(baseline), window.unwrap_or(drift::WINDOW))
+        })
+    }
+
+    /// Compares no longer what is routed with what the router was fitted on, nor counts it.
+    fn drop_baseline(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, |_| self.core.set_baseline(None, drift::WINDOW))
+    }
+
+    /// How prompts compare with those that the router was fitted on.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them, optional
+    ///     Prompts to compare. Default: those routed lately, the latest complete window of them;
+    ///     before the first one is complete, all so far. What `Router.route` and `route_batch` get
+    ///     is counted, what a snapshot routes is not.
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    ///
+    /// Returns
+    /// -------
+    /// DriftReport
+    ///     `.alarm`, and the statistics behind it, each beside its threshold: `.psi` over the
+    ///     clusters, `.distance` to the cluster's centre, `.coverage`. `.clusters`: the shares then
+    ///     and now, those that moved most first. `.cost` beside `.cost_in_baseline_mix`.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidArgumentError
+    ///     There is no baseline: the router was neither fitted nor given one with `set_baseline`.
+    ///
+    /// Notes
+    /// -----
+    /// A window of prompts like those of the baseline exceeds a threshold about once in 20,000
+    /// windows. The baseline is saved with the router; counts are of this process. Some
+    /// milliseconds.
+    #[pyo3(signature = (texts=None, *, embeddings=None))]
+    fn drift(
+        &self,
+        py: Python<'_>,
+        texts: Option<&Bound<'_, PyAny>>,
+        embeddings: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<DriftReport> {
+        if texts.is_none() && embeddings.is_none() {
+            let (report, complete) = detached(py, |_| self.core.drift())?;
+            return Ok(DriftReport::new(&report, complete));
+        }
+        let now = self.now();
+        let input = now.input(py, texts, embeddings)?;
+        let report = now.with_prompts(py, &input, |snapshot, prompts, run| {
+            snapshot.compare(prompts, run)
+        })?;
+        Ok(DriftReport::new(&report, true))
     }
 
     /// Puts everything that another router holds in place of this one's, at once: embedder,
