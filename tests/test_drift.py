@@ -61,7 +61,7 @@ def test_the_statistics_are_those_of_their_definitions() -> None:
     by_cluster = {c.cluster: c for c in report.clusters}
     np.testing.assert_allclose([by_cluster[k].share for k in range(CLUSTERS)], q)
     np.testing.assert_allclose([by_cluster[k].expected for k in range(CLUSTERS)], p)
-    assert [c.psi for c in report.clusters] == sorted((c.psi for c in report.clusters))[::-1]
+    assert [c.psi for c in report.clusters] == sorted(c.psi for c in report.clusters)[::-1]
 
 
 def test_the_cluster_that_moved_comes_first() -> None:

@@ -253,14 +253,22 @@ impl Artifact {
     }
 
     fn checksum(&self) -> String {
-        let mut hash = Xxh3Default::new();
-        hash.update(self.manifest.as_bytes());
-        for (name, tensor) in &self.tensors {
-            hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
-            hash.update(tensor.bytes());
-        }
-        format!("{:016x}", hash.digest())
+        digest(&self.manifest, &self.tensors)
     }
+}
+
+/// xxh3-64 of a text and named tensors, as 16 hexadecimal digits.
+pub fn digest<'a>(
+    text: &str,
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+) -> String {
+    let mut hash = Xxh3Default::new();
+    hash.update(text.as_bytes());
+    for (name, tensor) in tensors {
+        hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
+        hash.update(tensor.bytes());
+    }
+    format!("{:016x}", hash.digest())
 }
 
 /// An [`Error::Artifact`] whose path is filled in by [`at`].

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::artifact::{Artifact, Tensor, damaged};
+use crate::artifact::{self, Artifact, Tensor, damaged};
 use crate::centroids::Centroids;
 use crate::cluster_map::{ClusterMap, Head, Softmax};
 use crate::drift::{Baseline, Moments};
@@ -168,6 +168,37 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
     Artifact {
         manifest: manifest.to_string(),
         tensors,
+    }
+}
+
+/// What tells two routers apart: for each part a digest of its content, 16 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The embedder; `None` where embeddings come from outside.
+    pub embedder: Option<String>,
+    /// The cluster map.
+    pub cluster_map: String,
+    /// Names, costs, profiles, metadata and usage of the models, and which are disabled.
+    pub pool: String,
+}
+
+/// The fingerprint of a snapshot: the same wherever the same is served. O(size).
+pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
+    let artifact = to_artifact(snapshot, Extra::default());
+    let manifest: Value = serde_json::from_str(&artifact.manifest).unwrap_or_default();
+    let digest = |fields: &[&str], prefixes: &[&str]| {
+        let said = fields.iter().map(|field| manifest[field].to_string());
+        let own = |name: &String| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let tensors = artifact.tensors.iter().filter(|(name, _)| own(name));
+        artifact::digest(&said.collect::<String>(), tensors)
+    };
+    Fingerprint {
+        embedder: (snapshot.embedder()).map(|_| digest(&["embedder"], &[EMBEDDER])),
+        cluster_map: digest(&["heads"], &["head."]),
+        pool: digest(
+            &["models", "metadata", "disabled"],
+            &["costs", "profiles", "usage."],
+        ),
     }
 }
 

@@ -1216,6 +1216,20 @@ impl Router {
         detached(py, |_| persist::to_artifact(&snapshot, extra).save(&path))
     }
 
+    /// What tells two routers apart: "embedder" (None where embeddings come from outside),
+    /// "cluster_map" and "pool", each a digest of its content, 16 hexadecimal digits.
+    ///
+    /// Equal wherever the same is served, whatever file or process it came from. O(size).
+    fn fingerprint<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let snapshot = self.core.snapshot();
+        let found = detached(py, |_| Ok(persist::fingerprint(&snapshot)))?;
+        let parts = PyDict::new(py);
+        parts.set_item("embedder", found.embedder)?;
+        parts.set_item("cluster_map", found.cluster_map)?;
+        parts.set_item("pool", found.pool)?;
+        Ok(parts)
+    }
+
     /// The bytes that `write` would put into a file.
     #[pyo3(signature = (json, tensors))]
     fn to_bytes<'py>(
