@@ -79,7 +79,32 @@ def test_it_reads_well_for_a_text() -> None:
     router.disable_model("other")
     lines = str(router.explain("5 * 3", 0.01)).splitlines()
     assert lines[0].startswith("large: predicted loss 0.1")
-    assert lines[2].startswith("  then small")
+    assert lines[2].startswith("  such as: ")
+    assert any(line.startswith("  then small: predicted loss 0.5") for line in lines)
     assert "above cost weight 0.05: small" in lines
     assert "above a cost of 41: small" in lines
     assert lines[-1] == "excluded other: disabled"
+
+
+def test_it_tells_standard_errors_and_typical_prompts() -> None:
+    texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+    router = uf.Router.fit(texts, n_clusters=2, typical_prompts=2)
+    losses = np.random.default_rng(0).integers(0, 2, (40, 2)).astype(float)
+    router.add_models(["a", "b"], [1.0, 2.0], texts, losses)
+    router.insert(["ready"], [3.0], np.full((router.n_clusters, 1), 0.5, np.float32))
+    told = router.explain("name a lake")
+    assert set(told.standard_errors) == {"a", "b"}
+    [(cluster, _)] = told.clusters
+    assert told.standard_errors["b"] == pytest.approx(router.standard_errors()[cluster, 1])
+    assert 0 < len(told.typical_prompts[cluster]) <= 2
+    assert set(told.typical_prompts[cluster]) <= set(texts)
+    assert "standard error" in str(told)
+    # Kept with the router; nothing is kept where that is not wanted.
+    again = uf.Router._from_loaded(
+        uf._native.Loaded.from_bytes(router.to_bytes(*router._extra(True))), None
+    )
+    assert again.explain("name a lake").typical_prompts == told.typical_prompts
+    private = uf.Router.fit(texts, n_clusters=2, typical_prompts=0)
+    private.add_models(["a", "b"], [1.0, 2.0], texts, losses)
+    assert private.explain("name a lake").typical_prompts == {cluster: []}
+    assert all("lake" not in text for text in private._extra(True)[0].split())

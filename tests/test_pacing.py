@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import numpy as np
@@ -161,3 +162,115 @@ def test_bad_numbers_are_refused() -> None:
         with pytest.raises(errors.InvalidArgumentError):
             call()
     assert pacer.spent == 0
+
+
+def shifted(n: int) -> np.ndarray:
+    """Cheap-to-please prompts first, dear ones later: what a unit buys differs."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(n, DIM)).astype(np.float32)
+    return x[np.argsort(x[:, 0] + rng.normal(size=n) * 0.3)]
+
+
+def test_a_plan_saves_for_prompts_that_are_worth_more() -> None:
+    router, x = build(), shifted(4000)
+    gamma = router.predict_loss(embeddings=x).astype(np.float64)
+    hindsight = router.calibrate(embeddings=x, budget=1500.0, n_bootstrap=1)
+    plan = uf.SpendingPlan.of(
+        router, embeddings=shifted(3000)[np.random.default_rng(1).permutation(3000)]
+    )
+    lost = {}
+    for name, begin in {
+        "planned": {"plan": plan},
+        "even": {"cost_weight": hindsight.cost_weight},
+    }.items():
+        pacer = uf.BudgetPacer(4000 * 1.5, requests=4000, reserve=0.1, **begin)
+        chosen = [pacer.route(router, embeddings=row).index for row in x]
+        assert 0.98 * 6000 <= pacer.spent <= 6000
+        lost[name] = hindsight.quality - (1 - gamma[np.arange(4000), chosen].mean())
+    assert lost["planned"] < 0.003
+    assert lost["planned"] < lost["even"] / 2
+
+
+def test_a_plan_that_is_wrong_still_holds_the_budget() -> None:
+    router = build()
+    x = shifted(4000)
+    plan = uf.SpendingPlan.of(router, embeddings=x[:400])
+    for rows in (x[-2000:], np.repeat(x[3000:3001], 2000, axis=0)):
+        pacer = uf.BudgetPacer(3000.0, plan=plan, requests=2000, reserve=0.1)
+        for row in rows:
+            pacer.route(router, embeddings=row)
+        assert pacer.spent <= 3000
+        assert pacer.spent >= 0.9 * 3000 or pacer.cost_weight <= plan.cost_weights[1]
+
+
+def test_a_plan_knows_what_its_prompts_cost() -> None:
+    router, x = build(), shifted(2000)
+    plan = uf.SpendingPlan.of(router, embeddings=x)
+    assert plan.shares.sum() == pytest.approx(1)
+    assert (np.diff(plan.cost_weights) > 0).all()
+    for mean in (0.3, 1.0, 4.0):
+        cost = router.route_batch(embeddings=x, cost_weight=plan.price(plan.shares, mean)).cost
+        assert cost.mean() == pytest.approx(mean, rel=0.05)
+    assert plan.price(plan.shares, 0.0) == plan.cost_weights[-1]
+    assert plan.price(plan.shares, 1e9) == plan.cost_weights[0]
+    again = uf.SpendingPlan.from_state(json.loads(json.dumps(plan.state())))
+    assert (again.costs == plan.costs).all()
+
+
+def test_a_planned_pacer_goes_on_from_its_state_and_renews() -> None:
+    router, x = build(), shifted(400)
+    plan = uf.SpendingPlan.of(router, embeddings=x)
+    one = uf.BudgetPacer(400.0, plan=plan, requests=400, reserve=0.1)
+    begun = one.cost_weight
+    for row in x[:200]:
+        one.route(router, embeddings=row)
+    two = uf.BudgetPacer.from_state(json.loads(json.dumps(one.state())))
+    for row in x[200:]:
+        first, second = (p.route(router, embeddings=row) for p in (one, two))
+        assert first.model == second.model
+    assert one.state() == two.state()
+    one.renew()
+    assert one.spent == 0
+    assert one.cost_weight == pytest.approx(begun, rel=0.5)
+
+
+def test_a_plan_paces_over_time_too() -> None:
+    now = [0.0]
+    router, x = build(), shifted(3000)
+    plan = uf.SpendingPlan.of(router, embeddings=x)
+    pacer = uf.BudgetPacer(
+        3000.0, plan=plan, cost_weight=0.05, seconds=300.0, reserve=0.1, clock=lambda: now[0]
+    )
+    for row in x:
+        now[0] += 0.1
+        pacer.route(router, embeddings=row)
+    assert 0.97 * 3000 <= pacer.spent <= 3000
+    pacer.spend(0.0)  # of unknown cluster
+
+
+def test_a_plan_needs_numbers_that_fit() -> None:
+    router = build()
+    plan = uf.SpendingPlan.of(router, embeddings=shifted(50))
+    with pytest.raises(errors.InvalidArgumentError, match="cost_weight: missing"):
+        uf.BudgetPacer(1.0, requests=5)
+    with pytest.raises(errors.InvalidArgumentError, match="cost_weight: missing"):
+        uf.BudgetPacer(1.0, seconds=5, plan=plan)
+    with pytest.raises(errors.InvalidArgumentError, match="trust"):
+        uf.BudgetPacer(1.0, requests=5, plan=plan, trust=1.5)
+    for broken in ({}, plan.state() | {"shares": [1.0]}, plan.state() | {"costs": "no"}):
+        with pytest.raises(errors.InvalidArgumentError, match="plan"):
+            uf.SpendingPlan.from_state(broken)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_lock_held_at_a_fork_does_not_stop_the_child() -> None:
+    pacer = uf.BudgetPacer(10.0, cost_weight=1.0, requests=10)
+    with pacer._lock:
+        child = os.fork()
+        if child == 0:
+            # In another thread, as for a reentrant lock this one may pass anyway.
+            spender = threading.Thread(target=pacer.spend, args=(1.0,), daemon=True)
+            spender.start()
+            spender.join(20)
+            os._exit(0 if pacer.spent == 1.0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

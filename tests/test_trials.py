@@ -15,7 +15,7 @@ from uniroute_fast.evaluate import (
     random_split,
     run_trials,
 )
-from uniroute_fast.evaluate.table import sign_test, two_standard_errors
+from uniroute_fast.evaluate.statistics import sign_test, two_standard_errors
 from uniroute_fast.evaluate.trial import make_trial
 
 

@@ -19,6 +19,7 @@ from uniroute_fast._native import (
     set_num_threads,
 )
 from uniroute_fast._versions import show_versions, warn_if_debug_build
+from uniroute_fast.cascade import Cascade
 from uniroute_fast.centroids import Centroids, nearest_centroid
 from uniroute_fast.chat import chat_text
 from uniroute_fast.embedders import (
@@ -26,13 +27,16 @@ from uniroute_fast.embedders import (
     OpenAIEmbedder,
     SentenceTransformerEmbedder,
 )
+from uniroute_fast.exploration import Exploration, Explorer
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
+from uniroute_fast.spending import SpendingPlan
 
 __all__ = [
     "Alternative",
     "BudgetPacer",
+    "Cascade",
     "Centroids",
     "Change",
     "Constraints",
@@ -40,6 +44,8 @@ __all__ = [
     "Decisions",
     "DriftReport",
     "Exclusion",
+    "Exploration",
+    "Explorer",
     "LexicalEmbedder",
     "ModelInfo",
     "OpenAIEmbedder",
@@ -48,6 +54,7 @@ __all__ = [
     "Router",
     "SentenceTransformerEmbedder",
     "Snapshot",
+    "SpendingPlan",
     "__version__",
     "chat_text",
     "errors",

@@ -10,9 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from uniroute_fast._native import Alternative, Constraints, Decision, Exclusion, Snapshot
+    from uniroute_fast.typical import Typical
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Explanation:
     flip_price : float or None
         The cost of the chosen LLM above which the runner-up is chosen; None at cost weight 0, or
         where there is no runner-up.
+    standard_errors : dict of str to float
+        How well each LLM's predicted loss is known: at most this standard error. LLMs without a
+        record of their outcomes are not in it.
+    typical_prompts : dict of int to list of str
+        For the clusters above, the beginnings of a few prompts that the router was fitted on, the
+        most typical first; empty where it kept none.
     """
 
     decision: Decision
@@ -63,17 +70,21 @@ class Explanation:
     flip_up: Flip | None
     flip_down: Flip | None
     flip_price: float | None
+    standard_errors: dict[str, float]
+    typical_prompts: dict[int, list[str]]
 
     def __str__(self) -> str:
         """Return the explanation in a few lines."""
         chosen = self.decision
         lines = [
-            f"{chosen.model}: predicted loss {chosen.predicted_loss:.4f}, cost {chosen.cost:g}, "
+            f"{chosen.model}: {self._predicted(chosen)}, cost {chosen.cost:g}, "
             f"at cost weight {chosen.cost_weight:g}",
             "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
         ]
+        heaviest = self.clusters[0][0]
+        lines += [f"  such as: {text!r}" for text in self.typical_prompts.get(heaviest, [])]
         lines += [
-            f"  then {other.model}: predicted loss {other.predicted_loss:.4f}, cost "
+            f"  then {other.model}: {self._predicted(other)}, cost "
             f"{other.cost:g}, behind by {other.objective - self._objective:.4g}"
             for other in self.alternatives[:3]
         ]
@@ -86,6 +97,11 @@ class Explanation:
         if len(self.excluded) > 10:
             lines.append(f"and {len(self.excluded) - 10} more excluded")
         return "\n".join(lines)
+
+    def _predicted(self, one: Decision | Alternative) -> str:
+        error = self.standard_errors.get(one.model)
+        told = "" if error is None else f" (standard error {error:.4f})"
+        return f"predicted loss {one.predicted_loss:.4f}{told}"
 
     @property
     def _objective(self) -> float:
@@ -101,6 +117,8 @@ def explain(
     embeddings: ArrayLike | None,
     constraints: Constraints | None,
     tokens: int | None,
+    standard_errors: NDArray[np.float32] | None = None,
+    typical: Typical | None = None,
 ) -> Explanation:
     """Explain one decision over a snapshot; see `Router.explain`."""
 
@@ -112,7 +130,15 @@ def explain(
     decision = choose(cost_weight)
     one = None if embeddings is None else np.atleast_2d(embeddings)
     phi = snapshot.phi(None if text is None else [text], embeddings=one)[0]
-    order = np.argsort(-phi, kind="stable")
+    order = [int(k) for k in np.argsort(-phi, kind="stable") if phi[k] > 0]
+    errors = {}
+    if standard_errors is not None:
+        of_prompt = prompt_errors(phi[None], standard_errors)[0]
+        errors = {
+            name: float(error)
+            for name, error in zip(snapshot.models, of_prompt, strict=True)
+            if not np.isnan(error)
+        }
     others = decision.alternatives
     own = decision.predicted_loss + cost_weight * decision.cost
     runner_up = others[0] if others else None
@@ -121,14 +147,39 @@ def explain(
         price = (runner_up.objective - decision.predicted_loss) / cost_weight
     return Explanation(
         decision=decision,
-        clusters=[(int(k), float(phi[k])) for k in order if phi[k] > 0],
+        clusters=[(k, float(phi[k])) for k in order],
         alternatives=others,
         excluded=decision.excluded,
         margin=None if runner_up is None else runner_up.objective - own,
         flip_up=_flip(decision, others, choose, upwards=True),
         flip_down=_flip(decision, others, choose, upwards=False),
         flip_price=price,
+        standard_errors=errors,
+        typical_prompts={} if typical is None else {k: typical.prompts[k] for k in order},
     )
+
+
+def prompt_errors(
+    phi: NDArray[np.float32], standard_errors: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return a bound on the standard error of each predicted loss, float64[N, M].
+
+    Parameters
+    ----------
+    phi : float32[N, K]
+        Cluster weights of the prompts.
+    standard_errors : float32[K, M]
+        `Router.standard_errors`.
+
+    Notes
+    -----
+    The errors in several clusters, and under several heads, are taken to be wholly correlated: the
+    standard error of a weighted mean is then the weighted mean of standard errors, and never
+    larger.
+    """
+    # Each head's weights sum to 1.
+    weights = phi.astype(np.float64)
+    return np.asarray(weights @ standard_errors / weights.sum(axis=1, keepdims=True))
 
 
 def _flip(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from uniroute_fast.errors import (
     InvalidArgumentError,
     NoCandidateError,
 )
+from uniroute_fast.locks import Lock
+from uniroute_fast.spending import Forecast, SpendingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,20 +29,30 @@ REACH = 1e3
 #: Largest change of the logarithm of the price after one prompt.
 STEP = 0.5
 
+#: A plan is solved again when so small a part of the prompts to come has come.
+RESOLUTIONS = 500
+
 
 class BudgetPacer:
     """Keeps the cost of a stream of prompts to a budget, by moving the cost weight as it flows.
 
-    The cost weight is the budget's *dual price*. After each prompt it rises if the prompt cost more
-    than the budget that is left allows for each prompt to come, and falls if it cost less. What is
-    left is also a hard cap: a prompt never goes to an LLM that costs more than that.
+    The cost weight is the budget's *dual price*. With a plan of the period it is, at every moment,
+    the one at which the prompts still to come are expected to cost what is left. Without, it rises
+    after each prompt that cost more than the budget that is left allows for each prompt to come,
+    and falls after one that cost less. What is left is also a hard cap: a prompt never goes to an
+    LLM that costs more than that.
 
     Parameters
     ----------
     budget : float
         For the whole period, in the unit of the costs; above 0.
-    cost_weight : float
-        Where to begin, above 0: best from `Router.calibrate`.
+    cost_weight : float, optional
+        Where to begin, above 0: best from `Router.calibrate`. May be left out where a plan and
+        `requests` tell.
+    plan : SpendingPlan, optional
+        What a period like this one costs. Where the mix of prompts changes over the period, it lets
+        early prompts spend more than their share if cheaper ones are to come, and less if dearer
+        ones are; a pacer without a plan spends evenly, whatever a unit buys.
     requests : int, optional
         Length of the period in prompts.
     seconds : float, optional
@@ -51,22 +62,26 @@ class BudgetPacer:
         Kept back for each prompt to come, so that the last one can still be paid for: what the
         cheapest LLM costs.
     gain : float
-        How fast the price moves, in (0, 1]: a prompt that costs twice its share raises it by about
-        this part.
+        Without a plan, how fast the price moves, in (0, 1]: a prompt that costs twice its share
+        raises it by about this part.
+    trust : float
+        With a plan, how much it counts for against what came of late, in [0, 1].
     clock : callable
         Seconds, for `seconds`; default `time.time`, so that saved state holds across processes.
 
     Raises
     ------
     InvalidArgumentError
-        A number out of range, or not exactly one length.
+        A number out of range, not exactly one length, or nowhere to begin.
 
     Notes
     -----
-    Online mirror descent on the dual of the budget constraint (Balseiro, Lu and Mirrokni, "The Best
-    of Many Worlds", 2023), against what is left rather than against the plan, so that bursts are
-    made up for. All methods may be called from many threads; each takes a lock for well under a
-    microsecond.
+    Without a plan: online mirror descent on the dual of the budget constraint (Balseiro, Lu and
+    Mirrokni, "The Best of Many Worlds", 2023), against what is left, so that bursts are made up
+    for. With one: the forecast of what is to come is solved again for every 500th part of it, as
+    in Jasin and Kumar, "A Re-Solving Heuristic with Bounded Revenue Loss", 2012. All methods may be
+    called from many threads; each takes a lock for a microsecond or so, and for O(K G) where the
+    plan is solved again.
 
     Examples
     --------
@@ -84,19 +99,25 @@ class BudgetPacer:
         self,
         budget: float,
         *,
-        cost_weight: float,
+        cost_weight: float | None = None,
+        plan: SpendingPlan | None = None,
         requests: int | None = None,
         seconds: float | None = None,
         reserve: float = 0.0,
         gain: float = 0.03,
+        trust: float = 0.8,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if (requests is None) == (seconds is None):
             raise InvalidArgumentError("requests, seconds: expected exactly one of them")
+        if cost_weight is None and (plan is None or requests is None):
+            raise InvalidArgumentError(
+                "cost_weight: missing; expected where to begin, or a plan and requests"
+            )
         length = requests if requests is not None else seconds
         for name, value, top in (
             ("budget", budget, math.inf),
-            ("cost_weight", cost_weight, math.inf),
+            ("cost_weight", 1.0 if cost_weight is None else cost_weight, math.inf),
             ("requests" if requests is not None else "seconds", length, math.inf),
             ("gain", gain, 1.0),
         ):
@@ -105,15 +126,22 @@ class BudgetPacer:
                 raise InvalidArgumentError(f"{name}: {value}; expected a number above 0{bound}")
         if not (0 <= reserve < math.inf):
             raise InvalidArgumentError(f"reserve: {reserve}; expected a number, 0 or more")
-        self._budget, self._first = float(budget), float(cost_weight)
+        if not 0 <= trust <= 1:
+            raise InvalidArgumentError(f"trust: {trust}; expected a number, 0 to 1")
+        self._budget = float(budget)
         self._reserve = float(reserve)
         self._requests, self._seconds = requests, seconds
-        self._gain, self._clock = gain, clock
-        self._lock = threading.Lock()
+        self._gain, self._trust, self._clock = gain, trust, clock
+        self._lock = Lock()
         self._log_price = 0.0
         self._spent, self._count = 0.0, 0
         self._started = self._latest = clock()
         self._interval: float | None = None
+        self._forecast = None if plan is None else Forecast(plan, trust)
+        self._next_solution = 0
+        self._first = 1.0 if cost_weight is None else float(cost_weight)
+        if self._forecast is not None and cost_weight is None:
+            self._solve(self._forecast)
 
     @property
     def cost_weight(self) -> float:
@@ -157,7 +185,7 @@ class BudgetPacer:
         while True:
             price = self.cost_weight
             decision = router.route(text, price, constraints=constraints, **asked)
-            if self._book(decision.cost):
+            if self._book(decision):
                 return decision
             # The best of those that can still be paid for.
             capped = _capped(constraints, self._payable())
@@ -168,14 +196,17 @@ class BudgetPacer:
                     f"budget: {self.remaining:g} of {self._budget:g} left, which pays for no model "
                     "that may answer; expected `renew` when the next period begins"
                 ) from error
-            if self._book(decision.cost):
+            if self._book(decision):
                 return decision
 
-    def spend(self, cost: float) -> None:
-        """Book the cost of one prompt that was routed elsewhere; it may exceed what is left."""
+    def spend(self, cost: float, cluster: int | None = None) -> None:
+        """Book the cost of one prompt that was routed elsewhere; it may exceed what is left.
+
+        With a plan, `cluster` tells what kind of prompt it was: `Decision.cluster`.
+        """
         _check_cost(cost)
         with self._lock:
-            self._note(cost)
+            self._note(cost, cluster)
 
     def settle(self, expected: float, actual: float) -> None:
         """Correct what `route` booked, once the true cost of the prompt is known."""
@@ -192,11 +223,19 @@ class BudgetPacer:
             self._budget = self._budget if budget is None else float(budget)
             self._spent, self._count = 0.0, 0
             self._started = self._latest = self._clock()
+            if self._forecast is not None:
+                self._forecast.renew()
+                self._solve(self._forecast)
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON-able values, for `from_state`."""
         with self._lock:
-            return {name: getattr(self, "_" + name) for name in _STATE}
+            forecast = self._forecast
+            return {name: getattr(self, "_" + name) for name in _STATE} | {
+                "plan": None if forecast is None else forecast.plan.state(),
+                "seen": None if forecast is None else forecast.seen.tolist(),
+                "late": None if forecast is None else forecast.late.tolist(),
+            }
 
     @classmethod
     def from_state(
@@ -209,29 +248,35 @@ class BudgetPacer:
         InvalidArgumentError
             Not what `state` returned.
         """
-        if set(state) != set(_STATE):
+        expected = {*_STATE, "plan", "seen", "late"}
+        if set(state) != expected:
             raise InvalidArgumentError(
-                f"state: fields {sorted(state)}; expected {sorted(_STATE)}, as `state` returns"
+                f"state: fields {sorted(state)}; expected {sorted(expected)}, as `state` returns"
             )
+        plan = None if state["plan"] is None else SpendingPlan.from_state(state["plan"])
         pacer = cls(
             state["budget"],
             cost_weight=state["first"],
+            plan=plan,
             requests=state["requests"],
             seconds=state["seconds"],
             reserve=state["reserve"],
             gain=state["gain"],
+            trust=state["trust"],
             clock=clock,
         )
+        if pacer._forecast is not None:
+            pacer._forecast.seen[:], pacer._forecast.late[:] = state["seen"], state["late"]
         for name in _STATE:
             setattr(pacer, "_" + name, state[name])
         return pacer
 
-    def _book(self, cost: float) -> bool:
-        """Book a cost unless it exceeds what is left."""
+    def _book(self, decision: Decision) -> bool:
+        """Book a decision unless it costs more than what is left."""
         with self._lock:
-            if cost > self._payable():
+            if decision.cost > self._payable():
                 return False
-            self._note(cost)
+            self._note(decision.cost, decision.cluster)
             return True
 
     def _payable(self) -> float:
@@ -241,16 +286,29 @@ class BudgetPacer:
         # The reserve of the prompt at hand is there to be spent.
         return max(left - kept, min(left, self._reserve))
 
-    def _note(self, cost: float) -> None:
+    def _note(self, cost: float, cluster: int | None) -> None:
         self._keep_time()
         share = self.remaining / max(self._to_come(), 1.0)
         self._spent += cost
         self._count += 1
+        if self._forecast is not None:
+            self._forecast.note(cluster)
+            if self._count >= self._next_solution:
+                self._solve(self._forecast)
+            return
         # With nothing left every cost is too much.
         excess = cost / share - 1 if share > 0 else math.inf
         step = min(max(self._gain * excess, -STEP), STEP)
         limit = math.log(REACH)
         self._log_price = min(max(self._log_price + step, -limit), limit)
+
+    def _solve(self, forecast: Forecast) -> None:
+        """Set the price by the forecast; a 500th of the prompts to come may pass until the next."""
+        if self._seconds is not None and not self._interval:
+            return  # Nothing is known of the rate yet.
+        to_come = max(self._to_come(), 1.0)
+        self._first = forecast.price(self.remaining, to_come)
+        self._next_solution = self._count + 1 + int(to_come / RESOLUTIONS)
 
     def _to_come(self) -> float:
         """Return how many prompts are expected in this period, the one at hand included."""
@@ -272,8 +330,8 @@ class BudgetPacer:
 
 
 _STATE = (
-    "budget", "first", "requests", "seconds", "reserve", "gain",
-    "log_price", "spent", "count", "started", "latest", "interval",
+    "budget", "first", "requests", "seconds", "reserve", "gain", "trust",
+    "log_price", "spent", "count", "started", "latest", "interval", "next_solution",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -57,6 +57,15 @@ class Profiler(Protocol):
     @property
     def map(self) -> ClusterMap:
         """The cluster map."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether LLMs that are profiled together have a say in each other's profiles."""
+
+    def features(
+        self, phi: NDArray[np.float32], keys: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return what outcomes are summed up by, float32[N, F]: phi, and what else is known."""
 
     def observe(
         self,
@@ -132,6 +141,13 @@ class BayesProfiler:
     spread: float = 1.0
     trust: float = 1.0
     inflation: float = 1.0
+    joint: ClassVar[bool] = False
+
+    def features(
+        self, phi: NDArray[np.float32], keys: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return cluster weights and factors, float32[N, K + R]."""
+        return np.hstack([phi, self.known.look_up(keys, len(phi))])
 
     def observe(
         self,
@@ -141,7 +157,7 @@ class BayesProfiler:
         keys: NDArray[np.uint64] | None = None,
     ) -> Evidence:
         """Sum up losses on labelled prompts: see `Profiler.observe`."""
-        return observe(np.hstack([phi, self.known.look_up(keys, len(phi))]), losses, weights)
+        return observe(self.features(phi, keys), losses, weights)
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs. O(H (P K³ + K² M)) for H heads, P patterns."""
@@ -192,6 +208,13 @@ class MeansProfiler:
 
     map: ClusterMap
     parents: NDArray[np.intp]
+    joint: ClassVar[bool] = True
+
+    def features(
+        self, phi: NDArray[np.float32], keys: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the cluster weights as they are."""
+        return phi
 
     def observe(
         self,

@@ -10,15 +10,24 @@ import numpy as np
 
 from uniroute_fast import _native
 from uniroute_fast.embedders import LexicalEmbedder
-from uniroute_fast.errors import ArgumentTypeError, ArtifactError, InvalidArgumentError
+from uniroute_fast.errors import (
+    ArgumentTypeError,
+    ArtifactError,
+    InvalidArgumentError,
+    UnroutableError,
+)
+from uniroute_fast.locks import Lock
 from uniroute_fast.outcomes import Outcomes, as_array, as_losses
 from uniroute_fast.profiling import prompt_keys
+from uniroute_fast.records import Records
+from uniroute_fast.typical import Typical
 from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Self
 
     from uniroute_fast._native import Constraints
     from uniroute_fast.calibrate import Calibration
@@ -29,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Largest magnitude in the embeddings that a router is fitted on.
 LARGEST_FITTED = 1e15
+
+#: What the names of the records' tensors start with in a file.
+RECORDS = "records."
 
 
 class Router(_native.Router):
@@ -61,6 +73,19 @@ class Router(_native.Router):
     """
 
     _profiler: Profiler | None = None
+    _typical: Typical | None = None
+    _records: Records
+    _errors: tuple[int, NDArray[np.float32]]
+    _lock: Lock
+
+    def __new__(cls, embedder: Any, heads: Any) -> Self:
+        """Make a router without LLMs; `fit` and `load` are the ways to call this."""
+        router = super().__new__(cls, embedder, heads)
+        router._records = Records()
+        # Held by whoever changes the records and the pool together.
+        router._lock = Lock()
+        router._errors = (-1, np.zeros((0, 0), np.float32))
+        return router
 
     @classmethod
     def fit(
@@ -72,6 +97,7 @@ class Router(_native.Router):
         seen: Outcomes | None = None,
         seed: int = 0,
         embeddings: ArrayLike | None = None,
+        typical_prompts: int = 3,
     ) -> Router:
         """Fit embedder and cluster map on unlabelled prompts.
 
@@ -93,6 +119,9 @@ class Router(_native.Router):
         embeddings : float32[N, D], optional
             In place of `texts`, where text is embedded elsewhere: such a router takes embeddings
             everywhere.
+        typical_prompts : int
+            How many prompts of each cluster are kept, 160 characters of each, for `explain`; they
+            are saved with the router. 0 keeps none, where prompts are private.
 
         Returns
         -------
@@ -120,6 +149,7 @@ class Router(_native.Router):
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
         seed = _as_count("seed", seed, 0, 2**31 - 1)
+        typical_prompts = _as_count("typical_prompts", typical_prompts, 0, 100)
         if embeddings is None:
             texts = _as_sequence("texts", texts)
             if len(texts) == 0:
@@ -161,6 +191,12 @@ class Router(_native.Router):
         )
         router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
+        listed = (
+            None
+            if texts is None
+            else [t for t, ok in zip(_listed(texts), usable, strict=True) if ok]
+        )
+        router._typical = Typical.of(profiler.map, x[usable], listed, typical_prompts)
         if isinstance(embedder, LexicalEmbedder):
             router.measure_baseline(texts, leave_out=True)
         else:
@@ -231,40 +267,37 @@ class Router(_native.Router):
                 f"losses: {outcomes.shape[1]} columns; expected one for each of the "
                 f"{len(names)} names"
             )
-        if self._profiler is None:
-            raise InvalidArgumentError(
-                "router: made without fitting, so it cannot profile; expected one from "
-                "`Router.fit`, or `insert` with profiles of your own"
-            )
-        phi = self.phi(texts, embeddings=embeddings)
-        usable = np.asarray(phi.any(axis=1))
-        outcomes = outcomes[usable]
-        never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
-        if len(never):
-            raise InvalidArgumentError(
-                f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt that "
-                "can be embedded; expected at least one for each LLM"
-            )
-        keys = _keys(texts, embeddings)[usable]
         prices = _prices(input_prices, output_prices, len(names))
-        usage = None
-        if output_tokens is not None:
-            lengths = _lengths(texts, tokens, rows)
-            usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
-            if costs is None and prices is not None and lengths is not None:
-                spent = usage.cost(phi[usable], lengths[usable], *prices)
-                costs = spent.mean(axis=0)
-        elif input_tokens is not None:
+        if input_tokens is not None and output_tokens is None:
             raise InvalidArgumentError("output_tokens: missing; expected beside input_tokens")
-        if costs is None:
-            raise InvalidArgumentError(
-                "costs: None; expected a cost for each LLM, or prices and tokens that tell it: "
-                "input_prices, output_prices, output_tokens, and texts or tokens"
-            )
-        evidence = self._profiler.observe(phi[usable], outcomes, keys=keys)
-        psi = self._profiler.profile(evidence).psi
-        used = None if usage is None else usage.parts()
-        self.insert(names, costs, psi, prices=prices, usage=used)
+        with self._lock:
+            profiler = self._fitted()
+            phi = self.phi(texts, embeddings=embeddings)
+            usable = np.asarray(phi.any(axis=1))
+            outcomes = outcomes[usable]
+            never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
+            if len(never):
+                raise InvalidArgumentError(
+                    f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt "
+                    "that can be embedded; expected at least one for each LLM"
+                )
+            usage = None
+            if output_tokens is not None:
+                lengths = _lengths(texts, tokens, rows)
+                usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
+                if costs is None and prices is not None and lengths is not None:
+                    costs = usage.cost(phi[usable], lengths[usable], *prices).mean(axis=0)
+            if costs is None:
+                raise InvalidArgumentError(
+                    "costs: None; expected a cost for each LLM, or prices and tokens that tell it: "
+                    "input_prices, output_prices, output_tokens, and texts or tokens"
+                )
+            keys = _keys(texts, embeddings)[usable]
+            evidence = profiler.observe(phi[usable], outcomes, keys=keys)
+            profiles = profiler.profile(evidence)
+            used = None if usage is None else usage.parts()
+            super().insert(names, costs, profiles.psi, prices=prices, usage=used)
+            self._records.add(names, evidence, profiles)
 
     def add_model(
         self,
@@ -284,6 +317,184 @@ class Router(_native.Router):
             column = as_array("losses", losses)
             column = column[:, None] if column.ndim == 1 else column
         self.add_models([name], [cost], texts, column, embeddings=embeddings)
+
+    def remove_model(self, name: str) -> None:
+        """Take a model out of the pool; later ones move down by one index.
+
+        Raises `UnknownModelError` if there is none of that name. O(clusters x models).
+        """
+        with self._lock:
+            super().remove_model(name)
+            self._records.remove([name])
+
+    def set_profile(self, name: str, profile: ArrayLike) -> None:
+        """Replace a model's profile, float32[K]; what was recorded of its outcomes is dropped."""
+        with self._lock:
+            super().set_profile(name, profile)
+            self._records.remove([name])
+
+    def set_profiles(self, names: Sequence[str], profiles: ArrayLike) -> None:
+        """Replace the profiles of some models at once, float32[K, len(names)]."""
+        with self._lock:
+            super().set_profiles(names, profiles)
+            self._records.remove(names)
+
+    def observe(
+        self,
+        prompt: str | int | None,
+        model: str,
+        loss: float,
+        weight: float = 1.0,
+        *,
+        embeddings: ArrayLike | None = None,
+        half_life: float | None = None,
+    ) -> None:
+        """Refine one LLM's profile by an outcome: `observe_many` for one.
+
+        Parameters
+        ----------
+        prompt : str, or int
+            Its text; or, where that is not kept, its cluster as `Decision.cluster` tells it.
+        model : str
+        loss : float
+            In [0, 1].
+        weight : float
+            How many outcomes it counts for, above 0.
+        embeddings : float32[D] or float32[1, D], optional
+            In place of `prompt`, which is then None.
+        half_life : float, optional
+
+        Raises
+        ------
+        UnroutableError
+            The text cannot be embedded.
+        InvalidArgumentError, ArgumentTypeError, UnknownModelError
+            As `observe_many`.
+        """
+        one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
+        prompts: Any = None if prompt is None else [prompt]
+        used = self.observe_many(
+            prompts, [model], [loss], [weight], embeddings=one, half_life=half_life
+        )
+        if not used[0]:
+            raise UnroutableError("prompt: it cannot be embedded; expected text that can")
+
+    def observe_many(
+        self,
+        prompts: Sequence[str] | Sequence[int] | None,
+        models: str | Sequence[str],
+        losses: ArrayLike,
+        weights: ArrayLike | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        half_life: float | None = None,
+    ) -> NDArray[np.bool_]:
+        """Refine profiles by outcomes of prompts that were answered, as one new version.
+
+        The profiles are those that `add_models` would have given with all outcomes at once.
+
+        Parameters
+        ----------
+        prompts : sequence of str, or of int, N of them
+            Texts; or clusters, as `Decision.cluster` tells them, where texts are not kept. A
+            cluster says less than a text.
+        models : sequence of str, or str
+            Which LLM answered each; all of them were added with `add_models`.
+        losses : float[N]
+            In [0, 1].
+        weights : float[N], optional
+            How many outcomes each counts for, above 0. Default: 1 each.
+        embeddings : float32[N, D], optional
+            In place of `prompts`, which is then None.
+        half_life : float, optional
+            Forgetting: after so many further outcomes of the same LLM an outcome counts for half,
+            those behind `add_models` included. Default: nothing is forgotten.
+
+        Returns
+        -------
+        bool[N]
+            Which outcomes were used: all but those of prompts that cannot be embedded.
+
+        Raises
+        ------
+        UnknownModelError
+            An LLM that is not in the pool.
+        InvalidArgumentError, ArgumentTypeError
+            Arguments that cannot be used, or an LLM without a record of its outcomes: it was
+            inserted with a ready profile, or the router was saved without records. Nothing has
+            changed then.
+
+        Notes
+        -----
+        O(N F) to add up and, for each LLM concerned, what its profile takes: O(F³) for F features
+        under a Bayes profiler, milliseconds. Threads may call this while others route; routing
+        never waits.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> router.add_model("small", cost=1.0, texts=texts, losses=np.full(40, 0.5))
+        >>> before = router.predict_loss(["8 + 5"])[0, 0]
+        >>> _ = router.observe_many(["8 + 5", "6 - 2"] * 20, "small", np.zeros(40))
+        >>> bool(router.predict_loss(["8 + 5"])[0, 0] < before)
+        True
+        """
+        from uniroute_fast.feedback import checked, refined
+
+        if (prompts is None) == (embeddings is None):
+            raise InvalidArgumentError("prompts, embeddings: expected exactly one of them")
+        if prompts is not None:
+            prompts = _as_sequence("prompts", prompts)
+        elif embeddings is not None:
+            embeddings = np.atleast_1d(as_array("embeddings", embeddings))
+        n = len(prompts if prompts is not None else np.asarray(embeddings))
+        names, loss, weight = checked(models, losses, weights, half_life, n)
+        if n == 0:
+            return np.zeros(0, bool)
+        with self._lock:
+            profiler = self._fitted()
+            for name in dict.fromkeys(names):
+                self.info(name)
+            self._records.check(dict.fromkeys(names))
+            phi, keys = self._phi_of(prompts, embeddings)
+            used = np.asarray(phi.any(axis=1))
+            if not used.any():
+                return used
+            features = profiler.features(phi[used], None if keys is None else keys[used])
+            kept = [name for name, ok in zip(names, used, strict=True) if ok]
+            tallies = refined(
+                profiler, self._records, features, kept, loss[used], weight[used], half_life
+            )
+            records = self._records.with_tallies(tallies)
+            affected, profiles = records.profiles(profiler, list(tallies))
+            super().set_profiles(affected, profiles.psi)
+            self._records.put(tallies, affected, profiles)
+            return used
+
+    def standard_errors(self) -> NDArray[np.float32]:
+        """Tell how well each LLM's predicted loss is known in each cluster.
+
+        Returns
+        -------
+        float32[K, M]
+            Standard deviation of the predicted loss, given the outcomes; models in index order.
+            For a prompt of weights Phi over the clusters of H heads, ``Phi @ this / H`` is at least
+            the standard error of its predicted loss. NaN for LLMs without a record of outcomes.
+            Read-only.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The router was made without fitting.
+
+        Notes
+        -----
+        O(K M), and what profiles take where a router was just loaded; then kept until the pool
+        changes.
+        """
+        return self._with_errors()[1]
 
     def fit_tokens(
         self,
@@ -348,11 +559,12 @@ class Router(_native.Router):
             raise InvalidArgumentError("output_tokens: missing; expected float[N, len(names)]")
         if texts is not None:
             texts = _as_sequence("texts", texts)
-        phi = self.phi(texts, embeddings=embeddings)
-        lengths = _lengths(texts, tokens, len(phi))
-        usable = np.asarray(phi.any(axis=1))
-        usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
-        self.set_usage(names, *usage.parts())
+        with self._lock:
+            phi = self.phi(texts, embeddings=embeddings)
+            lengths = _lengths(texts, tokens, len(phi))
+            usable = np.asarray(phi.any(axis=1))
+            usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
+            self.set_usage(names, *usage.parts())
 
     def calibrate(
         self,
@@ -458,7 +670,8 @@ class Router(_native.Router):
         Explanation
             The decision; clusters; alternatives with predicted loss and cost; exclusions with
             reasons; the margin to the runner-up; the exact cost weights, and the price, at which
-            the choice flips. ``print`` shows it in a few lines.
+            the choice flips; standard errors; typical prompts of the clusters. ``print`` shows it
+            in a few lines.
 
         Raises
         ------
@@ -481,13 +694,18 @@ class Router(_native.Router):
         """
         from uniroute_fast.explain import explain
 
+        snapshot, errors = (
+            self._with_errors() if self._profiler is not None else (self.snapshot(), None)
+        )
         return explain(
-            self.snapshot(),
+            snapshot,
             text,
             cost_weight,
             embeddings=embeddings,
             constraints=constraints,
             tokens=tokens,
+            standard_errors=errors,
+            typical=self._typical,
         )
 
     def set_baseline(
@@ -536,22 +754,35 @@ class Router(_native.Router):
         """
         if not isinstance(other, Router):
             raise ArgumentTypeError(f"other: a {type(other).__name__}; expected a Router")
-        self.swap_in(other)
-        self._profiler = other._profiler
+        # In one order, whoever replaces whom at the same time.
+        first, second = sorted((self, other), key=id)
+        with first._lock, second._lock:
+            self.swap_in(other)
+            self._profiler, self._typical = other._profiler, other._typical
+            self._records = other._records.copy()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, records: bool = True) -> None:
         """Write the router to one file, whole or not at all.
 
         The file is safetensors with a JSON header: no pickle, nothing in it is ever executed. It
         is written beside `path`, synced and renamed over it. An embedder that is not this
         package's own is not saved: `load` takes it again.
 
+        Parameters
+        ----------
+        path : path
+        records : bool
+            Also keep what is recorded of the LLMs' outcomes, some 24 bytes for each feature and
+            LLM. Without, the file routes as well, but its LLMs cannot be refined by `observe`, and
+            have no standard errors.
+
         Raises
         ------
         ArtifactIOError
             The file cannot be written.
         """
-        self.write(_as_path(path), *self._extra())
+        with self._lock:
+            self.write(_as_path(path), *self._extra(records))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embedder: Embedder | None = None) -> Router:
@@ -576,17 +807,61 @@ class Router(_native.Router):
         # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
         # An embedder of ours is inside; another one is pickled beside it.
         own = isinstance(self.embedder, LexicalEmbedder)
-        return _from_bytes, (
-            type(self),
-            self.to_bytes(*self._extra()),
-            None if own else self.embedder,
-        )
+        with self._lock:
+            data = self.to_bytes(*self._extra(records=True))
+            return _from_bytes, (type(self), data, None if own else self.embedder)
 
-    def _extra(self) -> tuple[str, dict[str, NDArray[Any]]]:
+    def _extra(self, records: bool) -> tuple[str, dict[str, NDArray[Any]]]:
         if self._profiler is None:
             return "null", {}
         tensors, params = self._profiler.to_parts()
-        return json.dumps({"profiler": params}), tensors
+        extra: dict[str, Any] = {"profiler": params}
+        if self._typical is not None:
+            extra["typical"] = self._typical.prompts
+            tensors["typical.phi"] = self._typical.phi
+        if records:
+            recorded = self._records.to_arrays(self.models)
+            tensors |= {RECORDS + name: array for name, array in recorded.items()}
+        return json.dumps(extra), tensors
+
+    def _fitted(self) -> Profiler:
+        if self._profiler is None:
+            raise InvalidArgumentError(
+                "router: made without fitting, so it cannot profile; expected one from "
+                "`Router.fit`, or `insert` with profiles of your own"
+            )
+        return self._profiler
+
+    def _phi_of(
+        self, prompts: Any, embeddings: ArrayLike | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
+        """Return cluster weights of texts, of clusters or of embeddings, and the prompts' keys."""
+        if prompts is None or not isinstance(prompts[0], (int, np.integer)):
+            return self.phi(prompts, embeddings=embeddings), _keys(prompts, embeddings)
+        profiler = self._fitted()
+        typical = self._typical
+        if typical is not None:
+            means = typical.phi
+        elif len(profiler.map.heads) == 1:
+            means = np.eye(profiler.map.n_clusters, dtype=np.float32)
+        else:
+            raise InvalidArgumentError(
+                "prompts: clusters, but this router was saved before it knew what the prompts of a "
+                "cluster are like; expected texts or embeddings"
+            )
+        clusters = [_as_count("prompts", k, 0, len(means) - 1) for k in prompts]
+        return means[clusters], None
+
+    def _with_errors(self) -> tuple[_native.Snapshot, NDArray[np.float32]]:
+        """Return the current snapshot and the standard errors that belong to it."""
+        with self._lock:
+            snapshot = self.snapshot()
+            version, errors = self._errors
+            if version != snapshot.version:
+                errors = self._records.standard_errors(self._fitted(), snapshot.models)
+                errors.setflags(write=False)
+                self._errors = (snapshot.version, errors)
+            return snapshot, errors
 
     @classmethod
     def _from_loaded(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
@@ -599,8 +874,17 @@ class Router(_native.Router):
         router = cls(embedder, loaded)
         extra = json.loads(loaded.json)
         if extra is not None:
+            tensors = loaded.tensors
+            recorded = {
+                name.removeprefix(RECORDS): tensors.pop(name)
+                for name in list(tensors)
+                if name.startswith(RECORDS)
+            }
+            router._records = Records.from_arrays(recorded, router.models)
             try:
-                router._profiler = profiler_from_parts(loaded.tensors, extra["profiler"])
+                if "typical" in extra:
+                    router._typical = Typical(extra["typical"], tensors.pop("typical.phi"))
+                router._profiler = profiler_from_parts(tensors, extra["profiler"])
             except (KeyError, TypeError, ValueError) as error:
                 raise ArtifactError(
                     f"artifact: its profiler is not understood ({error!r})"
@@ -665,16 +949,15 @@ def _usage(
     return fit_usage(phi[usable], output, None if lengths is None else lengths[usable], charged)
 
 
-def _listed(texts: Sequence[str]) -> Sequence[str]:
-    """Return texts as Python has them: Arrow columns as lists."""
-    return texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-
-
 def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[np.uint64]:
     """Return keys by which prompts are known again, from their text or, without, their vector."""
     if texts is None:
         return prompt_keys(row.tobytes() for row in np.asarray(embeddings, dtype=np.float32))
     return prompt_keys((text or "").encode("utf-8", "surrogatepass") for text in _listed(texts))
+
+
+def _listed(texts: Any) -> Any:
+    return texts.to_pylist() if hasattr(texts, "to_pylist") else texts
 
 
 def _as_path(path: str | os.PathLike[str]) -> str:

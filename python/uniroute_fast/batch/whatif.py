@@ -57,8 +57,12 @@ class Outcome:
         Quality less that of the reference rule on the same prompts, and two standard errors of it.
     models : dict of str to int
         Prompts by LLM, the most first.
+    llms : list of dict
+        For each LLM that answers: ``model``, ``prompts``, ``spend``, ``quality``, ``quality_2se``;
+        the most prompts first.
     clusters : list of dict
-        For each cluster: its number, prompts, spend, quality, and the LLM that has most of it.
+        For each cluster: ``cluster`` (its number), ``prompts``, ``spend``, ``quality``,
+        ``quality_2se``, and the LLM that has most of it, ``model``, with its ``model_share``.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Outcome:
     gain: float
     gain_2se: float
     models: dict[str, int]
+    llms: list[dict[str, Any]]
     clusters: list[dict[str, Any]]
 
 
@@ -261,8 +266,8 @@ class _Tally:
 
     prompts: NDArray[np.int64]
     loss: NDArray[np.float64]
+    loss_squares: NDArray[np.float64]
     cost: NDArray[np.float64]
-    loss_squares: float = 0.0
     gain: float = 0.0
     gain_squares: float = 0.0
 
@@ -318,7 +323,8 @@ class _Comparison:
         return [self._outcome(rule, tally, paired) for rule, tally in found]
 
     def _empty(self) -> _Tally:
-        return _Tally(np.zeros(self.shape, np.int64), np.zeros(self.shape), np.zeros(self.shape))
+        loss, squares, cost = np.zeros((3, *self.shape))
+        return _Tally(np.zeros(self.shape, np.int64), loss, squares, cost)
 
     def _choices(self, rule: _Rule, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the rule's LLM for each row of losses."""
@@ -348,44 +354,51 @@ class _Comparison:
         tally.prompts += np.bincount(at, minlength=size).reshape(self.shape)
         tally.loss += sums(loss)
         tally.cost += sums(costs)
-        tally.loss_squares += float(np.sum(loss[known] ** 2))
+        tally.loss_squares += sums(loss**2)
         tally.gain += float(gain.sum())
         tally.gain_squares += float(np.sum(gain**2))
 
     def _outcome(self, rule: _Rule, tally: _Tally, paired: int) -> Outcome:
         rows = int(tally.prompts.sum())
-        loss = float(tally.loss.sum())
         by_model = tally.prompts.sum(axis=0)
+        order = [int(m) for m in np.argsort(-by_model, kind="stable") if by_model[m]]
+        by_cluster = tally.prompts.sum(axis=1)
         clusters = []
-        for k in np.flatnonzero(tally.prompts.sum(axis=1)):
-            count = int(tally.prompts[k].sum())
+        for k in np.flatnonzero(by_cluster):
             most = int(tally.prompts[k].argmax())
             clusters.append(
-                {
-                    "cluster": int(k),
-                    "prompts": count,
-                    "spend": float(tally.cost[k].sum()),
-                    "quality": 1 - float(tally.loss[k].sum()) / count,
+                {"cluster": int(k)}
+                | _part(tally, np.s_[k])
+                | {
                     "model": self.models[most],
-                    "model_share": int(tally.prompts[k, most]) / count,
+                    "model_share": int(tally.prompts[k, most]) / int(by_cluster[k]),
                 }
             )
+        whole = _part(tally, np.s_[:])
         return Outcome(
             name=rule.name,
             cost_weight=rule.cost_weight,
             rows=rows,
-            spend=float(tally.cost.sum()),
-            quality=1 - loss / rows if rows else math.nan,
-            quality_2se=_two_se(loss, tally.loss_squares, rows),
+            spend=whole["spend"],
+            quality=whole["quality"],
+            quality_2se=whole["quality_2se"],
             gain=tally.gain / paired if paired else math.nan,
             gain_2se=_two_se(tally.gain, tally.gain_squares, paired),
-            models={
-                self.models[m]: int(by_model[m])
-                for m in np.argsort(-by_model, kind="stable")
-                if by_model[m]
-            },
+            models={self.models[m]: int(by_model[m]) for m in order},
+            llms=[{"model": self.models[m]} | _part(tally, np.s_[:, m]) for m in order],
             clusters=sorted(clusters, key=lambda cluster: -cluster["prompts"]),
         )
+
+
+def _part(tally: _Tally, where: Any) -> dict[str, Any]:
+    """Return what some clusters and LLMs of a tally come to."""
+    prompts, loss = int(tally.prompts[where].sum()), float(tally.loss[where].sum())
+    return {
+        "prompts": prompts,
+        "spend": float(tally.cost[where].sum()),
+        "quality": 1 - loss / prompts if prompts else math.nan,
+        "quality_2se": _two_se(loss, float(tally.loss_squares[where].sum()), prompts),
+    }
 
 
 def _two_se(total: float, squares: float, count: int) -> float:

@@ -19,6 +19,29 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add ``--report`` to a command that can show its figures as a page."""
+    parser.add_argument(
+        "--report", metavar="FILE", help="write the figures as one HTML page that needs no network"
+    )
+
+
+def check_writable(option: str, path: str | None) -> None:
+    """Refuse a file that cannot be written, before the work is done.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Its folder is not there, or it is a folder itself.
+    """
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise InvalidArgumentError(f"{option}: {path} is a folder; expected a file")
+    if not Path(path).parent.is_dir():
+        raise InvalidArgumentError(f"{option}: {path}: no folder {Path(path).parent}")
+
+
 def keep_apart(out: str, *inputs: str | None) -> None:
     """Refuse to write over what is read.
 

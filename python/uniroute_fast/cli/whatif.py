@@ -1,7 +1,8 @@
 """Compare what a log costs, and how good its answers are, under other rules.
 
-Reads the log twice and writes nothing. With --model-column, "as served" is what the log says
-happened. Quality is what the pool's profiles predict; `uniroute evaluate` measures it.
+Reads the log twice; writes nothing but the report, where one is wanted. With --model-column, "as
+served" is what the log says happened. Quality is what the pool's profiles predict; `uniroute
+evaluate` measures it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from uniroute_fast.cli.output import add_json, columns, report
+from uniroute_fast.cli.output import add_json, add_report, check_writable, columns, report
 from uniroute_fast.cli.pool import add_pool, load_pool
 from uniroute_fast.cli.progress import Bar
 from uniroute_fast.cli.route import add_log
@@ -40,13 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what that really cost (default: what the pool says of that LLM)",
     )
+    add_report(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Compare and report."""
     from uniroute_fast.batch import what_if
+    from uniroute_fast.report import save_page, what_if_page
 
+    check_writable("--report", args.report)
     pool = args.pool if args.embedder is None else load_pool(args)
     with Bar() as bar:
         found = what_if(
@@ -61,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
             log_format=args.log_format,
             progress=bar.show,
         )
+    if args.report:
+        save_page(what_if_page(found.to_dict(), args.log), args.report)
     report(args.json, found.to_dict(), _text(found))
 
 

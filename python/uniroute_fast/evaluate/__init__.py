@@ -2,25 +2,33 @@
 
 from uniroute_fast.deferral import DeferralCurve, area, deferral_curve, qnc, reaches_best
 from uniroute_fast.evaluate.leaks import LeakError, check_leaks
-from uniroute_fast.evaluate.methods import METHODS, Method
+from uniroute_fast.evaluate.methods import METHODS, Method, describe
+from uniroute_fast.evaluate.off_policy import Estimate, OffPolicy, off_policy
 from uniroute_fast.evaluate.table import Row, Table
 from uniroute_fast.evaluate.trial import Split, Trial, random_split
 from uniroute_fast.evaluate.trials import run_trials
+from uniroute_fast.evaluate.whole_pool import WholePool, route_whole_pool
 
 __all__ = [
     "METHODS",
     "DeferralCurve",
+    "Estimate",
     "LeakError",
     "Method",
+    "OffPolicy",
     "Row",
     "Split",
     "Table",
     "Trial",
+    "WholePool",
     "area",
     "check_leaks",
     "deferral_curve",
+    "describe",
+    "off_policy",
     "qnc",
     "random_split",
     "reaches_best",
+    "route_whole_pool",
     "run_trials",
 ]

@@ -81,3 +81,9 @@ def resolve(methods: Iterable[str | Method] | None) -> list[Method]:
     if not found:
         raise InvalidArgumentError("methods is empty, expected one name or more")
     return list(found.values())
+
+
+def describe(names: Iterable[str]) -> dict[str, str]:
+    """Return what each of this package's own methods does, in a line."""
+    known = (METHODS[name] for name in names if name in METHODS)
+    return {method.name: (method.predict.__doc__ or "").partition("\n")[0] for method in known}

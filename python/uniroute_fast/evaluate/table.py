@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.evaluate.curves import BUDGETS, MeanCurve, mean_curves
+from uniroute_fast.evaluate.statistics import sign_test, two_standard_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from uniroute_fast.deferral import DeferralCurve
@@ -27,8 +27,8 @@ class Row:
     """One method's figures over all trials; ``*_2se`` are two standard errors of the mean.
 
     ``reached`` is the share of trials in which the curve reached the best single LLM's quality;
-    ``wins``, ``losses``, ``ties`` and ``sign_test_p`` compare areas with the reference, paired by
-    trial, two-sided.
+    ``gain`` is the mean difference of areas from the reference; ``wins``, ``losses``, ``ties`` and
+    ``sign_test_p`` compare them too, paired by trial, two-sided.
     """
 
     method: str
@@ -41,6 +41,8 @@ class Row:
     reached: float
     peak_quality: float
     seconds: float
+    gain: float
+    gain_2se: float
     wins: int
     losses: int
     ties: int
@@ -61,6 +63,8 @@ class Table:
         Every trial's figures by method.
     curves : dict of str to list of DeferralCurve
         Every trial's curve by method.
+    cost_ranges : float64[trials, 2]
+        Least and greatest cost of each trial's pool.
     seconds : dict of str to float
         Mean time of a trial by method, without the embedding and shared clusters made earlier.
     """
@@ -71,6 +75,7 @@ class Table:
     settings: Mapping[str, Any]
     figures: Mapping[str, NDArray[np.float64]]
     curves: Mapping[str, list[DeferralCurve]]
+    cost_ranges: NDArray[np.float64]
     seconds: Mapping[str, float]
 
     @property
@@ -93,7 +98,8 @@ class Table:
         values = self.figures[method]
         mean = dict(zip(FIGURES, values.mean(axis=0).tolist(), strict=True))
         error = dict(zip(FIGURES, two_standard_errors(values).tolist(), strict=True))
-        wins, losses, ties, p = sign_test(values[:, 0], self.figures[self.reference][:, 0])
+        areas, reference = values[:, :1], self.figures[self.reference][:, :1]
+        wins, losses, ties, p = sign_test(areas, reference)
         return Row(
             method,
             area=mean["area"],
@@ -105,18 +111,27 @@ class Table:
             reached=mean["reached"],
             peak_quality=mean["peak_quality"],
             seconds=self.seconds[method],
+            gain=float((areas - reference).mean()),
+            gain_2se=float(two_standard_errors(areas - reference)[0]),
             wins=wins,
             losses=losses,
             ties=ties,
             sign_test_p=p,
         )
 
+    def mean_curves(self) -> dict[str, MeanCurve]:
+        """Return every method's mean deferral curve, with a band and gains on the reference."""
+        return mean_curves(self.curves, self.cost_ranges, self.reference)
+
     def to_json(self, **options: Any) -> str:
         """Return the table as JSON; ``options`` go to `json.dumps`."""
         return json.dumps(self.to_dict(), **options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the table as plain dicts, lists and numbers, with every trial's area."""
+        """Return plain dicts, lists and numbers: rows, every trial's area, mean curves.
+
+        ``budgets`` are shares of the pool's range of costs.
+        """
         return {
             "dataset": self.dataset,
             "trials": self.trials,
@@ -124,6 +139,8 @@ class Table:
             "settings": dict(self.settings),
             "methods": [asdict(row) for row in self.rows],
             "areas": {name: values[:, 0].tolist() for name, values in self.figures.items()},
+            "budgets": BUDGETS.tolist(),
+            "curves": {name: curve.to_dict() for name, curve in self.mean_curves().items()},
         }
 
     def __str__(self) -> str:
@@ -146,33 +163,3 @@ class Table:
                 f"{row.seconds:8.3f}  {versus}"
             )
         return "\n".join(lines)
-
-
-def two_standard_errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return two standard errors of the mean down the rows; NaN for a single row."""
-    if len(values) < 2:
-        return np.full(values.shape[1:], np.nan)
-    error: NDArray[np.float64] = 2 * values.std(axis=0, ddof=1) / math.sqrt(len(values))
-    return error
-
-
-def sign_test(
-    ours: NDArray[np.float64], reference: NDArray[np.float64]
-) -> tuple[int, int, int, float]:
-    """Compare paired values by the two-sided sign test; ties are left out.
-
-    Returns
-    -------
-    wins, losses, ties : int
-    p : float
-        Probability of a split at least as uneven if each side won with probability 1/2.
-
-    Examples
-    --------
-    >>> sign_test(np.array([2.0, 2, 2, 2, 2, 2]), np.array([1.0, 1, 1, 1, 1, 1]))
-    (6, 0, 0, 0.03125)
-    """
-    wins, losses = int((ours > reference).sum()), int((ours < reference).sum())
-    n = wins + losses
-    tail = sum(math.comb(n, i) for i in range(min(wins, losses) + 1)) / 2**n
-    return wins, losses, len(ours) - n, min(1.0, 2 * tail)

@@ -95,10 +95,12 @@ def run_trials(
     curves: dict[str, list[DeferralCurve]] = {method.name: [] for method in chosen}
     figures: dict[str, list[list[float]]] = {method.name: [] for method in chosen}
     spent = dict.fromkeys(curves, 0.0)
+    cost_ranges: list[tuple[float, float]] = []
     for t in _progress(range(trials), progress, f"{block.name}, trials"):
         split = random_split(block, seed + t, n_val)
         embeddings = (embed or lexical_embeddings)(block, split, seed + t)
         trial = make_trial(block, split, embeddings, seed + t)
+        cost_ranges.append((trial.costs.min(), trial.costs.max()))
         for method in chosen:
             start = time.perf_counter()
             curve = predict_curve(method, trial)
@@ -119,6 +121,7 @@ def run_trials(
         },
         figures={name: np.array(values) for name, values in figures.items()},
         curves=curves,
+        cost_ranges=np.array(cost_ranges),
         seconds={name: total / trials for name, total in spent.items()},
     )
 

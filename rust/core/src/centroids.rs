@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::error::{Error, Result};
 use crate::kernels::packed::Packed;
-use crate::kernels::search::{BLOCK, Candidate, Search};
+use crate::kernels::search::{Candidate, Search};
 use crate::kernels::{Isa, Kernels, isa, rough_error};
 use crate::threads::Run;
 
@@ -46,7 +46,15 @@ impl Centroids {
 
     /// As [`Self::new`], for an instruction set of the caller's choice.
     pub fn with_isa(data: &[f32], dim: usize, isa: Isa) -> Result<Self> {
-        let kernels = Kernels::of(isa)?;
+        Self::with_kernels(data, dim, Kernels::of(isa)?)
+    }
+
+    /// As [`Self::with_isa`], with a table that need not be one of an instruction set.
+    pub(crate) fn with_kernels(
+        data: &[f32],
+        dim: usize,
+        kernels: &'static Kernels,
+    ) -> Result<Self> {
         if dim == 0 || !data.len().is_multiple_of(dim) || data.is_empty() {
             return Err(Error::invalid(
                 "centroids",
@@ -168,10 +176,10 @@ impl Centroids {
             tasks.into_iter(),
             Search::default,
             |search, ((x, labels), mut distances)| {
-                for (block, x) in x.chunks(BLOCK * self.dim).enumerate() {
+                for (block, x) in x.chunks(self.kernels.block * self.dim).enumerate() {
                     self.find(search, x);
                     for (i, x) in x.chunks_exact(self.dim).enumerate() {
-                        let row = block * BLOCK + i;
+                        let row = block * self.kernels.block + i;
                         let found = self.resolve(search.candidates(i), x, distances.is_some());
                         labels[row] = found.0;
                         if let Some(distances) = &mut distances {
@@ -189,7 +197,7 @@ impl Centroids {
     pub fn count_candidates(&self, x: &[f32]) -> Vec<u32> {
         let mut search = Search::default();
         let mut counts = Vec::with_capacity(x.len() / self.dim);
-        for x in x.chunks(BLOCK * self.dim) {
+        for x in x.chunks(self.kernels.block * self.dim) {
             self.find(&mut search, x);
             counts.extend(
                 (0..x.len() / self.dim)
@@ -199,7 +207,7 @@ impl Centroids {
         counts
     }
 
-    /// Looks for the candidates of up to [`BLOCK`] rows.
+    /// Looks for the candidates of a block of rows.
     fn find(&self, search: &mut Search, x: &[f32]) {
         match &self.packed {
             Some(packed) => {
@@ -262,7 +270,9 @@ impl Centroids {
 
     /// Rows of a task: some tenths of a millisecond of work, in whole blocks.
     fn rows_per_task(&self) -> usize {
-        (TASK_WORK / self.data.len()).max(1).next_multiple_of(BLOCK)
+        (TASK_WORK / self.data.len())
+            .max(1)
+            .next_multiple_of(self.kernels.block)
     }
 
     fn wrong_length(&self, found: usize, n: usize) -> Error {

@@ -185,7 +185,8 @@ impl Metering {
     /// Replaces a model's usage. Its charges are not brought up to date: see [`Self::charge`].
     pub(crate) fn set(&mut self, model: usize, usage: &Usage) -> Result<()> {
         usage.check(self.output_tokens.clusters())?;
-        self.output_tokens.set_column(model, &usage.output_tokens);
+        self.output_tokens
+            .set_column(model, usage.output_tokens.iter().copied());
         self.input[model] = [usage.input_scale, usage.input_extra];
         Ok(())
     }

@@ -91,9 +91,9 @@ impl Profiles {
     }
 
     /// Replaces what is said of one model, [clusters].
-    pub(crate) fn set_column(&mut self, model: usize, column: &[f32]) {
+    pub(crate) fn set_column(&mut self, model: usize, column: impl Iterator<Item = f32>) {
         let strip = Arc::make_mut(&mut self.strips[model / STRIP]);
-        for (k, &value) in column.iter().enumerate() {
+        for (k, value) in column.enumerate() {
             strip[k * STRIP + model % STRIP] = value;
         }
     }
@@ -440,19 +440,31 @@ impl Pool {
         Ok(pool)
     }
 
-    /// This pool with another profile, [clusters], for one model.
-    pub fn with_profile(&self, name: &str, profile: &[f32]) -> Result<Self> {
-        let model = self.find("name", name)?;
-        if profile.len() != self.profiles.clusters || !profile.iter().all(|v| v.is_finite()) {
+    /// This pool with other profiles for some models: `columns` is [clusters, changed], row-major.
+    ///
+    /// One model is merged into the hulls; after many they are built anew when next needed.
+    /// O(clusters x changed), and a copy of each strip of models touched.
+    pub fn with_profiles(&self, names: &[&str], columns: &[f32]) -> Result<Self> {
+        let (clusters, changed) = (self.profiles.clusters, names.len());
+        if columns.len() != clusters * changed || !columns.iter().all(|v| v.is_finite()) {
             return Err(Error::invalid(
                 "profile",
-                format!("{} values, or some not finite", profile.len()),
-                format!("{} finite predicted losses", self.profiles.clusters),
+                format!("{} values, or some not finite", columns.len()),
+                format!("{clusters} finite predicted losses for each of {changed} models"),
             ));
         }
+        let models = (names.iter())
+            .map(|name| self.find("name", name))
+            .collect::<Result<Vec<_>>>()?;
         let mut pool = self.clone();
-        pool.profiles.set_column(model as usize, profile);
-        pool.update_hulls(model, true);
+        for (column, &model) in models.iter().enumerate() {
+            let own = columns.iter().skip(column).step_by(changed);
+            pool.profiles.set_column(model as usize, own.copied());
+        }
+        match models[..] {
+            [model] => pool.update_hulls(model, true),
+            _ => pool.forget_hulls(),
+        }
         Ok(pool)
     }
 
@@ -707,7 +719,7 @@ mod tests {
                     }
                     2 => {
                         models[at].1 = losses;
-                        pool = pool.with_profile(&names[at], &losses).unwrap();
+                        pool = pool.with_profiles(&[&names[at]], &losses).unwrap();
                     }
                     _ => {
                         models[at].0 = cost;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
+use uniroute_core::Result;
 use uniroute_core::choice::{self, Blend};
 use uniroute_core::cluster_map::Phi;
 use uniroute_core::lexical::Status;
@@ -36,8 +37,38 @@ impl Decision {
     }
 
     /// What every model costs on this prompt.
-    fn costs(&self) -> uniroute_core::Result<Vec<f64>> {
+    fn costs(&self) -> Result<Vec<f64>> {
         choice::costs(self.snapshot.pool(), self.blend(), self.asked.tokens)
+    }
+
+    /// The other models that may answer, at most `gap` behind the chosen one, best first.
+    fn others(&self, gap: f64) -> Result<Vec<Alternative>> {
+        let pool = self.snapshot.pool();
+        let compiled = self.asked.compiled(&self.snapshot);
+        let allowed = compiled.allowed(pool, self.asked.tokens)?.mask();
+        let costs = self.costs()?;
+        let mut losses = vec![0.0; pool.len()];
+        choice::losses(pool, self.blend(), &mut losses);
+        let may_answer = |m: usize| allowed.contains(m) && costs[m] <= compiled.max_cost();
+        let objective = |loss: f32, cost: f64| f64::from(loss) + self.asked.cost_weight * cost;
+        let limit = objective(self.choice.predicted_loss, self.choice.cost) + gap;
+        let mut others: Vec<Alternative> = (0..pool.len())
+            .filter(|&m| m as u32 != self.choice.model && may_answer(m))
+            .filter(|&m| objective(losses[m], costs[m]) <= limit)
+            .map(|m| Alternative {
+                model: pool.names()[m].to_string(),
+                index: m as u32,
+                predicted_loss: losses[m],
+                cost: costs[m],
+                objective: objective(losses[m], costs[m]),
+            })
+            .collect();
+        others.sort_by(|a, b| {
+            (a.objective.total_cmp(&b.objective))
+                .then(a.cost.total_cmp(&b.cost))
+                .then(a.index.cmp(&b.index))
+        });
+        Ok(others)
     }
 }
 
@@ -113,33 +144,13 @@ impl Decision {
     /// The other models that may answer, best first. Worked out when asked for: O(M log M).
     #[getter]
     fn alternatives(&self, py: Python<'_>) -> PyResult<Vec<Alternative>> {
-        let pool = self.snapshot.pool();
-        let compiled = self.asked.compiled(&self.snapshot);
-        let allowed = compiled
-            .allowed(pool, self.asked.tokens)
-            .map_err(|e| to_py(py, &e))?
-            .mask();
-        let costs = self.costs().map_err(|e| to_py(py, &e))?;
-        let mut losses = vec![0.0; pool.len()];
-        choice::losses(pool, self.blend(), &mut losses);
-        let may_answer = |m: usize| allowed.contains(m) && costs[m] <= compiled.max_cost();
-        let cost_weight = self.asked.cost_weight;
-        let mut others: Vec<Alternative> = (0..pool.len())
-            .filter(|&m| m as u32 != self.choice.model && may_answer(m))
-            .map(|m| Alternative {
-                model: pool.names()[m].to_string(),
-                index: m as u32,
-                predicted_loss: losses[m],
-                cost: costs[m],
-                objective: f64::from(losses[m]) + cost_weight * costs[m],
-            })
-            .collect();
-        others.sort_by(|a, b| {
-            (a.objective.total_cmp(&b.objective))
-                .then(a.cost.total_cmp(&b.cost))
-                .then(a.index.cmp(&b.index))
-        });
-        Ok(others)
+        self.others(f64::INFINITY).map_err(|e| to_py(py, &e))
+    }
+
+    /// Those alternatives whose predicted loss + cost weight x cost is at most `gap` above that of
+    /// the chosen model, best first. O(M).
+    fn contenders(&self, py: Python<'_>, gap: f64) -> PyResult<Vec<Alternative>> {
+        self.others(gap).map_err(|e| to_py(py, &e))
     }
 
     /// The models that may not answer, in index order, each with its reasons: disabled, or stopped

@@ -834,7 +834,22 @@ impl Router {
         let profile = array::<f32>(profile, "profile", 1, "[n_clusters]")?;
         let profile = profile.as_slice()?;
         self.change(py, Action::Profile, &[name], |pool| {
-            pool.with_profile(name, profile)
+            pool.with_profiles(&[name], profile)
+        })
+    }
+
+    /// Replaces the profiles of some models at once, float32[K, len(names)].
+    fn set_profiles(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        profiles: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let profiles = array::<f32>(profiles, "profiles", 2, "[n_clusters, models]")?;
+        let profiles = profiles.as_slice()?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.change(py, Action::Profile, &names, |pool| {
+            pool.with_profiles(&names, profiles)
         })
     }
 

@@ -16,6 +16,7 @@ use super::{Costs, Isa, Kernels, Scan, portable};
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     precision: Precision::Int16,
+    block: 8 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },

@@ -13,6 +13,7 @@ use super::{Costs, Isa, Kernels, Scan, portable};
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     precision: Precision::Int8,
+    block: 8 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
     scores: |task, scores, lower| unsafe { score(task, scores, lower) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
@@ -225,7 +226,7 @@ impl Quantise {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+pub fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
     for panel in (0..task.panels).step_by(GROUP) {
         match task.panels - panel {
             1 => group::<1>(task, panel, scores, lower),
@@ -287,7 +288,7 @@ fn tile<const R: usize, const P: usize>(
 /// From int32 sums to scores, and to the greatest lower bounds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn finish<const P: usize>(
+pub fn finish<const P: usize>(
     group: &Group<'_, P>,
     row: &Row,
     sums: &[__m512i; P],

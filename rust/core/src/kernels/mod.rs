@@ -7,6 +7,9 @@
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
@@ -85,6 +88,8 @@ pub struct Kernels {
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
     /// How vectors are packed for this instruction set.
     pub(crate) precision: Precision,
+    /// Rows quantised together: enough to use panels many times while they are in L1.
+    pub(crate) block: usize,
     /// Quantises a row of `packed`'s dimension into words; `None` if no bound holds for it.
     pub(crate) quantise: Quantise,
     /// Scores of a task, `[rows, panels * LANES]`, and the greatest lower bounds they give.
@@ -103,17 +108,16 @@ pub struct Kernels {
 impl Kernels {
     /// The table of one instruction set; an error if this CPU lacks it.
     pub fn of(isa: Isa) -> Result<&'static Self> {
-        if !is_available(isa) {
-            return Err(unsupported(format!(
-                "{} is not available on this CPU",
-                isa.name()
-            )));
+        if let Some(problem) = refusal(isa) {
+            return Err(unsupported(problem));
         }
         Ok(match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => &amx::KERNELS,
             _ => &portable::KERNELS,
         })
     }
@@ -135,15 +139,23 @@ pub(crate) fn rough_error(dim: usize) -> f32 {
     (dim as f32 / 8.0 + 32.0) / (1 << 24) as f32
 }
 
-fn is_available(isa: Isa) -> bool {
-    match isa {
+/// Why an instruction set cannot be used here, if it cannot.
+fn refusal(isa: Isa) -> Option<String> {
+    let available = match isa {
         Isa::Portable => true,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::is_available() && has_bit_manipulation(),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::is_available() && has_bit_manipulation(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => match amx::refusal() {
+            Some(problem) => return Some(format!("amx is not available: {problem}")),
+            None => has_bit_manipulation(),
+        },
+        #[cfg(not(target_arch = "x86_64"))]
         _ => false,
-    }
+    };
+    (!available).then(|| format!("{} is not available on this CPU", isa.name()))
 }
 
 /// The bit instructions that every CPU with AVX2 has, and that some virtual machines hide.
@@ -159,7 +171,7 @@ fn has_bit_manipulation() -> bool {
 pub fn available() -> Vec<Isa> {
     Isa::ALL
         .into_iter()
-        .filter(|&isa| is_available(isa))
+        .filter(|&isa| refusal(isa).is_none())
         .collect()
 }
 
@@ -180,16 +192,11 @@ fn choose(forced: Option<&std::ffi::OsStr>) -> Result<Isa, String> {
     let Some(forced) = forced.filter(|name| !name.is_empty()) else {
         return Ok(available().last().copied().unwrap_or(Isa::Portable));
     };
-    match forced.to_str().and_then(Isa::from_name) {
-        None => Err(format!(
-            "unknown instruction set {:?}",
-            forced.to_string_lossy()
-        )),
-        Some(isa) if !is_available(isa) => {
-            Err(format!("{} is not available on this CPU", isa.name()))
-        }
-        Some(isa) => Ok(isa),
-    }
+    let Some(isa) = forced.to_str().and_then(Isa::from_name) else {
+        let name = forced.to_string_lossy();
+        return Err(format!("unknown instruction set {name:?}"));
+    };
+    refusal(isa).map_or(Ok(isa), Err)
 }
 
 fn unsupported(problem: String) -> Error {

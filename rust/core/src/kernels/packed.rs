@@ -59,6 +59,8 @@ use super::search::Offsets;
 pub const LANES: usize = 16;
 /// Panels that are scored together and share a bound.
 pub const GROUP: usize = 4;
+/// Lines that a tile of AMX takes at a time.
+pub const TILE_STEPS: usize = 16;
 /// Largest dimension for which int32 sums cannot overflow and float32 norms are accurate enough.
 pub const MAX_DIM: usize = 1 << 16;
 
@@ -136,7 +138,8 @@ pub struct Packed {
     pub row_stride: usize,
     /// Greatest quantised magnitude.
     pub limit: f32,
-    /// Panel after panel; vectors past the last are zero.
+    /// Panel after panel; vectors past the last are zero. After the last panel, room for a tile
+    /// that starts in it to be read whole.
     pub lines: Vec<Line>,
     /// What one unit of a quantised vector stands for, one per lane.
     pub scales: Vec<f32>,
@@ -266,7 +269,7 @@ impl Packed {
             steps,
             row_stride: padded / precision.per_word(),
             limit: precision.limit(dim),
-            lines: vec![Line([[0; 4]; LANES]); panels * steps],
+            lines: vec![Line([[0; 4]; LANES]); panels * steps + TILE_STEPS - 1],
             scales: vec![0.0; panels * LANES],
             biases: vec![f32::MIN; panels * LANES],
             prices: Vec::new(),

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use super::packed::{LANES, OwnOffsets, Packed, Row, power_for};
-use super::search::{BLOCK, Candidate, Search};
+use super::search::{Candidate, Search};
 use super::{Costs, Isa, Kernels, Scan, isa};
 use crate::error::{Error, Result};
 use crate::threads::Run;
@@ -96,7 +96,15 @@ impl PackedPool {
 
     /// As [`Self::new`], for an instruction set of the caller's choice.
     pub fn with_isa(psi: &[f32], costs: &[f64], isa: Isa) -> Result<Self> {
-        let kernels = Kernels::of(isa)?;
+        Self::with_kernels(psi, costs, Kernels::of(isa)?)
+    }
+
+    /// As [`Self::with_isa`], with a table that need not be one of an instruction set.
+    pub(super) fn with_kernels(
+        psi: &[f32],
+        costs: &[f64],
+        kernels: &'static Kernels,
+    ) -> Result<Self> {
         let m = costs.len();
         if m == 0 || psi.is_empty() || !psi.len().is_multiple_of(m) {
             return Err(Error::invalid(
@@ -223,7 +231,7 @@ impl PackedPool {
         self.check(phi, cost_weights, best, winners.len())?;
         let step = (TASK_WORK / self.profiles.len())
             .max(1)
-            .next_multiple_of(BLOCK);
+            .next_multiple_of(self.kernels.block);
         let losses: Vec<_> = match losses {
             None => (0..n.div_ceil(step)).map(|_| None).collect(),
             Some(losses) if losses.len() == winners.len() => {
@@ -249,8 +257,8 @@ impl PackedPool {
             tasks,
             Scratch::default,
             |scratch, (t, ((phi, winners), mut losses))| {
-                for (block, phi) in phi.chunks(BLOCK * self.clusters).enumerate() {
-                    let first = block * BLOCK;
+                for (block, phi) in phi.chunks(self.kernels.block * self.clusters).enumerate() {
+                    let first = block * self.kernels.block;
                     let weight = |i: usize| cost_weights.at(t * step + first + i);
                     self.find(&mut scratch.search, phi, &weight, shared.as_ref(), best);
                     for (i, phi) in phi.chunks_exact(self.clusters).enumerate() {
@@ -287,8 +295,8 @@ impl PackedPool {
         let mut search = Search::default();
         let mut counts = Vec::new();
         let shared = self.shared_offsets(phi, cost_weights);
-        for (block, phi) in phi.chunks(BLOCK * self.clusters).enumerate() {
-            let weight = |i: usize| cost_weights.at(block * BLOCK + i);
+        for (block, phi) in phi.chunks(self.kernels.block * self.clusters).enumerate() {
+            let weight = |i: usize| cost_weights.at(block * self.kernels.block + i);
             self.find(&mut search, phi, &weight, shared.as_ref(), 1);
             counts.extend(
                 (0..phi.len() / self.clusters)
@@ -374,7 +382,7 @@ impl PackedPool {
         })
     }
 
-    /// Looks for the candidates of up to [`BLOCK`] prompts.
+    /// Looks for the candidates of a block of prompts.
     fn find(
         &self,
         search: &mut Search,

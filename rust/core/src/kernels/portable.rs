@@ -7,6 +7,7 @@ use super::{Isa, Kernels, Scan};
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     precision: Precision::Int16,
+    block: 48,
     squared_distance,
     rough_distance,
     quantise,

@@ -9,10 +9,8 @@ const RUN: usize = 64;
 /// The same where runs may be skipped: the fewer, the sooner.
 const SHORT_RUN: usize = 4 * GROUP;
 
-/// Rows quantised together: enough to use a group of panels many times while it is in L1.
-pub const BLOCK: usize = 48;
-
 /// A block of rows against a run of panels: what a scoring kernel reads.
+#[derive(Clone, Copy)]
 pub struct Task<'a> {
     /// Owner of the panels.
     pub packed: &'a Packed,
@@ -32,8 +30,13 @@ impl Task<'_> {
     /// Lines of a panel, counted from the run's first.
     #[inline]
     pub fn panel(&self, panel: usize) -> &[Line] {
-        let steps = self.packed.steps;
-        &self.packed.lines[(self.first + panel) * steps..][..steps]
+        &self.panels_from(panel)[..self.packed.steps]
+    }
+
+    /// Lines of a panel, and all that follow.
+    #[inline]
+    pub fn panels_from(&self, panel: usize) -> &[Line] {
+        &self.packed.lines[(self.first + panel) * self.packed.steps..]
     }
 
     /// Words of a row.
@@ -142,7 +145,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// Takes up to [`BLOCK`] rows, `x`, row-major.
+    /// Takes rows, `x`, row-major, [`Kernels::block`] of them as a rule.
     pub fn quantise(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize) {
         let n = x.len() / dim;
         let stride = packed.row_stride;

@@ -6,8 +6,12 @@ use super::packed::{GROUP, LANES, Lanes, Packed};
 use super::search::Task;
 use super::*;
 
+/// Those of this CPU, and AMX on the model of its registers where the rest of it can run.
 fn tables() -> impl Iterator<Item = &'static Kernels> {
-    available().into_iter().map(|isa| Kernels::of(isa).unwrap())
+    let own = available().into_iter().map(|isa| Kernels::of(isa).unwrap());
+    #[cfg(target_arch = "x86_64")]
+    let own = own.chain(amx::tests::model());
+    own
 }
 
 /// Finite values over all of float32's range, often equal ones.

@@ -1,0 +1,318 @@
+"""What is known of each LLM in the pool: the sums its profile was made from, and is refined from.
+
+A posterior is kept as the sufficient statistics that it follows from (see `evidence`), because
+these add up: outcomes that arrive later give the very profile that all outcomes at once give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniroute_fast.errors import ArtifactError, InvalidArgumentError
+from uniroute_fast.evidence import Evidence
+from uniroute_fast.profiling import Profiles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniroute_fast.profiling import Profiler
+
+#: Fields of a `Tally` with a value for each feature, and with one value.
+COLUMNS, TOTALS = ("phi", "loss", "square"), ("count", "total", "total_square")
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """The outcomes of one LLM, summed up.
+
+    The F x F matrix of products of features is the one thing in it that is large. LLMs that were
+    profiled together share one; what an LLM has seen since is kept as the features themselves,
+    until they would take as much room as a matrix of its own.
+
+    Attributes
+    ----------
+    group : int
+        LLMs that were added together: some profilers choose settings for all of these at once.
+    gram : float64[F, F] or float64[0, 0]
+        Shared sum of w phi phi'; never written to.
+    scale : float
+        What the shared sum counts for, after forgetting.
+    rows : float32[n, F]
+        Features of the prompts since.
+    weights : float64[n]
+        What each of them counts for.
+    phi, loss, square : float64[F]
+    count, total, total_square : float
+        As in `Evidence`.
+    """
+
+    group: int
+    gram: NDArray[np.float64]
+    scale: float
+    rows: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    square: NDArray[np.float64]
+    count: float
+    total: float
+    total_square: float
+
+    @classmethod
+    def each(cls, evidence: Evidence, group: int) -> list[Tally]:
+        """Return one for each LLM of some evidence; those of one pattern share its matrix."""
+        grams = [np.array(gram) for gram in evidence.gram]
+        columns = [np.array(getattr(evidence, name).T) for name in COLUMNS]
+        totals = [getattr(evidence, name).tolist() for name in TOTALS]
+        none = np.zeros((0, len(evidence.phi)), np.float32)
+        return [
+            cls(group, grams[pattern], 1.0, none, np.zeros(0), *sums)
+            for pattern, *sums in zip(evidence.pattern, *columns, *totals, strict=True)
+        ]
+
+    def full_gram(self) -> NDArray[np.float64]:
+        """Return the sum of w phi phi' over all outcomes, float64[F, F]. O(n F²)."""
+        if not len(self.rows):
+            return self.gram if self.scale == 1.0 else self.scale * self.gram
+        return self.scale * self.gram + (self.rows * self.weights[:, None]).T @ self.rows
+
+    def plus(
+        self,
+        new: Evidence,
+        rows: NDArray[np.float32],
+        weights: NDArray[np.float64],
+        kept: float = 1.0,
+    ) -> Tally:
+        """Return this and new outcomes of the same LLM.
+
+        Parameters
+        ----------
+        new : Evidence
+            Of one LLM.
+        rows : float32[n, F]
+            Features of the prompts behind `new`.
+        weights : float64[n]
+        kept : float
+            What the older outcomes count for from now on, in [0, 1].
+        """
+        sums: dict[str, Any] = {
+            name: kept * getattr(self, name) + getattr(new, name)[:, 0] for name in COLUMNS
+        }
+        totals: dict[str, Any] = {
+            name: float(kept * getattr(self, name) + getattr(new, name)[0]) for name in TOTALS
+        }
+        tally = replace(self, scale=kept * self.scale, **sums, **totals)
+        if not self.gram.size:
+            return tally
+        rows = np.concatenate([self.rows, rows])
+        tally = replace(tally, rows=rows, weights=np.append(kept * self.weights, weights))
+        if 2 * len(rows) <= len(self.gram):
+            return tally
+        return replace(tally, gram=tally.full_gram(), scale=1.0, rows=rows[:0], weights=np.zeros(0))
+
+
+class Records:
+    """The tallies of the LLMs of one router, by name.
+
+    Not thread-safe: the router takes turns for it.
+
+    Notes
+    -----
+    Memory is O(F M) for F features and M LLMs, O(F²) for each batch that was added together, and at
+    most O(F²) more for each LLM with more than F/2 outcomes of its own since.
+    """
+
+    def __init__(self, tallies: Mapping[str, Tally] | None = None) -> None:
+        self._known = dict(tallies or {})
+        # As read from a file: taken apart when first asked for, which routing never does.
+        self._unread: tuple[Mapping[str, NDArray[Any]], Sequence[str]] | None = None
+        # Of the LLMs whose profiles were made since they were recorded or restored.
+        self._errors: dict[str, NDArray[np.float32]] = {}
+
+    @property
+    def _tallies(self) -> dict[str, Tally]:
+        if self._unread is not None:
+            arrays, models = self._unread
+            self._known.update(_taken_apart(arrays, models))
+            self._unread = None
+        return self._known
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tallies
+
+    def __getitem__(self, name: str) -> Tally:
+        return self._tallies[name]
+
+    def copy(self) -> Records:
+        """Return one that changes by itself."""
+        copied = Records(self._known)
+        copied._errors, copied._unread = dict(self._errors), self._unread
+        return copied
+
+    def add(self, names: Sequence[str], evidence: Evidence, profiles: Profiles) -> None:
+        """Record LLMs that were profiled together from this evidence."""
+        group = 1 + max((tally.group for tally in self._tallies.values()), default=-1)
+        tallies = dict(zip(names, Tally.each(evidence, group), strict=True))
+        self.put(tallies, names, profiles)
+
+    def put(self, tallies: Mapping[str, Tally], names: Sequence[str], profiles: Profiles) -> None:
+        """Record tallies, and the standard errors of profiles that were made from them."""
+        self._tallies.update(tallies)
+        errors = np.ascontiguousarray(profiles.standard_error.T)
+        self._errors |= dict(zip(names, errors, strict=True))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forget LLMs, if they are known."""
+        for name in names:
+            self._tallies.pop(name, None)
+            self._errors.pop(name, None)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise `InvalidArgumentError` for the first LLM that nothing is known of."""
+        for name in names:
+            if name not in self._tallies:
+                raise InvalidArgumentError(
+                    f"model: nothing is recorded of the outcomes of {name!r} (it was inserted with "
+                    "a ready profile, or saved without records); expected one that `add_models` "
+                    "profiled"
+                )
+
+    def with_tallies(self, changes: Mapping[str, Tally]) -> Records:
+        """Return records in which these LLMs have these tallies."""
+        return Records(self._tallies | dict(changes))
+
+    def evidence(self, names: Sequence[str]) -> Evidence:
+        """Return what is known of some LLMs, in that order. O(M F + P F²) for P patterns."""
+        tallies = [self._tallies[name] for name in names]
+        grams: list[NDArray[np.float64]] = []
+        pattern = []
+        known: dict[tuple[int, float, int], int] = {}
+        for m, tally in enumerate(tallies):
+            # With rows of its own no other LLM has the same sum.
+            key = (id(tally.gram), tally.scale, m if len(tally.rows) else -1)
+            if key not in known:
+                known[key] = len(grams)
+                grams.append(tally.full_gram())
+            pattern.append(known[key])
+        sums = [np.stack([getattr(t, name) for t in tallies], axis=1) for name in COLUMNS]
+        totals = [np.array([getattr(t, name) for t in tallies]) for name in TOTALS]
+        return Evidence(np.stack(grams), np.array(pattern, np.intp), *sums, *totals)
+
+    def profiles(self, profiler: Profiler, names: Sequence[str]) -> tuple[list[str], Profiles]:
+        """Profile some LLMs from all that is known of them.
+
+        Where the profiler looks at all LLMs of a group at once, the others of the group come too.
+
+        Returns
+        -------
+        list of str, Profiles
+            Which LLMs, and their profiles in that order.
+        """
+        if not profiler.joint:
+            return list(names), profiler.profile(self.evidence(names))
+        groups: dict[int, list[str]] = {self._tallies[name].group: [] for name in names}
+        for name, tally in self._tallies.items():
+            if tally.group in groups:
+                groups[tally.group].append(name)
+        found = [profiler.profile(self.evidence(members)) for members in groups.values()]
+        return [name for members in groups.values() for name in members], Profiles(
+            np.hstack([profiles.psi for profiles in found]),
+            np.hstack([profiles.standard_error for profiles in found]),
+            np.concatenate([profiles.mean for profiles in found]),
+        )
+
+    def standard_errors(self, profiler: Profiler, models: Sequence[str]) -> NDArray[np.float32]:
+        """Return `Profiles.standard_error` of these LLMs, float32[K, M]; NaN for the unknown."""
+        missing = [n for n in models if n in self._tallies and n not in self._errors]
+        if missing:
+            names, profiles = self.profiles(profiler, missing)
+            self.put({}, names, profiles)
+        unknown = np.full(profiler.map.n_clusters, np.nan, np.float32)
+        columns = [self._errors.get(name, unknown) for name in models]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(unknown), 0), np.float32)
+
+    def to_arrays(self, models: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return what `from_arrays` restores the records of these LLMs from."""
+        index = [i for i, name in enumerate(models) if name in self._tallies]
+        if not index:
+            return {}
+        tallies = [self._tallies[models[i]] for i in index]
+        grams = {id(tally.gram): tally.gram for tally in tallies}
+        place = {key: p for p, key in enumerate(grams)}
+        return {
+            "model": np.array(index, np.int64),
+            "group": np.array([tally.group for tally in tallies], np.int64),
+            "gram": np.stack(list(grams.values())),
+            "pattern": np.array([place[id(tally.gram)] for tally in tallies], np.int64),
+            "scale": np.array([tally.scale for tally in tallies]),
+            "rows": np.concatenate([tally.rows for tally in tallies]),
+            "weights": np.concatenate([tally.weights for tally in tallies]),
+            "n_rows": np.array([len(tally.rows) for tally in tallies], np.int64),
+            **{name: np.stack([getattr(t, name) for t in tallies], axis=1) for name in COLUMNS},
+            **{name: np.array([getattr(t, name) for t in tallies]) for name in TOTALS},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], models: Sequence[str]) -> Records:
+        """Restore records from `to_arrays`; none from no arrays.
+
+        Raises
+        ------
+        ArtifactError
+            A part is missing, or parts do not fit together.
+        """
+        records = cls()
+        if arrays:
+            try:
+                _check(arrays, len(models))
+            except (KeyError, ValueError) as error:
+                raise ArtifactError(
+                    f"records: parts that do not fit together ({error!r})"
+                ) from error
+            records._unread = arrays, models
+        return records
+
+
+def _taken_apart(
+    arrays: Mapping[str, NDArray[Any]], models: Sequence[str]
+) -> Iterator[tuple[str, Tally]]:
+    """Return the tallies that checked arrays hold, by name."""
+    grams, ends = list(arrays["gram"]), np.cumsum(arrays["n_rows"])[:-1]
+    columns = zip(
+        arrays["group"].tolist(),
+        [grams[p] for p in arrays["pattern"]],
+        arrays["scale"].tolist(),
+        np.split(arrays["rows"], ends),
+        np.split(arrays["weights"], ends),
+        *(np.ascontiguousarray(arrays[name].T) for name in COLUMNS),
+        *(arrays[name].tolist() for name in TOTALS),
+        strict=True,
+    )
+    for index, parts in zip(arrays["model"], columns, strict=True):
+        yield models[index], Tally(*parts)
+
+
+def _check(arrays: Mapping[str, NDArray[Any]], n_models: int) -> None:
+    """Raise `ValueError` unless the arrays are those of R LLMs and F features throughout."""
+    (r,), (f, _) = arrays["model"].shape, arrays["phi"].shape
+    gram, rows = arrays["gram"], int(arrays["n_rows"].sum())
+    side = gram.shape[-1]
+    expected = {
+        **dict.fromkeys(("group", "pattern", "scale", "n_rows", *TOTALS), (r,)),
+        **dict.fromkeys(COLUMNS, (f, r)),
+        "gram": (len(gram), side, side),
+        "rows": (rows, f),
+        "weights": (rows,),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+    if side not in (0, f):
+        raise ValueError(f"products of {side} features, expected {f}")
+    for name, end in (("model", n_models), ("pattern", len(gram))):
+        if not ((arrays[name] >= 0) & (arrays[name] < end)).all():
+            raise ValueError(f"{name} has an index outside 0 to {end - 1}")

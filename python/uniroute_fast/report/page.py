@@ -1,0 +1,110 @@
+"""From figures to a page.
+
+A page holds its figures as JSON, and a script that draws them: what it shows is what it holds. All
+text, prompts above all, reaches the document as text and never as markup, and a content security
+policy lets no script run but the page's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uniroute_fast import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Times differ from run to run; without them the same data and seed give the same page.
+TIMES = frozenset({"seconds"})
+
+
+def evaluation_page(figures: Mapping[str, Any]) -> str:
+    """Return the page of an evaluation.
+
+    Parameters
+    ----------
+    figures : mapping
+        `Table.to_dict`, with that of a `WholePool` under ``pool``.
+    """
+    return _page("evaluation", f"Routing on {figures['dataset']}", figures)
+
+
+def what_if_page(figures: Mapping[str, Any], log: str) -> str:
+    """Return the page of a what-if.
+
+    Parameters
+    ----------
+    figures : mapping
+        `WhatIf.to_dict`.
+    log : str
+        What the title calls the log.
+    """
+    return _page("what_if", f"What if: {log}", figures)
+
+
+def save_page(page: str, path: str | os.PathLike[str]) -> None:
+    """Write a page, whole or not at all."""
+    file = Path(path)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
+            out.write(page)
+        Path(name).chmod(0o644)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _page(kind: str, title: str, figures: Mapping[str, Any]) -> str:
+    assets = resources.files("uniroute_fast.report") / "assets"
+
+    def asset(name: str) -> str:
+        return (assets / name).read_text(encoding="utf-8")
+
+    style = asset("style.css")
+    script = "\n".join(asset(name) for name in ("core.js", "chart.js", "pool.js", f"{kind}.js"))
+    parts = {
+        # The name of a folder may hold bytes that are no text.
+        "TITLE": html.escape(title.encode("utf-8", "replace").decode()),
+        "VERSION": html.escape(_native.__version__),
+        "STYLE": style,
+        "STYLE_HASH": _hash(style),
+        "SCRIPT": script,
+        "SCRIPT_HASH": _hash(script),
+        "FIGURES": _as_json(figures),
+    }
+    # One pass: what a part holds is not looked at again.
+    pieces = asset("page.html").split("%%")
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _hash(text: str) -> str:
+    """Return what a content security policy calls an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _as_json(figures: Mapping[str, Any]) -> str:
+    """Return JSON of ASCII alone, without the characters that could end a script element."""
+    text = json.dumps(_plain(figures), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plain(value: Any) -> Any:
+    """Leave out times, and give null for NaN and infinities, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key not in TIMES}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,82 @@
+"""What the prompts of each cluster are like: a few of them, for a person who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uniroute_fast.cluster_map import ClusterMap
+
+#: Characters kept of a prompt.
+LENGTH = 160
+
+
+@dataclass(frozen=True, eq=False)
+class Typical:
+    """What is kept of the prompts that a router was fitted on.
+
+    Attributes
+    ----------
+    prompts : list of list of str, one list for each of the K clusters
+        The beginnings of a few prompts, the most typical first; empty where none were kept.
+    phi : float32[K_1, K]
+        Mean cluster weights of the prompts of each cluster of the first head.
+    """
+
+    prompts: list[list[str]]
+    phi: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls,
+        cluster_map: ClusterMap,
+        embeddings: NDArray[np.float32],
+        texts: Sequence[str] | None,
+        count: int,
+    ) -> Typical:
+        """Find the prompts nearest to the weighted mean embedding of each cluster.
+
+        Parameters
+        ----------
+        cluster_map : ClusterMap
+        embeddings : float32[N, D]
+        texts : sequence of str, N of them, or None
+        count : int
+            How many to keep for each cluster; the same text is kept once.
+
+        Notes
+        -----
+        O(N K D).
+        """
+        phi = cluster_map.phi(embeddings)
+        first = phi[:, : cluster_map.sizes[0]]
+        labels = first.argmax(axis=1)
+        means = np.zeros((first.shape[1], phi.shape[1]), np.float32)
+        for k in np.unique(labels):
+            means[k] = phi[labels == k].mean(axis=0)
+        prompts: list[list[str]] = [[] for _ in range(phi.shape[1])]
+        if texts is not None and count:
+            for k, kept in enumerate(prompts):
+                for row in _nearest(embeddings, phi[:, k]):
+                    text = texts[int(row)][:LENGTH]
+                    if text not in kept:
+                        kept.append(text)
+                    if len(kept) == count:
+                        break
+        return cls(prompts, means)
+
+
+def _nearest(embeddings: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the rows that weigh something, the nearest to their weighted mean first."""
+    members = np.flatnonzero(weights > 0)
+    own, weight = embeddings[members], weights[members, None]
+    offsets = own - (own * weight).sum(axis=0) / max(float(weight.sum()), 1e-30)
+    distance = np.einsum("nd,nd->n", offsets, offsets)
+    # A prompt that half belongs to another cluster is not typical of this one.
+    return members[np.argsort(distance / weight[:, 0], kind="stable")]
