@@ -5,8 +5,8 @@
 For each set: a router fitted on half of the prompts, and windows of 500 of the other half: how many
 raise an alarm, and how close the closest comes. Then, for every task of at least 200 prompts, a
 router fitted without it: windows in which the task is 100%, 30% or 10% of the prompts, and how many
-prompts a stream of that task alone takes to be flagged, looked at every 50 prompts. Last, the median
-time of `route` with and without the counters, in turns.
+prompts a stream of that task alone takes to be flagged, looked at every 50 prompts. Last, the
+median time of `route` with and without the counters, in turns.
 """
 
 from __future__ import annotations

@@ -136,6 +136,15 @@ def test_the_baseline_is_saved_and_counts_are_not(tmp_path: Path) -> None:
         again.drift()
 
 
+def test_routers_that_share_a_baseline_count_apart() -> None:
+    one, other, x = build(), build(), prompts(100, 9)
+    one.route_batch(embeddings=x)
+    other.replace(one)
+    assert other.drift().prompts == 0
+    other.route_batch(embeddings=x[:30])
+    assert (one.drift().prompts, other.drift().prompts) == (100, 30)
+
+
 def test_prompts_that_cannot_be_embedded_are_told() -> None:
     texts = ["what is 3 + 4", "a poem about rain", "a poem on snow", "what is 9 - 5"] * 30
     router = uf.Router.fit(texts, n_clusters=2)

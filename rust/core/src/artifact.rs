@@ -145,7 +145,7 @@ fn check_format(header: &str) -> Result<()> {
         #[serde(default)]
         format: Value,
     }
-    let Format { format } = serde_json::from_str(header).map_err(not_json)?;
+    let Format { format } = serde_json::from_str(header).map_err(|e| not_json(&e))?;
     if format.as_u64().is_some_and(|f| (1..=FORMAT).contains(&f)) {
         return Ok(());
     }
@@ -153,7 +153,7 @@ fn check_format(header: &str) -> Result<()> {
     Err(damaged(format!("its format is {format}"), expected))
 }
 
-fn not_json(error: serde_json::Error) -> Error {
+fn not_json(error: &serde_json::Error) -> Error {
     damaged(format!("its manifest is not JSON ({error})"), WHOLE)
 }
 
@@ -186,9 +186,9 @@ impl Artifact {
         let header = Header {
             checksum: self.checksum(),
             format: FORMAT,
-            manifest: serde_json::from_str(&self.manifest).map_err(not_json)?,
+            manifest: serde_json::from_str(&self.manifest).map_err(|e| not_json(&e))?,
         };
-        let header = serde_json::to_string(&header).map_err(not_json)?;
+        let header = serde_json::to_string(&header).map_err(|e| not_json(&e))?;
         let metadata = HashMap::from([(KEY.to_owned(), header)]);
         safetensors::serialize(views, Some(metadata))
             .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
@@ -206,7 +206,7 @@ impl Artifact {
             .and_then(|metadata| metadata.get(KEY))
             .ok_or_else(|| damaged("a safetensors file of another program", WHOLE))?;
         check_format(header)?;
-        let header: Header<'_> = serde_json::from_str(header).map_err(not_json)?;
+        let header: Header<'_> = serde_json::from_str(header).map_err(|e| not_json(&e))?;
         let first = size_of::<u64>() + length;
         let tensors = content.tensors().into_iter().map(|(name, info)| {
             let (start, end) = info.data_offsets;

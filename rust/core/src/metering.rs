@@ -89,7 +89,9 @@ impl Metering {
             input_rate: Vec::new(),
             output_rate: Vec::new(),
         };
-        costs.iter().for_each(|&cost| metering.push(cost));
+        for &cost in costs {
+            metering.push(cost);
+        }
         metering
     }
 

@@ -383,7 +383,9 @@ impl Pool {
         }
         if let Some(metering) = &mut pool.metering {
             let metering = Arc::make_mut(metering);
-            costs.iter().for_each(|cost| metering.push(cost + 0.0));
+            for cost in costs {
+                metering.push(cost + 0.0);
+            }
         }
         if added == 1 {
             pool.place_by_cost(self.len() as u32);

@@ -275,6 +275,17 @@ impl Snapshot {
         })
     }
 
+    /// The same with counters of its own.
+    fn counting_anew(self) -> Self {
+        let fresh = |monitor: &Arc<Monitor>| {
+            Arc::new(Monitor::new(monitor.baseline().clone(), monitor.window()))
+        };
+        Self {
+            monitor: self.monitor.as_ref().map(fresh),
+            ..self
+        }
+    }
+
     /// Counts the prompts that are routed, if there is a baseline to compare them with. All versions
     /// since the baseline was set share it.
     pub fn monitor(&self) -> Option<&Arc<Monitor>> {
@@ -817,7 +828,7 @@ impl Router {
     /// A router that starts from this snapshot.
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
-            current: ArcSwap::from_pointee(snapshot),
+            current: ArcSwap::from_pointee(snapshot.counting_anew()),
             log: Mutex::default(),
         }
     }
@@ -845,7 +856,7 @@ impl Router {
         self.publish(Action::Replace, &names, |now| {
             Ok(Snapshot {
                 version: now.version + 1,
-                ..snapshot.clone()
+                ..snapshot.clone().counting_anew()
             })
         })
     }
