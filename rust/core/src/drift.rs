@@ -30,8 +30,9 @@ pub const WINDOW: u64 = 500;
 /// How much the population stability index must exceed what chance gives, to matter.
 const PSI_FLOOR: f64 = 0.1;
 
-/// By how many standard deviations of single prompts a mean must move, to matter.
-const SHIFT_FLOOR: f64 = 0.2;
+/// By how many standard deviations of single prompts a mean must move, to matter. Prompts of the fit
+/// are measured as if they were new, but only nearly so: up to 0.25 of this is that.
+const SHIFT_FLOOR: f64 = 0.4;
 
 /// Fewest prompts that anything is said of.
 const FEWEST: u64 = 50;
