@@ -7,7 +7,7 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.cascade import ScoreModel
+from uniroute_fast.cascade import Prompts, ScoreModel
 
 TEXTS = ["what is 3 + 4", "what is 9 - 5", "a poem about rain", "a poem on snow"] * 60
 N = len(TEXTS)
@@ -69,10 +69,10 @@ def test_the_second_decision_is_the_rule_of_routing_given_the_score() -> None:
     router, losses, scores = simulated(2.0)
     cascade = uf.Cascade.fit(router, TEXTS, {"small": scores}, losses)
     model = cascade._scores["small"]
-    predicted = router.predict_loss(TEXTS).astype(np.float64)
-    given = model.losses(predicted, 0, model.rank(scores))
+    prompts = Prompts.of(router.snapshot(), TEXTS)
+    given = model.losses(prompts.losses, 0, model.rank(scores))
     for weight in (0.0, 0.01, 0.05, 1.0):
-        batch = cascade.decide_second(router.snapshot(), predicted, weight, "small", scores)
+        batch = cascade.decide_second(prompts, weight, "small", scores)
         for i in range(0, N, 7):
             # What was paid for the first answer is gone either way.
             objective = given[i] + weight * router.costs * [0, 1, 1]

@@ -104,6 +104,17 @@ def test_fit_reports_what_it_made(folder, tmp_path, capsys):
     assert uf.Router.load(out).models == []
 
 
+def test_fit_keeps_typical_prompts_unless_told_not_to(folder, tmp_path):
+    kept = {}
+    for count in ("2", "0"):
+        out = tmp_path / count
+        prompts = f"{folder}/prompts.parquet"
+        assert main(["fit", prompts, "--out", str(out), "--typical-prompts", count]) == 0
+        kept[count] = uf.Router.load(out)._typical.prompts
+    assert all(1 <= len(cluster) <= 2 for cluster in kept["2"])
+    assert not any(kept["0"])
+
+
 def test_fit_reads_every_format(folder, tmp_path, capsys):
     table = pq.read_table(folder / "prompts.parquet")
     texts = table["text"].to_pylist()
@@ -291,3 +302,32 @@ def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m uniroute_fast.cli fit --help | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, check=True)
     assert b"Traceback" not in done.stderr
+
+
+# --- probes ---
+
+
+def test_probes_are_rows_of_the_prompts(pool, folder, tmp_path, capsys):
+    prompts, out = folder / "prompts.parquet", tmp_path / "run.parquet"
+    found = figures(capsys, "probes", pool, prompts, "-n", 5, "--out", out)
+    rows = pq.read_table(out)
+    assert rows["id"].to_pylist() == found["ids"]
+    assert rows.column_names == pq.read_table(prompts).column_names
+    errors = found["standard_error"]
+    assert len(errors) == 6
+    assert errors == sorted(errors, reverse=True)
+    model = uf.Router.load(pool).models[0]
+    known = figures(capsys, "probes", pool, prompts, "-n", 2, "--model", model)
+    assert known["standard_error"][0] < errors[0]
+    assert main(["probes", str(pool), str(prompts), "-n", "3"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[:3] == found["ids"][:3]
+    assert "standard error" in text
+
+
+def test_bad_requests_for_probes(pool, folder, tmp_path, capsys):
+    prompts = folder / "prompts.parquet"
+    assert "n: 0; expected 1 to 300" in fails(capsys, "probes", pool, prompts, "-n", 0)
+    assert "'x'" in fails(capsys, "probes", pool, prompts, "--model", "x")
+    assert "is also read" in fails(capsys, "probes", pool, prompts, "--out", prompts)
+    assert "no folder" in fails(capsys, "probes", pool, prompts, "--out", tmp_path / "a" / "b")

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from uniroute_fast.cli import main
 from uniroute_fast.datasets import Dataset, load, save
 from uniroute_fast.errors import DatasetError
 
@@ -136,7 +137,8 @@ def test_bad_tables_are_named(folder, name, change, message):
         ("model,cost\nm1,1\nm2,-2\n", "row 1: '-2'"),
         ("model,cost\nm1,1\nm2,nan\n", "row 1: 'nan'"),
         ("model,cost\nm1,1\nm2\n", "row 1: None"),
-        ("model,cost,cost_unit\nm1,1,USD\nm2,2,EUR\n", "several units"),
+        ("model,cost,cost_unit\nm1,1,USD\nm2,2,EUR\n", "'cost_unit', row 1: 'EUR', but"),
+        ("model,cost\nm1,1\n,2\n", "column 'model', row 1: no name"),
         ("model,cost\n", "no rows"),
     ],
 )
@@ -154,3 +156,69 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_save_refuses_a_folder_with_files(folder):
     with pytest.raises(DatasetError, match="not empty"):
         save(small(), folder)
+
+
+# --- what the command says of a folder that cannot be used ---
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "scores.parquet").unlink(), "scores.parquet: no such file"),
+        (lambda f: (f / "models.csv").unlink(), "models.csv: no such file"),
+        (
+            lambda f: rewrite(f, "scores.parquet", lambda t: t | {"id": [*t["id"][:-1], "z"]}),
+            "scores.parquet: column 'id': no row for prompt 'p39'",
+        ),
+        (
+            lambda f: rewrite(f, "prompts.parquet", lambda t: t | {"id": ["p1", *t["id"][1:]]}),
+            "prompts.parquet: column 'id': 'p1' appears twice, in rows 0 and 1",
+        ),
+        (
+            lambda f: rewrite(f, "scores.parquet", lambda t: t | {"m2": [0.0, 1.5] * 20}),
+            "scores.parquet: column 'm2', row 1: 1.5 is outside [0, 1]",
+        ),
+        (
+            lambda f: rewrite(f, "scores.parquet", lambda t: t | {"m2": [float("inf")] * 40}),
+            "scores.parquet: column 'm2', row 0: inf is outside [0, 1]",
+        ),
+        (
+            lambda f: rewrite(f, "scores.parquet", lambda t: t | {"m2": [float("nan")] * 40}),
+            "scores.parquet: column 'm2' has no outcome at all",
+        ),
+        (
+            lambda f: rewrite(
+                f,
+                "scores.parquet",
+                lambda t: {
+                    k: v if k in ("id", "m0") else [1.0] + [None] * 39 for k, v in t.items()
+                },
+            ),
+            "40 prompts and 1 LLMs are too few to split",
+        ),
+        (
+            lambda f: rewrite(
+                f,
+                "scores.parquet",
+                lambda t: {k: v if k == "id" else [1.0] + [None] * 39 for k, v in t.items()},
+            ),
+            "no LLM was run on 90% of the prompts",
+        ),
+        (lambda f: None, "4 labelled prompts are too few for a network"),
+    ],
+)
+def test_evaluate_names_what_is_wrong_in_one_line(spoil, message, tmp_path, capsys):
+    n, m = 40, 6
+    ids = [f"p{i}" for i in range(n)]
+    names = [f"m{i}" for i in range(m)]
+    scores = np.random.default_rng(0).integers(2, size=(n, m))
+    texts = [f"what is {i} and {i % 7}?" for i in range(n)]
+    save(Dataset("s", ids, [""] * n, texts, scores, names, np.arange(m)), tmp_path / "set")
+    spoil(tmp_path / "set")
+    methods = ["zero_router", "retrained_mlp"]
+    arguments = ["evaluate", str(tmp_path / "set"), "--trials", "1", "--methods", *methods]
+    status = main(arguments)
+    err = capsys.readouterr().err
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1

@@ -17,6 +17,7 @@ from uniroute_fast.profiling import (
     head_posteriors,
     hierarchical,
     left_out_error,
+    overall_mean,
     profiler_from_parts,
     prompt_keys,
     shrunk_means,
@@ -442,3 +443,32 @@ def test_intervals_of_new_llms_hold_about_nine_tenths():
     posteriors = head_posteriors(evidence, sizes, profiler.priors, profiler.spread)
     errors = cluster_errors(posteriors, sizes, phi[2000:], losses[2000:, 40:], evidence.mean)
     assert 0.8 < coverage(errors, profiler.inflation) <= 1.0
+
+
+def test_an_llm_tried_on_hard_prompts_is_not_a_worse_one_for_it():
+    x, losses, group, rates = clustered(n=2400, n_models=20)
+    profiler = fit_profiler(x[:1200], losses[:1200, :12])
+    new, truth = losses[1200:, 12:], rates[:, 12:].mean(axis=0)
+    hardest = np.argsort(rates[:, :12].mean(axis=1))[3:]
+    for rows in (np.isin(group[1200:], hardest), np.ones(1200, bool)):
+        phi = profiler.map.phi(x[1200:][rows][:150])
+        evidence = profiler.observe(phi, new[rows][:150])
+        posteriors = head_posteriors(evidence, profiler.map.sizes, profiler.priors, profiler.spread)
+        told = overall_mean(evidence, posteriors, profiler.map.sizes, profiler.mix)
+        if rows.all():
+            # Nothing to correct where the labelled prompts are like all.
+            assert np.abs(told - evidence.mean).max() < 0.03
+        else:
+            missed = np.abs(evidence.mean - truth).mean()
+            assert missed > 0.05
+            assert np.abs(told - truth).mean() < 0.6 * missed
+
+
+def test_a_profiler_of_an_older_file_has_no_mix():
+    x, losses, *_ = clustered()
+    profiler = fit_profiler(x, losses)
+    arrays, meta = profiler.to_parts()
+    again = profiler_from_parts({k: v for k, v in arrays.items() if k != "mix"}, meta)
+    assert again.mix is None
+    evidence = profiler.observe(profiler.map.phi(x), losses)
+    np.testing.assert_allclose(again.profile(evidence).mean, evidence.mean)

@@ -198,6 +198,8 @@ def test_the_whole_pool_is_what_its_router_does(data):
     # The router tells the kinds apart, so at quality alone it beats any LLM for all.
     assert pool.reached
     assert stops[-1].gain > 0.02
+    first = next(stop for stop in stops if stop.gain >= -1e-12)
+    assert pool.qnc == pytest.approx(min(1, first.spend / best.spend), abs=0.05)
     tasks = sum((Counter(cluster.tasks) for cluster in pool.clusters), Counter())
     assert sum(tasks.values()) == pool.test
     for cluster in pool.clusters:
@@ -262,7 +264,10 @@ def browser():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        driver = webdriver.Chrome(options=options, service=service)
+    except Exception as error:  # One that is there and does not start is not ours to mend.
+        pytest.skip(f"{chromium} does not start: {error}")
     yield driver
     driver.quit()
 
@@ -311,7 +316,7 @@ PAGES = pytest.mark.parametrize("report", ["evaluation", "comparison"])
 
 
 @PAGES
-@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("width", [375, 720, 1010, 1200])
 def test_pages_load_without_complaint_or_sideways_scroll(report, width, browser, request):
     page = Page(browser, request.getfixturevalue(report)[0], width)
     assert page.complaints() == []
@@ -422,6 +427,25 @@ def test_curves_are_toggled_and_read(evaluation, browser):
     assert page.complaints() == []
 
 
+def test_charts_follow_the_pointer(evaluation, browser):
+    from selenium.webdriver import ActionChains
+
+    page = Page(browser, evaluation[0])
+    pointer = ActionChains(browser)
+    chart, budget = page.one("#curves"), page.one("#budget")
+    for share in (-0.2, 0.3):
+        pointer.move_to_element_with_offset(chart, share * chart.size["width"], 0).perform()
+        assert int(budget.get_attribute("value")) == pytest.approx(100 * (0.5 + share), abs=8)
+    # Who answers changes when pressed, not when passed over.
+    areas, stop = page.one("#share-chart"), page.one("#stop")
+    before = stop.get_attribute("value")
+    pointer.move_to_element_with_offset(areas, -0.3 * areas.size["width"], 0).perform()
+    assert stop.get_attribute("value") == before
+    pointer.click().perform()
+    assert stop.get_attribute("value") != before
+    assert page.complaints() == []
+
+
 def test_the_slider_says_who_answers(evaluation, browser):
     from selenium.webdriver.common.keys import Keys
 
@@ -447,17 +471,25 @@ def test_the_slider_says_who_answers(evaluation, browser):
     assert page.complaints() == []
 
 
+@PAGES
+def test_nothing_from_the_data_runs(report, browser, request):
+    file, printed = request.getfixturevalue(report)
+    assert any(attack[:60] in json.dumps(printed, ensure_ascii=False) for attack in HOSTILE)
+    page = Page(browser, file)
+    assert page.run("return window.pwned") is None
+    assert page.all("main img, main script") == []
+    assert not re.search("[\x00\x1b\u202e]", page.run("return document.body.innerText"))
+
+
 def test_hostile_names_and_prompts_stay_text(evaluation, browser):
     file, printed = evaluation
     page = Page(browser, file)
-    assert page.run("return window.pwned") is None
     shown = "".join(page.texts("blockquote") + page.texts("bdi") + page.texts(".tag"))
     typical = [text for cluster in printed["pool"]["clusters"] for text in cluster["typical"]]
     attacks = [text for text in typical if text in HOSTILE]
     assert attacks  # Else this would test nothing.
     assert any("<" in text for text in typical) == ("<" in shown)
     assert "<i>sums</i>" in shown
-    assert not re.search("[\x00\x1b\u202e]", page.run("return document.body.innerText"))
     assert page.browser.title == "Routing on kinds"
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as parquet
 from sets import DATA, complete
 
 import uniroute_fast as uf
+from uniroute_fast.cascade import Prompts
 from uniroute_fast.evaluate import DeferralCurve, area, deferral_curve, random_split
 
 AUCS = (0.5, 0.7, 0.8, 0.9)
@@ -53,20 +54,15 @@ def cascade_curve(
     cascade: uf.Cascade, router: uf.Router, x: np.ndarray, losses: np.ndarray, scores: np.ndarray
 ) -> DeferralCurve:
     """Return cost and quality of the cascade over cost weights."""
-    snapshot, costs = router.snapshot(), router.costs
-    predicted = snapshot.predict_loss(embeddings=x).astype(np.float64)
+    prompts, costs = Prompts.of(router.snapshot(), embeddings=x), router.costs
     rows, points = np.arange(len(x)), []
     for weight in np.append(0.0, np.geomspace(1e-3, 1e2, 50) / costs.max()):
-        first = cascade.decide_first(snapshot, predicted, float(weight))
+        first = cascade.decide_first(prompts, float(weight))
         used, cost = first.index.copy(), costs[first.index]
         for model in np.unique(first.index[~first.final]):
             asked = np.flatnonzero(~first.final & (first.index == model))
             used[asked] = cascade.decide_second(
-                snapshot,
-                predicted[asked],
-                float(weight),
-                router.models[model],
-                scores[asked, model],
+                prompts.take(asked), float(weight), router.models[model], scores[asked, model]
             )
             cost[asked] += np.where(used[asked] == model, 0.0, costs[used[asked]])
         points.append((cost.mean(), 1 - losses[rows, used].mean(), weight))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast.cluster_map import NearestHead, assign, kmeans
+from uniroute_fast.deep_map import learn_deep_map
 from uniroute_fast.deferral import BlindPlan
-from uniroute_fast.errors import MissingExtraError
+from uniroute_fast.errors import DatasetError, MissingExtraError
 from uniroute_fast.evidence import observe
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.learned_map import learn_map
@@ -91,6 +92,14 @@ def learned_map(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float
     return head.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
 
 
+def learned_map_deep(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
+    """UniRoute (LearnedMap) with the two hidden layers of the paper's experiments."""
+    count = min(n_clusters or clusters_for(len(trial.validation)), len(trial.train))
+    found = learn_deep_map(trial.train, trial.seen_train, count, trial.seed)
+    hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
+    return found.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
+
+
 def retrained_mlp(trial: Trial) -> NDArray[np.float64]:
     """Fit a multilayer perceptron to the validation labels of the unseen LLMs."""
     return _mlp(trial.validation, trial.losses, trial.test, trial.seed)
@@ -123,15 +132,18 @@ def hierarchical_shrinkage(
     return means[assign(trial.test, fine.centroids)]
 
 
-def uniroute(trial: Trial) -> NDArray[np.float64]:
+def uniroute(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
     """Profile with what seen LLMs teach, on soft maps: this package's default.
 
     Like every method it may know the seen LLMs' outcomes on the validation prompts.
+    ``n_clusters`` is that of `fit_profiler`.
     """
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler = fit_profiler(
+        prompts, seen, trial.seen_costs, keys=keys, n_clusters=n_clusters, seed=trial.seed
+    )
     return _route(profiler, trial, keys[len(trial.train) :])
 
 
@@ -181,6 +193,12 @@ def _mlp(
     x: NDArray[np.float32], losses: NDArray[np.float64], test: NDArray[np.float32], seed: int
 ) -> NDArray[np.float64]:
     """Two hidden layers of 100, Adam 1e-3, batches of 64, the best of up to 10 epochs."""
+    # A tenth of the prompts tells when to stop, and must be two of them or more.
+    if len(x) < 11:
+        raise DatasetError(
+            f"{len(x)} labelled prompts are too few for a network: it takes 11 or more; give more "
+            "prompts, or leave retrained_mlp and clairvoyant_mlp out of the methods"
+        )
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor

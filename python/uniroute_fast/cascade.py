@@ -88,6 +88,8 @@ class ScoreModel:
             np.broadcast_to(rank[:, None], known.shape)[known],
             logits[:, rest][known],
             losses[:, rest][known],
+            # One prompt's outcomes are as good as one: what it has, all LLMs share.
+            repeats=max(1.0, known.sum() / known.any(axis=1).sum()),
         )
         design = np.column_stack([np.ones(len(rank)), logits[:, model]])
         expected = np.linalg.lstsq(design, rank, rcond=None)[0]
@@ -116,6 +118,54 @@ class ScoreModel:
         return np.asarray(mean[:, None] + self.width * NODES)
 
 
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """What routing knows of N prompts before anything answered.
+
+    Attributes
+    ----------
+    snapshot : Snapshot
+        Of a router with M LLMs.
+    losses, costs : float64[N, M]
+        Predicted for each LLM; NaN where a prompt cannot be embedded.
+    """
+
+    snapshot: Snapshot
+    losses: NDArray[np.float64]
+    costs: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        snapshot: Snapshot,
+        texts: Sequence[str] | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+    ) -> Prompts:
+        """Predict losses and costs over a snapshot."""
+        losses = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
+        return cls(snapshot, losses, np.tile(snapshot.costs, (len(losses), 1)))
+
+    def take(self, rows: NDArray[np.integer]) -> Prompts:
+        """Return some of the prompts."""
+        return Prompts(self.snapshot, self.losses[rows], self.costs[rows])
+
+    def penalties(self, cost_weight: float) -> NDArray[np.float64]:
+        """Return cost_weight x cost, infinite for LLMs that may not answer, float64[N, M]."""
+        return np.where(self.snapshot.enabled, cost_weight * self.costs, np.inf)
+
+    def least(
+        self, losses: NDArray[np.float64], model: int, cost_weight: float
+    ) -> NDArray[np.intp]:
+        """Return the best LLM other than one, given losses [N, ..., M] instead: intp[N, ...]."""
+        penalties = self.penalties(cost_weight)
+        penalties[:, model] = np.inf
+        between = [1] * (losses.ndim - 2)
+        return np.asarray(
+            (losses + penalties.reshape(len(penalties), *between, -1)).argmin(axis=-1)
+        )
+
+
 @dataclass(frozen=True)
 class First:
     """The first decision: which LLM answers, and whether its answer is to be looked at again.
@@ -139,8 +189,7 @@ class First:
     expected_cost: float
     final: bool
     cost_weight: float
-    _predicted: NDArray[np.float64]
-    _snapshot: Snapshot
+    _prompt: Prompts
 
 
 @dataclass(frozen=True)
@@ -231,7 +280,7 @@ class Cascade:
         ones without another fit.
         """
         snapshot = router.snapshot()
-        predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
+        predicted = Prompts.of(snapshot, texts, embeddings=embeddings).losses
         measured = as_losses("losses", losses, len(predicted))
         if measured.shape[1] != predicted.shape[1]:
             raise InvalidArgumentError(
@@ -282,23 +331,21 @@ class Cascade:
         """
         snapshot = self._router.snapshot()
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
-        texts = None if text is None else [text]
-        predicted = snapshot.predict_loss(texts, embeddings=one).astype(np.float64)
-        if not np.isfinite(predicted).all():
+        prompt = Prompts.of(snapshot, None if text is None else [text], embeddings=one)
+        if not np.isfinite(prompt.losses).all():
             raise UnroutableError("text: it cannot be embedded; expected text that can")
         if not snapshot.enabled.any():
             raise NoCandidateError("router: all models are disabled; expected one that may answer")
-        found = self.decide_first(snapshot, predicted, cost_weight)
+        found = self.decide_first(prompt, cost_weight)
         index = int(found.index[0])
         return First(
             model=snapshot.models[index],
             index=index,
-            cost=float(snapshot.costs[index]),
+            cost=float(prompt.costs[0, index]),
             expected_cost=float(found.expected_cost[0]),
             final=bool(found.final[0]),
             cost_weight=float(cost_weight),
-            _predicted=predicted,
-            _snapshot=snapshot,
+            _prompt=prompt,
         )
 
     def second(self, first: First, score: float) -> Second:
@@ -311,79 +358,72 @@ class Cascade:
         """
         if not np.isfinite(score):
             raise InvalidArgumentError(f"score: {score}; expected a finite number")
-        snapshot, cost = first._snapshot, first.cost
+        prompt, own = first._prompt, first.index
         model = self._scores.get(first.model)
         if first.final or model is None:
-            loss = float(first._predicted[0, first.index])
-            return Second(True, first.model, first.index, cost, loss, None)
+            loss = float(prompt.losses[0, own])
+            return Second(True, first.model, own, first.cost, loss, None)
+        # The score at hand, then all known ones, for the threshold.
         options = np.append(score, model.scores)
-        ranks = model.rank(options)[None]
-        losses = model.losses(first._predicted, first.index, ranks)[0]
-        other = _least(losses, snapshot, first.index, first.cost_weight)
-        rows = np.arange(len(options))
-        objective = losses[rows, other] + first.cost_weight * snapshot.costs[other]
-        kept = losses[:, first.index] <= objective
+        rows = np.zeros(len(options), np.intp)
+        same = prompt.take(rows)
+        losses = model.losses(same.losses, own, model.rank(options))
+        other = same.least(losses, own, first.cost_weight)
+        each = np.arange(len(options))
+        again = losses[each, other] + first.cost_weight * same.costs[each, other]
+        kept = losses[:, own] <= again
         sure = model.scores[kept[1:]]
         # Scores may rise or fall with how sure an LLM is.
         threshold = None
         if len(sure):
             threshold = float(sure.min() if model.own[1] <= 0 else sure.max())
-        index = first.index if kept[0] else int(other[0])
+        index = own if kept[0] else int(other[0])
         return Second(
             keep=bool(kept[0]),
-            model=snapshot.models[index],
+            model=prompt.snapshot.models[index],
             index=index,
-            cost=cost if kept[0] else cost + float(snapshot.costs[index]),
+            cost=first.cost if kept[0] else first.cost + float(prompt.costs[0, index]),
             predicted_loss=float(losses[0, index]),
             threshold=threshold,
         )
 
-    def decide_first(
-        self, snapshot: Snapshot, predicted: NDArray[np.float64], cost_weight: float
-    ) -> FirstDecisions:
-        """Return the first decisions for predicted losses float64[N, M], in columns."""
-        costs, enabled = snapshot.costs, snapshot.enabled
-        allowed = np.where(enabled, 0.0, np.inf)
-        direct = predicted + cost_weight * costs + allowed
-        index = direct.argmin(axis=1)
-        rows = np.arange(len(predicted))
-        saved, final, expected = np.zeros(len(rows)), np.ones(len(rows), bool), costs[index].copy()
+    def decide_first(self, prompts: Prompts, cost_weight: float) -> FirstDecisions:
+        """Return the first decisions on many prompts, in columns."""
+        snapshot, costs = prompts.snapshot, prompts.costs
+        penalties = prompts.penalties(cost_weight)
+        rows = np.arange(len(costs))
+        index = (prompts.losses + penalties).argmin(axis=1)
+        saved, final = np.zeros(len(rows)), np.ones(len(rows), bool)
+        expected = costs[rows, index]
+        places = {name: m for m, name in enumerate(snapshot.models)}
         for name, model in self._scores.items():
-            if name not in snapshot.models:
+            own = places.get(name)
+            if own is None or not snapshot.enabled[own]:
                 continue
-            own = snapshot.info(name).index
-            if not enabled[own]:
-                continue
-            ranks = model.ranks_to_come(predicted, own)
-            losses = model.losses(predicted, own, ranks)
-            other = _least(losses, snapshot, own, cost_weight)
+            losses = model.losses(prompts.losses, own, model.ranks_to_come(prompts.losses, own))
+            other = prompts.least(losses, own, cost_weight)
             second = np.take_along_axis(losses, other[..., None], -1)[..., 0]
-            again = second + cost_weight * costs[other]
-            kept = losses[..., own]
-            value = np.minimum(kept, again) @ WEIGHTS + cost_weight * costs[own]
+            price = np.take_along_axis(costs, other, axis=1)
+            kept, again = losses[..., own], second + cost_weight * price
+            value = np.minimum(kept, again) @ WEIGHTS + penalties[:, own]
             # What it is better by than the best that can be had without, on the same terms.
-            blind = np.tensordot(losses, WEIGHTS, axes=([1], [0])) + cost_weight * costs + allowed
+            blind = np.tensordot(losses, WEIGHTS, axes=([1], [0])) + penalties
             gain = blind.min(axis=1) - value
             better = gain > saved + 1e-12
+            asked = np.where(again < kept, price, 0.0) @ WEIGHTS + costs[:, own]
             index[better], saved[better], final[better] = own, gain[better], False
-            asked = (np.where(again < kept, costs[other], 0.0) @ WEIGHTS) + costs[own]
             expected[better] = asked[better]
         return FirstDecisions(index, final, expected)
 
     def decide_second(
-        self,
-        snapshot: Snapshot,
-        predicted: NDArray[np.float64],
-        cost_weight: float,
-        name: str,
-        scores: NDArray[np.float64],
+        self, prompts: Prompts, cost_weight: float, name: str, scores: NDArray[np.float64]
     ) -> NDArray[np.intp]:
         """Return whose answer is used, intp[N], where `name` answered with scores float64[N]."""
-        model, own = self._scores[name], snapshot.info(name).index
-        losses = model.losses(predicted, own, model.rank(scores))
-        other = _least(losses, snapshot, own, cost_weight)
+        model, own = self._scores[name], prompts.snapshot.info(name).index
+        losses = model.losses(prompts.losses, own, model.rank(scores))
+        other = prompts.least(losses, own, cost_weight)
         rows = np.arange(len(scores))
-        again = losses[rows, other] + cost_weight * snapshot.costs[other]
+        again = losses[rows, other] + cost_weight * prompts.costs[rows, other]
         return np.where(losses[:, own] <= again, own, other)
 
 
@@ -396,21 +436,17 @@ class FirstDecisions:
     expected_cost: NDArray[np.float64]
 
 
-def _least(
-    losses: NDArray[np.float64], snapshot: Snapshot, model: int, cost_weight: float
-) -> NDArray[np.intp]:
-    """Return the best other LLM for losses [..., M]."""
-    objective = losses + cost_weight * snapshot.costs + np.where(snapshot.enabled, 0.0, np.inf)
-    objective[..., model] = np.inf
-    return np.asarray(objective.argmin(axis=-1))
-
-
 def _regress(
-    rank: NDArray[np.float64], logit: NDArray[np.float64], loss: NDArray[np.float64]
+    rank: NDArray[np.float64],
+    logit: NDArray[np.float64],
+    loss: NDArray[np.float64],
+    repeats: float = 1.0,
 ) -> NDArray[np.float64]:
     """Return the logistic regression of losses in [0, 1] on 1, rank and logit, float64[3].
 
-    Newton's method; `PRIOR` outcomes hold it to the router's own prediction.
+    Newton's method; `PRIOR` outcomes hold it to the router's own prediction. What the score seems
+    to tell is shrunk by what chance alone would show (the positive part of 1 - error² / slope²),
+    where so many outcomes count for one: both decisions seize on whatever looks like a gain.
     """
     design = np.column_stack([np.ones(len(rank)), rank, logit])
     start = np.array([0.0, 0.0, 1.0])
@@ -423,6 +459,8 @@ def _regress(
         found += step
         if np.abs(step).max() < 1e-8:
             break
+    chance = repeats * np.linalg.inv(curvature)[1, 1]
+    found[1] *= max(0.0, 1 - chance / found[1] ** 2) if found[1] else 0.0
     return found
 
 

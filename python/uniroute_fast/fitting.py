@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast.attributes import attribute_head
 from uniroute_fast.bayes import Prior, fit_prior, residual_factors
 from uniroute_fast.calibration import cluster_errors, inflation
 from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
@@ -41,6 +42,9 @@ FINE, COARSE = 100, 20
 #: Clusters of the soft heads whose predictions are averaged.
 SOFT = (12, 24, 48)
 
+#: Most clusters of the head that attributes give.
+ATTRIBUTE_CLUSTERS = 24
+
 #: Sharpness of the soft heads, in units of one over the mean squared distance to a centroid.
 SHARPNESS = 8.0
 
@@ -63,7 +67,7 @@ DEFAULT_INFLATION = 1.5
 MIN_SEEN, MIN_STAGE = 6, 60
 
 #: Rehearsals: how many, with how many labels for a new LLM, and how many LLMs at most.
-REHEARSALS, LABELS, PLAYERS = 8, 400, 300
+REHEARSALS, LABELS, PLAYERS = 24, 400, 300
 
 
 def fit_profiler(
@@ -73,6 +77,7 @@ def fit_profiler(
     *,
     keys: NDArray[np.uint64] | None = None,
     n_clusters: int | None = None,
+    attributes: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> AnyProfiler:
     """Fit a profiler on training prompts.
@@ -93,6 +98,8 @@ def fit_profiler(
     n_clusters : int, optional
         1 to N. Default: 12, 24 and 48 side by side where LLMs were seen, 100 where there are none;
         fewer where prompts are few.
+    attributes : float64[N, A], optional
+        Of the training prompts, in [0, 1]: clusters are then of these, 24 at most by default.
     seed : int
         Same seed and inputs, same profiler.
 
@@ -110,11 +117,14 @@ def fit_profiler(
         raise InvalidArgumentError(
             f"n_clusters is {n_clusters}, expected 1 to {len(embeddings)}, the number of prompts"
         )
+    head = None
+    if attributes is not None:
+        head = attribute_head(embeddings, attributes, n_clusters or ATTRIBUTE_CLUSTERS, seed)
     if seen_losses is None:
-        return _fit_means(embeddings, n_clusters, seed)
+        return _fit_means(embeddings, n_clusters, head, seed)
     losses = checked_losses(seen_losses, len(embeddings))
     if losses.shape[1] < 2:  # One LLM says nothing of how LLMs differ.
-        return _fit_means(embeddings, n_clusters, seed)
+        return _fit_means(embeddings, n_clusters, head, seed)
     empty = np.isnan(losses).all(axis=0)
     if empty.any():
         raise InvalidArgumentError(
@@ -123,10 +133,19 @@ def fit_profiler(
     if seen_costs is None:
         seen_costs = np.zeros(losses.shape[1])
     costs = checked_costs(seen_costs, losses.shape[1])
-    return _fit_bayes(embeddings, losses, costs, keys, n_clusters, seed)
+    if head is None:
+        sizes = [n_clusters] if n_clusters else _soft_sizes(len(losses))
+        cluster_map = ClusterMap([_soft_head(embeddings, size, seed) for size in sizes])
+    else:
+        cluster_map = ClusterMap([_with_background(head, embeddings)])
+    return _fit_bayes(cluster_map, embeddings, losses, costs, keys, seed)
 
 
-def _fit_means(embeddings: NDArray[np.float32], n_clusters: int | None, seed: int) -> MeansProfiler:
+def _fit_means(
+    embeddings: NDArray[np.float32], n_clusters: int | None, head: SoftmaxHead | None, seed: int
+) -> MeansProfiler:
+    if head is not None:
+        return MeansProfiler(ClusterMap([head]), np.zeros(head.n_clusters, np.intp))
     count = n_clusters or max(1, min(FINE, len(embeddings) // 5))
     fine = kmeans(embeddings, count, seed)
     coarse = kmeans(embeddings, max(1, min(COARSE, count // 5)), seed)
@@ -134,15 +153,13 @@ def _fit_means(embeddings: NDArray[np.float32], n_clusters: int | None, seed: in
 
 
 def _fit_bayes(
+    cluster_map: ClusterMap,
     embeddings: NDArray[np.float32],
     losses: NDArray[np.float64],
     costs: NDArray[np.float64],
     keys: NDArray[np.uint64] | None,
-    n_clusters: int | None,
     seed: int,
 ) -> BayesProfiler:
-    sizes = [n_clusters] if n_clusters else _soft_sizes(len(losses))
-    cluster_map = ClusterMap([_soft_head(embeddings, size, seed) for size in sizes])
     phi = cluster_map.phi(embeddings)
     # Rehearsals need prompts that all players were run on.
     run = ~np.isnan(losses)
@@ -161,7 +178,9 @@ def _fit_bayes(
         keys, factors = np.zeros(0, np.uint64), factors[:0]
     keys, first = np.unique(keys, return_index=True)
     known = KnownPrompts(keys, factors[first].astype(np.float32))
-    return BayesProfiler(cluster_map, priors, known, spread, trust, inflated)
+    return BayesProfiler(
+        cluster_map, priors, known, spread, trust, inflated, phi.mean(axis=0, dtype=np.float64)
+    )
 
 
 def _fit_priors(
@@ -184,6 +203,10 @@ def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> S
     offsets = embeddings - centroids[assign(embeddings, centroids)]
     width = float(np.einsum("nd,nd->n", offsets, offsets).mean())
     head = SoftmaxHead.around(centroids, SHARPNESS / max(width, 1e-6))
+    return _with_background(head, embeddings)
+
+
+def _with_background(head: SoftmaxHead, embeddings: NDArray[np.float32]) -> SoftmaxHead:
     return head.with_background(float(np.quantile(head.closeness(embeddings), FOREIGN)))
 
 

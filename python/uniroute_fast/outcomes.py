@@ -76,6 +76,32 @@ def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDAr
     return array
 
 
+def as_weights(argument: str, weights: ArrayLike | None, rows: int) -> NDArray[np.float64]:
+    """Return weights of prompts as float64[rows], checked; 1 each for None.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Not an array of real numbers.
+    InvalidArgumentError
+        Another shape, or a value that is not finite or below 0.
+    """
+    if weights is None:
+        return np.ones(rows)
+    array = as_array(argument, weights)
+    if array.dtype.kind not in "biuf":
+        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    if array.shape != (rows,):
+        raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected ({rows},)")
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InvalidArgumentError(
+            f"{argument}: {array[row]:g} in row {row}; expected finite numbers, 0 or more"
+        )
+    return array.astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Losses of already-evaluated LLMs on the prompts that a router is fitted on.

@@ -133,6 +133,9 @@ class BayesProfiler:
         mean as it is. A little less guards against a prior that does not fit.
     inflation : float
         Factor on standard errors: see `uniroute_fast.calibration`.
+    mix : float64[K_total] or None
+        Mean cluster weights of the prompts that it was fitted on: LLMs' overall means are over such
+        a mix. None, as in older files: over the labelled prompts as they are.
     """
 
     map: ClusterMap
@@ -141,6 +144,7 @@ class BayesProfiler:
     spread: float = 1.0
     trust: float = 1.0
     inflation: float = 1.0
+    mix: NDArray[np.float64] | None = None
     joint: ClassVar[bool] = False
 
     def features(
@@ -163,6 +167,8 @@ class BayesProfiler:
         """Return the profiles of LLMs. O(H (P K³ + K² M)) for H heads, P patterns."""
         posteriors = head_posteriors(evidence, self.map.sizes, self.priors, self.spread)
         mean = evidence.mean
+        if self.mix is not None:
+            mean = overall_mean(evidence, posteriors, self.map.sizes, self.mix)
         level_error = posteriors[0].scale / np.sqrt(evidence.count)
         errors = []
         for found, size in zip(posteriors, self.map.sizes, strict=True):
@@ -179,6 +185,8 @@ class BayesProfiler:
             "known.keys": self.known.keys.view(np.int64),
             "known.factors": self.known.factors,
         }
+        if self.mix is not None:
+            arrays["mix"] = self.mix
         for i, prior in enumerate(self.priors):
             arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"] = prior.mean, prior.covariance
         meta |= {
@@ -272,7 +280,11 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
             ]
             known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
             return BayesProfiler(
-                cluster_map, priors, known, *(float(meta[key]) for key in SETTINGS)
+                cluster_map,
+                priors,
+                known,
+                **{key: float(meta[key]) for key in SETTINGS},
+                mix=arrays.get("mix"),
             )
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error
@@ -302,6 +314,29 @@ def head_posteriors(
         )
         for start, prior in zip(starts, priors, strict=False)
     ]
+
+
+def overall_mean(
+    evidence: Evidence,
+    posteriors: Sequence[Posterior],
+    sizes: Sequence[int],
+    mix: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return each LLM's mean loss over prompts of a mix, float64[M].
+
+    The mean over the labelled prompts, plus what the posterior expects of the difference between
+    their mix and this one: an LLM that is tried on hard prompts is not a worse one for it.
+    """
+    found = np.zeros(evidence.n_models)
+    starts = np.cumsum([0, *sizes])
+    for posterior_, start, size in zip(posteriors, starts, sizes, strict=False):
+        shift = (
+            mix[start : start + size, None] - evidence.phi[start : start + size] / evidence.count
+        )
+        k = len(posterior_.mean)
+        moved = evidence.mean + (shift[:k] * posterior_.mean).sum(axis=0)
+        found += moved / (1 - shift[k:].sum(axis=0))
+    return np.clip(found / len(posteriors), 0.0, 1.0)
 
 
 def averaged(

@@ -16,8 +16,9 @@ from uniroute_fast.errors import (
     InvalidArgumentError,
     UnroutableError,
 )
+from uniroute_fast.flips import without_flips
 from uniroute_fast.locks import Lock
-from uniroute_fast.outcomes import Outcomes, as_array, as_losses
+from uniroute_fast.outcomes import Outcomes, as_array, as_losses, as_weights
 from uniroute_fast.profiling import prompt_keys
 from uniroute_fast.records import Records
 from uniroute_fast.typical import Typical
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from uniroute_fast.calibrate import Calibration
     from uniroute_fast.embedders import Embedder
     from uniroute_fast.explain import Explanation
+    from uniroute_fast.probes import Probes
     from uniroute_fast.profiling import Profiler
 
 
@@ -74,6 +76,7 @@ class Router(_native.Router):
 
     _profiler: Profiler | None = None
     _typical: Typical | None = None
+    _fitted_on: tuple[Sequence[str] | None, NDArray[np.float32] | None] = (None, None)
     _records: Records
     _errors: tuple[int, NDArray[np.float32]]
     _lock: Lock
@@ -95,6 +98,7 @@ class Router(_native.Router):
         embedder: Embedder | None = None,
         n_clusters: int | None = None,
         seen: Outcomes | None = None,
+        attributes: ArrayLike | None = None,
         seed: int = 0,
         embeddings: ArrayLike | None = None,
         typical_prompts: int = 3,
@@ -114,6 +118,10 @@ class Router(_native.Router):
         seen : Outcomes, optional
             Losses of LLMs already evaluated on the same texts: they give the learned cluster map
             and the prior of later profiles.
+        attributes : bool or float[N, A], optional
+            What you know of each prompt, in [0, 1]: topics, needed skills. Prompts are then
+            clustered by these in place of their embeddings, and a prompt's cluster is predicted
+            from its embedding (the paper's map of prompt attributes).
         seed : int
             Same seed and input, same router.
         embeddings : float32[N, D], optional
@@ -140,6 +148,7 @@ class Router(_native.Router):
         O(N) for the embedder, O(N K D) an iteration for the clusters, O(N S K) an iteration for
         the learned map of S seen LLMs.
         """
+        from uniroute_fast.attributes import checked_attributes
         from uniroute_fast.fitting import fit_profiler
 
         if seen is not None and not isinstance(seen, Outcomes):
@@ -174,6 +183,7 @@ class Router(_native.Router):
             raise InvalidArgumentError(
                 f"seen.losses: {len(seen.losses)} rows; expected one for each of the {len(x)} texts"
             )
+        known = None if attributes is None else checked_attributes(attributes, len(x))
         usable = np.any(x != 0, axis=1)
         if not usable.any():
             raise InvalidArgumentError("texts: none can be embedded; expected at least one")
@@ -187,10 +197,12 @@ class Router(_native.Router):
             seen_costs,
             keys=_keys(texts, x)[usable],
             n_clusters=n_clusters,
+            attributes=None if known is None else known[usable],
             seed=seed,
         )
         router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler
+        router._fitted_on = (texts, None if texts is not None else x)
         listed = (
             None
             if texts is None
@@ -211,6 +223,8 @@ class Router(_native.Router):
         losses: ArrayLike | None = None,
         *,
         embeddings: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        flip_rate: float = 0.0,
         input_prices: ArrayLike | None = None,
         output_prices: ArrayLike | None = None,
         output_tokens: ArrayLike | None = None,
@@ -232,6 +246,11 @@ class Router(_native.Router):
             In [0, 1], lower is better; NaN = not run.
         embeddings : float32[n_val, D], optional
             In place of `texts`.
+        weights : float[n_val], optional
+            How many outcomes each prompt counts for, finite and 0 or more. Default: 1 each.
+        flip_rate : float
+            Share of the labels that are known to be wrong, such as those of a judge, at random:
+            0 or more, below 1/2. Profiles are corrected for them, and rest on less.
         input_prices, output_prices : float64[M], optional
             Prices of a million tokens of the prompt, and of the answer.
         output_tokens, input_tokens : float[n_val, M], optional
@@ -267,13 +286,14 @@ class Router(_native.Router):
                 f"losses: {outcomes.shape[1]} columns; expected one for each of the "
                 f"{len(names)} names"
             )
+        counts = as_weights("weights", weights, rows)
         prices = _prices(input_prices, output_prices, len(names))
         if input_tokens is not None and output_tokens is None:
             raise InvalidArgumentError("output_tokens: missing; expected beside input_tokens")
         with self._lock:
             profiler = self._fitted()
             phi = self.phi(texts, embeddings=embeddings)
-            usable = np.asarray(phi.any(axis=1))
+            usable = np.asarray(phi.any(axis=1) & (counts > 0))
             outcomes = outcomes[usable]
             never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
             if len(never):
@@ -293,7 +313,8 @@ class Router(_native.Router):
                     "input_prices, output_prices, output_tokens, and texts or tokens"
                 )
             keys = _keys(texts, embeddings)[usable]
-            evidence = profiler.observe(phi[usable], outcomes, keys=keys)
+            evidence = profiler.observe(phi[usable], outcomes, counts[usable], keys=keys)
+            evidence = without_flips(evidence, flip_rate, discount=not profiler.joint)
             profiles = profiler.profile(evidence)
             used = None if usage is None else usage.parts()
             super().insert(names, costs, profiles.psi, prices=prices, usage=used)
@@ -307,6 +328,8 @@ class Router(_native.Router):
         texts: Sequence[str] | None = None,
         losses: ArrayLike | None = None,
         embeddings: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        flip_rate: float = 0.0,
     ) -> None:
         """Add one LLM to the pool: `add_models` for one.
 
@@ -316,7 +339,169 @@ class Router(_native.Router):
         if losses is not None:
             column = as_array("losses", losses)
             column = column[:, None] if column.ndim == 1 else column
-        self.add_models([name], [cost], texts, column, embeddings=embeddings)
+        self.add_models(
+            [name],
+            [cost],
+            texts,
+            column,
+            embeddings=embeddings,
+            weights=weights,
+            flip_rate=flip_rate,
+        )
+
+    def add_model_from_preferences(
+        self,
+        name: str,
+        *,
+        cost: float,
+        opponents: Sequence[str] | str,
+        wins: ArrayLike,
+        texts: Sequence[str] | None = None,
+        embeddings: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
+        """Add one LLM by how its answers were preferred to those of LLMs in the pool.
+
+        Parameters
+        ----------
+        name : str
+            New.
+        cost : float
+        opponents : sequence of str, n of them, or str
+            The LLM of the pool that it was compared with on each prompt.
+        wins : float[n]
+            1 where its answer was preferred, 0 where the opponent's was, 0.5 for a tie.
+        texts : sequence of str, n of them
+            Those that cannot be embedded are left out.
+        embeddings : float32[n, D], optional
+            In place of `texts`.
+
+        Returns
+        -------
+        float32[K]
+            Standard errors of its predicted loss in each cluster.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError, DuplicateModelError
+            Arguments that cannot be used. The pool is unchanged then.
+
+        Notes
+        -----
+        A Bradley-Terry model in each cluster, with a prior from the pool: see
+        `uniroute_fast.preferences`. O(n K² + K³) a step of Newton's method, a few steps. Outcomes
+        cannot refine such a profile later.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> router.add_model("old", cost=1.0, texts=texts, losses=[0.5, 0.4, 0.5, 0.6] * 10)
+        >>> wins = [1, 1, 0, 0] * 10
+        >>> _ = router.add_model_from_preferences(
+        ...     "sums", cost=1.0, opponents="old", wins=wins, texts=texts
+        ... )
+        >>> router.route_batch(["4 + 9", "name a river"]).models
+        ['sums', 'old']
+        """
+        from uniroute_fast.preferences import checked_preferences, profile_from_preferences
+
+        [name] = _as_names([name])
+        with self._lock:
+            heads = len(self._fitted().map.heads)
+            phi, _ = self._candidates(texts, embeddings)
+            snapshot = self.snapshot()
+            index, won = checked_preferences(len(phi), opponents, wins, snapshot.models)
+            usable = phi.any(axis=1)
+            if not usable.any():
+                raise InvalidArgumentError("texts: none can be embedded; expected at least one")
+            profile, error = profile_from_preferences(
+                phi[usable], heads, snapshot.profiles, index[usable], won[usable]
+            )
+            self.insert([name], [cost], profile[:, None])
+        return error
+
+    def suggest_probes(
+        self,
+        n: int,
+        texts: Sequence[str] | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        model: str | None = None,
+    ) -> Probes:
+        """Name the prompts whose outcomes would tell the most of an LLM.
+
+        Parameters
+        ----------
+        n : int
+            How many, 1 to the number of candidates that can be embedded.
+        texts : sequence of str, optional
+            Candidates; they also stand for the prompts to be routed. Default: the prompts that
+            the router was fitted on, if it was fitted in this process: files do not keep them.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+        model : str, optional
+            An LLM of the pool to learn more of. Default: a new one.
+
+        Returns
+        -------
+        Probes
+            ``.indices`` and ``.texts``, the most telling first, and ``.standard_error``: what the
+            error of the LLM's predicted loss would become.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            No candidates, fewer than `n`, or an LLM of which nothing is recorded.
+
+        Notes
+        -----
+        A greedy V-optimal design, see `uniroute_fast.probes`; O(n N F) for F features.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> probes = router.suggest_probes(2)
+        >>> len(probes.texts), bool(probes.standard_error[2] < probes.standard_error[0])
+        (2, True)
+        """
+        from uniroute_fast.probes import Probes, choose_probes
+
+        profiler = self._fitted()
+        if texts is None and embeddings is None:
+            texts, embeddings = self._fitted_on
+            if texts is None and embeddings is None:
+                raise InvalidArgumentError(
+                    "texts: missing, and this router does not hold the prompts it was fitted on; "
+                    "expected candidates"
+                )
+        phi, keys = self._candidates(texts, embeddings)
+        usable = np.flatnonzero(phi.any(axis=1))
+        n = _as_count("n", n, 1, len(usable))
+        known = None
+        if model is not None:
+            self._records.check([model])
+            known = self._records.evidence([model])
+        features = profiler.features(phi, keys)[usable]
+        chosen, errors = choose_probes(profiler, features, n, known)
+        indices = usable[chosen]
+        listed = None if texts is None else _listed(texts)
+        return Probes(indices, listed and [listed[i] for i in indices], errors)
+
+    def _candidates(
+        self, texts: Sequence[str] | None, embeddings: ArrayLike | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+        """Return cluster weights and keys of texts or embeddings, at least one."""
+        if (texts is None) == (embeddings is None):
+            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
+        if texts is not None:
+            texts = _as_sequence("texts", texts)
+        phi = self.phi(texts, embeddings=embeddings)
+        if not len(phi):
+            raise InvalidArgumentError("texts: no prompts; expected at least one")
+        return phi, _keys(texts, embeddings)
 
     def remove_model(self, name: str) -> None:
         """Take a model out of the pool; later ones move down by one index.
@@ -759,6 +944,7 @@ class Router(_native.Router):
         with first._lock, second._lock:
             self.swap_in(other)
             self._profiler, self._typical = other._profiler, other._typical
+            self._fitted_on = other._fitted_on
             self._records = other._records.copy()
 
     def save(self, path: str | os.PathLike[str], *, records: bool = True) -> None:

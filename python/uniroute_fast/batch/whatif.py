@@ -91,6 +91,9 @@ class WhatIf:
     reference : str
         The rule that gains are against: "as served", or else "best single LLM".
     outcomes : list of Outcome
+    typical : list of list of str
+        Of each cluster, beginnings of a few prompts that the router was fitted on, where it keeps
+        them: what a cluster's number stands for.
     seconds : float
     """
 
@@ -99,6 +102,7 @@ class WhatIf:
     unknown_served: int
     reference: str
     outcomes: list[Outcome] = field(default_factory=list)
+    typical: list[list[str]] = field(default_factory=list)
     seconds: float = 0.0
 
     def __getitem__(self, name: str) -> Outcome:
@@ -180,12 +184,14 @@ def what_if(
     for tally in scan(source.files, prompter, comparison.of, threads, meter("compare")):
         comparison.add(tally)
     outcomes = comparison.outcomes()
+    typical = prompter.router._typical
     return WhatIf(
         rows=prices.spending.rows,
         routable=prices.routable,
         unknown_served=prices.routable - outcomes[0].rows if served else 0,
         reference=comparison.reference,
         outcomes=outcomes,
+        typical=[] if typical is None else typical.prompts,
         seconds=time.perf_counter() - start,
     )
 

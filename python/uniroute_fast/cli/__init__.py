@@ -7,7 +7,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from uniroute_fast.cli import add, bench, demo, evaluate, fit, route, whatif
+from uniroute_fast.cli import (
+    add,
+    bench,
+    demo,
+    evaluate,
+    fit,
+    import_data,
+    probes,
+    route,
+    whatif,
+)
 from uniroute_fast.errors import UniRouteError
 
 if TYPE_CHECKING:
@@ -15,7 +25,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demo": demo,
+    "import": import_data,
     "fit": fit,
+    "probes": probes,
     "add": add,
     "route": route,
     "what-if": whatif,

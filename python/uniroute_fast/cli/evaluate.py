@@ -69,4 +69,5 @@ def run(args: argparse.Namespace) -> None:
         save_page(evaluation_page(figures), args.report)
     if args.figure:
         save_curves(table, args.figure)
-    report(args.json, figures, str(table))
+    written = [f"{path} written" for path in (args.report, args.figure) if path]
+    report(args.json, figures, "\n".join([str(table), *written]))

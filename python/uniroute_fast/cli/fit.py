@@ -40,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lexical, lexical:DIM or sentence-transformers:MODEL (default: lexical)",
     )
     parser.add_argument("--clusters", type=int, metavar="K", help="default: chosen from the data")
+    parser.add_argument(
+        "--typical-prompts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="prompts of each cluster that are kept in the file, for explanations; 0 where they "
+        "are private (default: 3)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     add_column_names(parser)
     add_json(parser)
@@ -72,7 +80,12 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     embedder = make_embedder(args.embedder, texts, args.seed)
     router = Router.fit(
-        texts, embedder=embedder, n_clusters=args.clusters, seen=seen, seed=args.seed
+        texts,
+        embedder=embedder,
+        n_clusters=args.clusters,
+        seen=seen,
+        seed=args.seed,
+        typical_prompts=args.typical_prompts,
     )
     seconds = time.perf_counter() - start
     router.save(args.out)

@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
         raise DatasetError(f"{folder}: not a folder")
     prompts = _read_parquet(folder / "prompts.parquet")
     scores = _read_parquet(folder / "scores.parquet")
-    models, costs, unit = _read_models(folder / "models.csv")
+    models, costs, unit = read_models(folder / "models.csv")
 
     ids = _strings(folder / "prompts.parquet", prompts, "id")
     texts = _strings(folder / "prompts.parquet", prompts, "text")
@@ -191,12 +191,13 @@ def _numbers(file: Path, column: Any, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _read_models(file: Path) -> tuple[list[str], list[float], str]:
+def read_models(file: Path) -> tuple[list[str], list[float], str]:
+    """Return names, costs and the unit of a file with the columns model, cost and cost_unit."""
     if not file.is_file():
         raise DatasetError(f"{file}: no such file")
     names: list[str] = []
     costs: list[float] = []
-    units: set[str] = set()
+    unit: str | None = None
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
@@ -204,17 +205,23 @@ def _read_models(file: Path) -> tuple[list[str], list[float], str]:
                 if column not in (reader.fieldnames or ()):
                     raise DatasetError(f"{file}: no column {column!r}; it has {reader.fieldnames}")
             for row, record in enumerate(reader):
-                names.append(record["model"] or "")
+                if not record["model"]:
+                    raise DatasetError(f"{file}: column 'model', row {row}: no name")
+                names.append(record["model"])
                 costs.append(_cost(file, row, record["cost"]))
-                units.add(record.get("cost_unit") or "cost")
+                here = record.get("cost_unit") or "cost"
+                unit = here if unit is None else unit
+                if here != unit:
+                    raise DatasetError(
+                        f"{file}: column 'cost_unit', row {row}: {here!r}, but {unit!r} in the "
+                        "rows before; expected one unit for all"
+                    )
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{file}: not a CSV file that can be read: {error}") from error
-    if not names:
+    if unit is None:
         raise DatasetError(f"{file}: no rows")
     _refuse_repeats(file, "model", names)
-    if len(units) > 1:
-        raise DatasetError(f"{file}: column 'cost_unit' holds several units: {sorted(units)}")
-    return names, costs, units.pop()
+    return names, costs, unit
 
 
 def _cost(file: Path, row: int, text: str | None) -> float:

@@ -47,6 +47,7 @@ METHODS = {
         Method("kmeans", baselines.kmeans_paper),
         Method("top3_clusters", baselines.top3_clusters),
         Method("learned_map", baselines.learned_map),
+        Method("learned_map_deep", baselines.learned_map_deep),
         Method("retrained_mlp", baselines.retrained_mlp),
         Method("retrained_mf", baselines.retrained_mf),
         Method("hierarchical", baselines.hierarchical_shrinkage),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from uniroute_fast.batch import Outcome
     from uniroute_fast.datasets import Dataset
+    from uniroute_fast.deferral import DeferralCurve
     from uniroute_fast.router import Router
 
 #: Cost weights shown. Between two of them the same number of decisions change.
@@ -88,8 +89,9 @@ class WholePool:
     reached : bool
         Whether the router reaches that quality at all.
     outcomes : list of Outcome
-        The best single LLM for all, then the router at `STOPS` cost weights or fewer, spending
-        more from each to the next. Gains are against the best single LLM.
+        The best single LLM for all, then the router at some `STOPS` cost weights, spending more
+        from each to the next; among them the one where it first equals the best single LLM, on
+        which gains are.
     clusters : list of Cluster
         The largest first.
     """
@@ -157,7 +159,7 @@ def route_whole_pool(dataset: Dataset, n_val: int | None = None, seed: int = 0) 
     best = int(np.lexsort((held.costs, -means))[0])
 
     outcomes = [_outcome(BEST_SINGLE, np.nan, np.full(len(routable), best), held, cluster, best)]
-    for weight in _spread(curve.cost_weight):
+    for weight in _spread(curve, means[best]):
         chosen = router.route_batch(list(held.texts), cost_weight=weight).index.astype(np.int64)
         outcomes.append(_outcome(f"cost weight {weight:.4g}", weight, chosen, held, cluster, best))
     embedder: Any = router.embedder
@@ -181,10 +183,13 @@ def route_whole_pool(dataset: Dataset, n_val: int | None = None, seed: int = 0) 
     )
 
 
-def _spread(cost_weights: NDArray[np.float64]) -> list[float]:
-    """Return `STOPS` of a curve's cost weights, evenly over its corners, both ends among them."""
-    corners = np.linspace(0, len(cost_weights) - 1, min(STOPS, len(cost_weights)))
-    return [float(cost_weights[round(corner)]) for corner in corners]
+def _spread(curve: DeferralCurve, target: float) -> list[float]:
+    """Return cost weights evenly over a curve's corners, and where it first reaches a quality."""
+    last = len(curve.cost_weight) - 1
+    corners = {round(corner) for corner in np.linspace(0, last, min(STOPS, last + 1))}
+    # Means of the same scores in another order differ by rounding.
+    corners.update(np.flatnonzero(curve.quality >= target - 1e-12)[:1].tolist())
+    return [float(curve.cost_weight[corner]) for corner in sorted(corners)]
 
 
 def _outcome(

@@ -702,7 +702,7 @@ mod tests {
         #[test]
         fn every_change_equals_a_pool_made_afresh(
             start in prop::collection::vec(model(), 1..12),
-            changes in prop::collection::vec((0u8..4, any::<prop::sample::Index>(), model()), 1..12),
+            changes in prop::collection::vec((0u8..5, any::<prop::sample::Index>(), model()), 1..12),
         ) {
             let mut models = start.clone();
             let mut names: Vec<String> = (0..models.len()).map(|i| format!("m{i}")).collect();
@@ -722,6 +722,14 @@ mod tests {
                     2 => {
                         models[at].1 = losses;
                         pool = pool.with_profiles(&[&names[at]], &losses).unwrap();
+                    }
+                    3 if models.len() > 1 => {
+                        // Its neighbour takes the same profile.
+                        let two = [at, (at + 1) % models.len()];
+                        two.iter().for_each(|&m| models[m].1 = losses);
+                        let columns: Vec<f32> = losses.iter().flat_map(|&l| [l, l]).collect();
+                        let both = two.map(|m| names[m].as_str());
+                        pool = pool.with_profiles(&both, &columns).unwrap();
                     }
                     _ => {
                         models[at].0 = cost;
@@ -758,6 +766,9 @@ mod tests {
         assert!(message(pool.with(&["a", "a"], &[1.0; 2], &[0.0; 6])).contains("appears twice"));
         assert!(message(pool.with(&["a"], &[-1.0], &[0.0; 3])).starts_with("costs: -1"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0; 2])).starts_with("profiles"));
+        assert!(message(pool.with_profiles(&["m0"], &[0.0; 2])).starts_with("profile: 2 values"));
+        assert!(message(pool.with_profiles(&["m0"], &[f32::NAN; 3])).starts_with("profile"));
+        assert!(message(pool.with_profiles(&["zz"], &[0.0; 3])).contains("zz"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0, f32::NAN, 0.0])).contains("cluster 1"));
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
         assert!(message(pool.with(&["a\n"], &[1.0], &[0.0; 3])).contains("control character"));

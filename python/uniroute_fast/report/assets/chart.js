@@ -66,10 +66,13 @@ function chart(host, id, label, layout, draw) {
   }
   host.append(element);
   new ResizeObserver(redraw).observe(host);
-  const at = (event) => x.inverse(event.clientX - element.getBoundingClientRect().left);
-  return { redraw, onpoint: (handle) => {
-    for (const type of ["pointermove", "pointerdown"]) element.addEventListener(type, (event) => handle(at(event)));
-  } };
+  /** Call `handle` with where the pointer is on x: when pressed and, if wanted, when it hovers. */
+  function onpoint(handle, hover) {
+    const at = (event) => handle(x.inverse(event.clientX - element.getBoundingClientRect().left));
+    element.addEventListener("pointerdown", at);
+    element.addEventListener("pointermove", (event) => { if (hover || event.buttons) at(event); });
+  }
+  return { redraw, onpoint };
 }
 
 const path = (points) => "M" + points.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join("L");
@@ -125,5 +128,5 @@ function frontier(host, id, label, line, points) {
         curve(line.map((p) => [x(p.cost), y(p.quality)]), 0, true),
         svg("circle", { class: "dot", r: 7, cx: x(marked.cost), cy: y(marked.quality) })));
     });
-  return { mark: (point) => { marked = point; made.redraw(); }, onpoint: made.onpoint };
+  return { mark: (point) => { marked = point; made.redraw(); } };
 }

@@ -9,7 +9,7 @@ const FIRST_SHOWN = new Set([SUBJECT, REFERENCE, "kmeans", "learned_map", "hiera
 /** Colour and dash of each method: the subject and the reference keep the first two. */
 const STYLES = new Map(
   [...new Set([SUBJECT, REFERENCE, ...METHODS.map((m) => m.method)])].map((name, i) =>
-    [name, i < 2 ? { colour: `s${i}`, dash: 0 } : { colour: `s${2 + ((i - 2) % 6)}`, dash: Math.floor((i - 2) / 6) }]));
+    [name, i < 2 ? { colour: `s${i}`, dash: 0 } : { colour: `s${2 + ((i - 2) % 6)}`, dash: Math.floor((i - 2) / 6) % 3 }]));
 
 function headline() {
   const subject = METHODS.find((m) => m.method === SUBJECT);
@@ -94,7 +94,7 @@ function curves() {
     made.redraw();
   }
   const budget = slider("budget", "Budget", last, at, (i) => percent(budgets[i]), (i) => { at = i; read(); });
-  made.onpoint((b) => budget.set(Math.min(last, Math.max(0, Math.round(b * last)))));
+  made.onpoint((b) => budget.set(Math.min(last, Math.max(0, Math.round(b * last)))), true);
   const controls = el("div", { class: "bar" },
     segments("Show", [["quality", "Quality"], ["gain", `Gain on ${REFERENCE}`]], view, (value) => { view = value; read(); }),
     el("label", { class: "check" }, el("input", { type: "checkbox", id: "bands", checked: "", onchange: (event) => { bands = event.target.checked; made.redraw(); } }), "bands, ± 2 SE"));
@@ -150,7 +150,7 @@ function wholePool(pool) {
     plane.mark(line[i]);
     cards.serve(stops[i]);
   });
-  areas.onpoint((x) => stop.set(Math.min(last, Math.max(0, Math.round(x)))));
+  areas.onpoint((x) => stop.set(Math.min(last, Math.max(0, Math.round(x)))), false);
   areaHost.append(stop.element);
   lineHost.append(el("p", { class: "note" }, "The line is the router with ± two standard errors; each ring is one LLM for all prompts, the dot among them the most accurate: ",
     given(pool.best_single), "."));

@@ -67,12 +67,16 @@ function answers(marker) {
     const before = baseOf.get(c.cluster);
     return before?.spend ? percent(1 - c.spend / c.prompts / (before.spend / before.prompts), 1) : "–";
   };
+  const named = (c) => {
+    const [example] = FIGURES.typical[c.cluster] ?? [];
+    return el("span", {}, `Cluster ${c.cluster}`, example && el("small", { class: "example", dir: "auto" }, visible(example)));
+  };
   function show(outcome) {
     tiles.replaceChildren(...outcomeTiles(outcome, BASE, UNIT, "Expected quality"));
     shares.replaceChildren(...shareBars(outcome, colours));
     llms.replaceChildren(table("By LLM", [{ label: "LLM", cell: (m) => given(m.model) }, prompts, spend, quality], outcome.llms.slice(0, 30)));
     clusters.replaceChildren(table("By cluster", [
-      { label: "Cluster", cell: (c) => `Cluster ${c.cluster}` }, prompts, spend,
+      { label: "Cluster", cell: named }, prompts, spend,
       { label: "Saved", cell: saved }, quality, { label: `v ${BASE.name}`, cell: change },
       { label: "Most often", kind: "wide", cell: (c) => el("span", {}, given(c.model), el("small", {}, ` ${percent(c.model_share)}`)) },
     ], outcome.clusters));
@@ -82,7 +86,7 @@ function answers(marker) {
     OUTCOMES.map((o, i) => el("option", { value: i }, visible(o.name))));
   select.value = OUTCOMES.indexOf(ADVISED);
   show(ADVISED);
-  return section("answers", "Who answers", "What a rule does, by LLM and by cluster of prompts.",
+  return section("answers", "Who answers", "What a rule does, by LLM and by cluster of prompts; under a cluster's number, a prompt that is typical of it among those that the pool was fitted on.",
     el("div", { class: "bar" }, el("label", { for: "rule" }, "Rule"), select), tiles, el("div", { class: "card" }, shares), llms, clusters);
 }
 
