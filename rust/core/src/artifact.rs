@@ -11,6 +11,7 @@
 //! extent of every tensor, the format number and the checksum are verified before any value is
 //! used; whoever takes a tensor states the dtype and shape it must have.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::ops::Range;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3Default;
+use zerocopy::{FromBytes, Immutable};
 
 use crate::error::{Error, Result};
 
@@ -50,7 +52,7 @@ impl PartialEq for Tensor {
 }
 
 /// A type that tensors can hold.
-pub trait Element: Copy + Sized {
+pub trait Element: Copy + FromBytes + Immutable {
     /// Its safetensors dtype.
     const DTYPE: Dtype;
     /// Appends the little-endian bytes.
@@ -111,6 +113,18 @@ impl Tensor {
         &self.buffer[self.range.clone()]
     }
 
+    /// The values where they lie, copied only where bytes are in another order or out of line; `None`
+    /// if they are of another type.
+    pub fn view<T: Element>(&self) -> Option<Cow<'_, [T]>> {
+        if cfg!(target_endian = "little")
+            && self.dtype == T::DTYPE
+            && let Ok(values) = <[T]>::ref_from_bytes(self.bytes())
+        {
+            return Some(Cow::Borrowed(values));
+        }
+        self.values().map(Cow::Owned)
+    }
+
     /// The values, or `None` if they are of another type.
     pub fn values<T: Element>(&self) -> Option<Vec<T>> {
         (self.dtype == T::DTYPE).then(|| T::read_all(self.bytes()))
@@ -160,19 +174,27 @@ fn not_json(error: &serde_json::Error) -> Error {
 impl Artifact {
     /// Takes out a tensor that must be there, with this type and number of dimensions.
     pub fn take<T: Element, const N: usize>(&mut self, name: &str) -> Result<([usize; N], Vec<T>)> {
+        let (shape, tensor) = self.take_tensor::<T, N>(name)?;
+        Ok((shape, tensor.values().unwrap_or_default()))
+    }
+
+    /// As [`Self::take`], the values left where they lie.
+    pub fn take_tensor<T: Element, const N: usize>(
+        &mut self,
+        name: &str,
+    ) -> Result<([usize; N], Tensor)> {
         let expected = || format!("a {:?} tensor of {N} dimensions", T::DTYPE);
         let tensor = self
             .tensors
             .remove(name)
             .ok_or_else(|| damaged(format!("tensor {name:?} is missing"), expected()))?;
-        let found = || {
-            damaged(
-                format!("tensor {name:?} is {:?} {:?}", tensor.dtype, tensor.shape),
-                expected(),
-            )
-        };
-        let shape = tensor.shape.as_slice().try_into().map_err(|_| found())?;
-        Ok((shape, tensor.values().ok_or_else(found)?))
+        match tensor.shape.as_slice().try_into() {
+            Ok(shape) if tensor.dtype == T::DTYPE => Ok((shape, tensor)),
+            _ => {
+                let found = format!("tensor {name:?} is {:?} {:?}", tensor.dtype, tensor.shape);
+                Err(damaged(found, expected()))
+            }
+        }
     }
 
     /// The bytes of a file.

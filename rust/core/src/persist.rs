@@ -239,7 +239,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
         }
     };
     let ([models], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
-    let ([clusters, columns], profiles): ([usize; 2], Vec<f32>) = artifact.take("profiles")?;
+    let ([clusters, columns], profiles) = artifact.take_tensor::<f32, 2>("profiles")?;
     if (clusters, columns, models) != (map.clusters(), models, manifest.models.len()) {
         let problem = format!(
             "profiles of {clusters} clusters x {columns} models, {models} costs, {} names",
@@ -253,6 +253,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     let names: Vec<&str> = manifest.models.iter().map(String::as_str).collect();
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
+        let profiles = profiles.view().unwrap_or_default();
         let pool = snapshot.pool().with(&names, &costs, &profiles)?;
         let mut pool = describe(pool, manifest.metadata, &manifest.disabled)?;
         if artifact.tensors.contains_key(OUTPUT_TOKENS) {
