@@ -47,8 +47,9 @@ format: build ## Format Rust and Python
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: build ## Measure this machine: ratios against the peers, in one run
+bench: build ## Measure this machine: ratios against the peers, in one run; then every kernel beside them
 	$(BIN)/uniroute bench
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,rounds
 
 clean: ## Remove what building made
 	rm -rf target $(VENV) python/uniroute_fast/*.so

@@ -6,92 +6,85 @@ python bench/kernels.py --threads                # two threads against one; want
 
 Contenders take turns and medians are reported, in seconds of the calling thread's processor time
 (wall time for --threads), so that what else the machine does meets all alike. All run on one
-thread. Before NumPy is loaded, OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset: they may force a
-slower kernel on the peers.
+thread. What is measured, and against whom, stands in `workloads.py`.
 """
 
 from __future__ import annotations
 
-# ruff: noqa: B023, E402 (contenders run before the loop goes on; the environment comes first)
+# ruff: noqa: B023 (contenders run before the loop goes on)
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-    os.environ.pop(_name, None)
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
-import faiss
-import numpy as np
-from sklearn.metrics import pairwise_distances_argmin
-
-import uniroute_fast as uf
-from uniroute_fast._versions import versions
-
-PROMPTS = 20_000
-rng = np.random.default_rng(0)
+from workloads import (
+    CLUSTERS,
+    DIMS,
+    MIXED,
+    MIXTURES,
+    OURS,
+    POOL,
+    PROMPTS,
+    QUERIES,
+    Workload,
+    assignment,
+    clustered,
+    faiss,
+    flat_index,
+    np,
+    query,
+    rng,
+    soft_map,
+    soft_route,
+    uf,
+)
 
 
 def medians(
-    runs: int, *contenders: Callable[[], object], clock: Callable[[], float] = time.thread_time
-) -> list[float]:
+    runs: int, contenders: dict[str, Callable[[], object]], clock: Callable[[], float]
+) -> dict[str, float]:
     """Return the median seconds of each; they take turns."""
-    taken: list[list[float]] = [[] for _ in contenders]
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(runs):
-        for work, times in zip(contenders, taken, strict=True):
+        for name, work in contenders.items():
             start = clock()
             work()
-            times.append(clock() - start)
-    return [float(np.median(times)) for times in taken]
+            taken[name].append(clock() - start)
+    return {name: float(np.median(times)) for name, times in taken.items()}
 
 
-def clustered(n: int, k: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return `n` rows around `k` centroids, as embeddings lie around theirs."""
-    c = rng.standard_normal((k, d), dtype=np.float32)
-    noise = rng.standard_normal((n, d), dtype=np.float32)
-    return c[rng.integers(0, k, n)] + np.float32(0.7) * noise, c
-
-
-def flat_index(c: np.ndarray) -> faiss.IndexFlatL2:
-    index = faiss.IndexFlatL2(c.shape[1])
-    index.add(c)
-    return index
+def measured(
+    runs: int, workload: Workload, clock: Callable[[], float] = time.thread_time
+) -> dict[str, float]:
+    return medians(runs, workload.contenders, clock)
 
 
 def peaks() -> dict[str, float]:
     """Return what this core can do: float32 by BLAS, int8 as four times that, reading."""
     a = rng.standard_normal((2048, 2048), dtype=np.float32)
-    (product,) = medians(5, lambda: a @ a)
     big = rng.standard_normal(1 << 26, dtype=np.float32)
-    (reading,) = medians(5, lambda: big @ big)
-    flops = 2 * 2048**3 / product / 1e9
+    work = {"product": lambda: a @ a, "reading": lambda: big @ big}
+    taken = medians(5, work, time.thread_time)
+    flops = 2 * 2048**3 / taken["product"] / 1e9
     return {
         "float32 GFLOP/s": flops,
-        "int8 GOP/s": 4 * flops if uf._native.isa() in ("avx512", "amx") else float("nan"),
-        "read GB/s": big.nbytes / reading / 1e9,
+        "int8 GOP/s": 4 * flops if uf._native.isa() == "avx512" else float("nan"),
+        "read GB/s": big.nbytes / taken["reading"] / 1e9,
     }
 
 
-def assignment(isa: str, runs: int, peak: dict[str, float]) -> list[dict[str, Any]]:
-    """Nearest centroid of a batch, with distances; centroids packed beforehand, as in faiss."""
+def assignments(isa: str, runs: int, peak: dict[str, float]) -> list[dict[str, Any]]:
     rows = []
-    for d in (384, 768):
-        for k in (64, 256, 1024, 4096):
-            x, c = clustered(PROMPTS, k, d)
-            index, packed = flat_index(c), uf.Centroids(c, isa=isa)
-            contenders = [
-                lambda: packed.assign(x),
-                lambda: packed.assign(x, return_distance=False),
-                lambda: uf.nearest_centroid(x, c),
-                lambda: index.search(x, 1),
-            ]
-            if k <= 1024:
-                contenders.append(lambda: pairwise_distances_argmin(x, c))
-            ours, labels, packing, peer, *sklearn = medians(runs, *contenders)
+    for d in DIMS:
+        for k in CLUSTERS:
+            workload = assignment(d, k, isa)
+            taken = measured(runs, workload)
+            ours, peer = taken[OURS], taken["faiss IndexFlatL2"]
+
+            def ratio(to: str) -> float:
+                return peer / taken[to] if to in taken else float("nan")
+
             operations = 2 * PROMPTS * k * d / ours / 1e9
             rows.append(
                 {
@@ -101,87 +94,82 @@ def assignment(isa: str, runs: int, peak: dict[str, float]) -> list[dict[str, An
                     "ours ms": ours * 1e3,
                     "faiss ms": peer * 1e3,
                     "faiss / ours": peer / ours,
-                    "labels only": peer / labels,
-                    "with packing": peer / packing if isa == uf._native.isa() else float("nan"),
-                    "scikit-learn / ours": sklearn[0] / ours if sklearn else float("nan"),
+                    "labels only": ratio(f"{OURS}, labels only"),
+                    "with packing": ratio(f"{OURS}, packing included"),
+                    "scikit-learn / ours": taken.get("scikit-learn", float("nan")) / ours,
                     "GOP/s": operations,
                     "of int8 peak": operations / peak["int8 GOP/s"] if isa != "avx2" else np.nan,
-                    "of read bandwidth": x.nbytes / ours / 1e9 / peak["read GB/s"],
-                    "candidates": float(packed.count_candidates(x[:2000]).mean()),
+                    "of read bandwidth": workload.facts["bytes"] / ours / 1e9 / peak["read GB/s"],
+                    "candidates": workload.facts["candidates"],
                 }
             )
     return rows
 
 
-def one_query(runs: int) -> list[dict[str, Any]]:
-    """One query from Python, data in cache."""
+def queries(runs: int) -> list[dict[str, Any]]:
+    """One query from Python, a hundred times a turn."""
     rows = []
-    for d, k in ((384, 256), (768, 1024)):
-        x, c = clustered(1, k, d)
-        row, half = x[0], (c * c).sum(1) / 2
-        index, packed = flat_index(c), uf.Centroids(c)
-        ours, by_faiss, by_numpy = medians(
-            runs,
-            lambda: [packed.nearest(row) for _ in range(100)],
-            lambda: [index.search(x, 1) for _ in range(100)],
-            lambda: [(c @ row - half).argmax() for _ in range(100)],
+    for d, k in QUERIES:
+        workload = query(d, k)
+        hundreds = {
+            name: lambda work=work: [work() for _ in range(100)]
+            for name, work in workload.contenders.items()
+        }
+        taken = medians(runs, hundreds, time.thread_time)
+        ours, by_faiss, by_numpy = (
+            taken[name] / 100 for name in (OURS, "faiss IndexFlatL2", "NumPy")
         )
         rows.append(
             {
                 "D": d,
                 "K": k,
-                "ours us": ours * 1e4,
-                "faiss us": by_faiss * 1e4,
-                "NumPy us": by_numpy * 1e4,
+                "ours us": ours * 1e6,
+                "faiss us": by_faiss * 1e6,
+                "NumPy us": by_numpy * 1e6,
                 "best peer / ours": min(by_faiss, by_numpy) / ours,
-                "packed centroids GB/s": c.size / (ours / 100) / 1e9,
             }
         )
     return rows
 
 
-def soft_map(runs: int, peak: dict[str, float]) -> list[dict[str, Any]]:
-    """Winners of mixtures of clusters: NumPy's product and argmin."""
-    k, m = 64, 5000
+def soft_maps(runs: int, peak: dict[str, float]) -> list[dict[str, Any]]:
     rows = []
-    for name in (
-        "flat Phi, unrelated LLMs",
-        "peaked Phi, unrelated LLMs",
-        "peaked Phi, alike LLMs",
-    ):
-        psi = rng.random((k, m), dtype=np.float32)
-        if "alike" in name:  # LLMs differ by level more than by cluster.
-            level = rng.random((1, m)) + 0.15 * rng.standard_normal((k, m))
-            psi = np.clip(level, 0, 1).astype(np.float32)
-        if "flat" in name:
-            phi = rng.dirichlet(np.ones(k), PROMPTS).astype(np.float32)
-        else:
-            phi = np.exp(3 * rng.standard_normal((PROMPTS, k), dtype=np.float32))
-            phi /= phi.sum(1, keepdims=True)
-        costs = 10 ** rng.uniform(-3, 1, m)
-        weighted = (0.01 * costs).astype(np.float32)
-        pool = uf.PackedPool(psi, costs)
-        ours, ours_costs, peer, peer_costs = medians(
-            runs,
-            lambda: pool.best(phi),
-            lambda: pool.best(phi, 0.01),
-            lambda: (phi @ psi).argmin(1),
-            lambda: (phi @ psi + weighted).argmin(1),
-        )
-        operations = 2 * PROMPTS * k * m / ours / 1e9
+    for name in MIXTURES:
+        workload = soft_map(name)
+        taken = measured(runs, workload)
+        ours = taken[OURS]
+        operations = 2 * PROMPTS * MIXED * POOL / ours / 1e9
+        packed = POOL * MIXED * 9 + POOL * 24
         rows.append(
             {
                 "what": name,
+                "clusters a prompt": workload.facts["clusters a prompt"],
                 "ours ms": ours * 1e3,
-                "NumPy ms": peer * 1e3,
-                "NumPy / ours": peer / ours,
-                "with costs": peer_costs / ours_costs,
+                "NumPy ms": taken["NumPy"] * 1e3,
+                "NumPy / ours": taken["NumPy"] / ours,
+                "with costs": taken["NumPy, with costs"] / taken[f"{OURS}, with costs"],
                 "of int8 peak": operations / peak["int8 GOP/s"],
-                "candidates": float(pool.count_candidates(phi[:2000]).mean()),
-                "memory ratio": (PROMPTS * m * 4) / (m * k * 5 + m * 24 + PROMPTS * 8),
+                "candidates": workload.facts["candidates"],
+                "memory ratio": (PROMPTS * POOL * 4) / (packed + PROMPTS * 8),
             }
         )
     return rows
+
+
+def soft_routes(runs: int) -> list[dict[str, Any]]:
+    workload = soft_route()
+    workload.contenders[OURS]()  # Packs the pool.
+    taken = measured(runs, workload)
+    small = f"{OURS}, 500 at a time"
+    return [
+        {
+            "one batch ms": taken[OURS] * 1e3,
+            "500 at a time, unpacked ms": taken[small] * 1e3,
+            "NumPy ms": taken["NumPy"] * 1e3,
+            "unpacked / packed": taken[small] / taken[OURS],
+            "NumPy / packed": taken["NumPy"] / taken[OURS],
+        }
+    ]
 
 
 def threads(runs: int) -> list[dict[str, Any]]:
@@ -198,7 +186,8 @@ def threads(runs: int) -> list[dict[str, Any]]:
 
             return run
 
-        one, two = medians(runs, work(1), work(2), clock=time.perf_counter)
+        both = {"one": work(1), "two": work(2)}
+        one, two = medians(runs, both, time.perf_counter).values()
         rows.append({"D": d, "K": k, "one ms": one * 1e3, "two ms": two * 1e3, "ratio": one / two})
     return rows
 
@@ -216,9 +205,10 @@ def plot(path: str) -> None:
             n, k, d = ({**base, name: value}[key] for key in "NKD")
             x, c = clustered(n, k, d)
             index, packed = flat_index(c), uf.Centroids(c)
-            pair = medians(5, lambda: packed.assign(x), lambda: index.search(x, 1))
-            ours.append(pair[0] * 1e3)
-            peers.append(pair[1] * 1e3)
+            pair = {"ours": lambda: packed.assign(x), "peer": lambda: index.search(x, 1)}
+            taken = medians(5, pair, time.thread_time)
+            ours.append(taken["ours"] * 1e3)
+            peers.append(taken["peer"] * 1e3)
         axis.loglog(values, ours, "o-", label="uniroute_fast")
         axis.loglog(values, peers, "s--", label="faiss IndexFlatL2")
         others = ", ".join(f"{key} {size:,}" for key, size in base.items() if key != name)
@@ -228,9 +218,10 @@ def plot(path: str) -> None:
     for m in pools:
         psi, costs = rng.random((64, m), dtype=np.float32), rng.random(m)
         pool = uf.PackedPool(psi, costs)
-        pair = medians(5, lambda: pool.best(phi), lambda: (phi @ psi).argmin(1))
-        ours.append(pair[0] * 1e3)
-        peers.append(pair[1] * 1e3)
+        pair = {"ours": lambda: pool.best(phi), "peer": lambda: (phi @ psi).argmin(1)}
+        taken = medians(5, pair, time.thread_time)
+        ours.append(taken["ours"] * 1e3)
+        peers.append(taken["peer"] * 1e3)
     axes[3].loglog(pools, ours, "o-", label="uniroute_fast")
     axes[3].loglog(pools, peers, "s--", label="NumPy")
     axes[3].set(xlabel="M", ylabel="ms", title="soft map, N 2,000, K 64")
@@ -262,13 +253,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="turns each contender takes")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--plot", metavar="FILE", help="draw scaling plots instead")
-    parser.add_argument("--only", choices=("assignment", "query", "soft"), help="one table")
+    parser.add_argument("--only", choices=("assignment", "query", "soft"), help="one part")
+    parser.add_argument("--isa", help="assignment under this instruction set alone")
     parser.add_argument("--threads", action="store_true", help="compare thread counts instead")
     options = parser.parse_args()
-    uf.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
     if options.plot:
         return plot(options.plot)
+    # Not above, where it would come before `workloads` and bring NumPy with it.
+    from uniroute_fast._versions import versions
+
     results: dict[str, Any] = {"versions": {**versions(), "faiss": faiss.__version__}}
     if options.threads:
         results["Two threads over one, N 100,000"] = threads(options.runs)
@@ -276,13 +269,16 @@ def main() -> None:
         peak = peaks()
         results["Peaks of one core"] = [peak]
         if options.only in (None, "assignment"):
-            for isa in reversed(uf._native.available_isas()[1:]):
+            every = reversed(uf._native.available_isas()[1:])
+            for isa in [options.isa] if options.isa else every:
                 title = f"Nearest centroid, N {PROMPTS:,}, {isa}"
-                results[title] = assignment(isa, options.runs, peak)
+                results[title] = assignments(isa, options.runs, peak)
         if options.only in (None, "query"):
-            results["One query from Python"] = one_query(options.runs * 4 + 1)
+            results["One query from Python"] = queries(options.runs * 4 + 1)
         if options.only in (None, "soft"):
-            results[f"Soft map, N {PROMPTS:,}, K 64, M 5,000"] = soft_map(options.runs, peak)
+            title = f"Soft map, N {PROMPTS:,}, K {MIXED}, M {POOL:,}"
+            results[title] = soft_maps(options.runs, peak)
+            results["Embeddings to models over a soft map"] = soft_routes(options.runs)
     for name, value in results["versions"].items():
         print(f"{name}: {value}")
     for title, rows in results.items():

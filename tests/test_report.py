@@ -105,9 +105,9 @@ def embedded(page):
 
 
 def without_times(figures):
-    if isinstance(figures, dict):
-        return {k: without_times(v) for k, v in figures.items() if k != "seconds"}
-    return [without_times(v) for v in figures] if isinstance(figures, list) else figures
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in figures.get("methods", [])]
+    timeless = {k: v for k, v in figures.items() if k != "seconds"}
+    return timeless | ({"methods": rows} if rows else {})
 
 
 # --- what the page holds ---
@@ -529,6 +529,20 @@ def test_what_if_without_what_was_served(data, browser, tmp_path):
     page = Page(browser, tmp_path / "page.html")
     assert page.complaints() == []
     assert "best single LLM" in page.one("tr.main").text
+
+
+def test_what_if_of_free_llms_and_strangers_shows_no_nan(data, browser, tmp_path):
+    router = uf.Router.fit(list(data.texts), n_clusters=2)
+    free = np.zeros(len(data.models))
+    router.add_models(list(data.models), free, list(data.texts), data.losses)
+    log = {"text": list(data.texts), "served": ["a stranger"] * len(data.texts)}
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+    found = what_if(router, tmp_path / "log.parquet", model_column="served")
+    save_page(what_if_page(found.to_dict(), "log"), tmp_path / "page.html")
+    page = Page(browser, tmp_path / "page.html")
+    assert page.complaints() == []
+    assert not page.run("return /NaN|Infinity/.test(document.querySelector('main').innerHTML)")
+    assert "–" in page.texts(".tile b")
 
 
 def test_one_trial_has_no_bands(data, browser, tmp_path):

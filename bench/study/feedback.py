@@ -45,7 +45,6 @@ def run(dataset: uf.datasets.Dataset, seed: int, within: float) -> dict[str, flo
     ways = {
         "greedy": uf.Explorer(within=0.0, seed=seed),
         "Thompson": uf.Explorer(within=within, seed=seed),
-        "Thompson, 10% uniform": uf.Explorer(within=within, uniform=0.1, seed=seed),
         "uniform": uf.Explorer(within=np.inf, uniform=1.0, seed=seed),
     }
     for way, explorer in ways.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.plain import without_nan
 
 if TYPE_CHECKING:
     import argparse
@@ -57,8 +57,7 @@ def keep_apart(out: str, *inputs: str | None) -> None:
 
 def report(as_json: bool, figures: Mapping[str, Any], text: str) -> None:
     """Print the figures as JSON, or the text that shows them."""
-    # JSON knows no NaN.
-    print(json.dumps(_without_nan(figures), allow_nan=False) if as_json else text)
+    print(json.dumps(without_nan(figures), allow_nan=False) if as_json else text)
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -72,13 +71,3 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         ).rstrip()
         for line in lines
     )
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

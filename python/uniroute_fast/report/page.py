@@ -2,7 +2,8 @@
 
 A page holds its figures as JSON, and a script that draws them: what it shows is what it holds. All
 text, prompts above all, reaches the document as text and never as markup, and a content security
-policy lets no script run but the page's own.
+policy lets no script run but the page's own. Times differ from run to run and are left out: the
+same data and seed give the same page.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import base64
 import hashlib
 import html
 import json
-import math
 import os
 import tempfile
 from importlib import resources
@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
+from uniroute_fast.plain import without_nan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-#: Times differ from run to run; without them the same data and seed give the same page.
-TIMES = frozenset({"seconds"})
 
 
 def evaluation_page(figures: Mapping[str, Any]) -> str:
@@ -35,7 +33,8 @@ def evaluation_page(figures: Mapping[str, Any]) -> str:
     figures : mapping
         `Table.to_dict`, with that of a `WholePool` under ``pool``.
     """
-    return _page("evaluation", f"Routing on {figures['dataset']}", figures)
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in figures["methods"]]
+    return _page("evaluation", f"Routing on {figures['dataset']}", {**figures, "methods": rows})
 
 
 def what_if_page(figures: Mapping[str, Any], log: str) -> str:
@@ -48,7 +47,8 @@ def what_if_page(figures: Mapping[str, Any], log: str) -> str:
     log : str
         What the title calls the log.
     """
-    return _page("what_if", f"What if: {log}", figures)
+    timeless = {k: v for k, v in figures.items() if k != "seconds"}
+    return _page("what_if", f"What if: {log}", timeless)
 
 
 def save_page(page: str, path: str | os.PathLike[str]) -> None:
@@ -95,16 +95,5 @@ def _hash(text: str) -> str:
 
 def _as_json(figures: Mapping[str, Any]) -> str:
     """Return JSON of ASCII alone, without the characters that could end a script element."""
-    text = json.dumps(_plain(figures), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(without_nan(figures), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plain(value: Any) -> Any:
-    """Leave out times, and give null for NaN and infinities, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key not in TIMES}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -4,7 +4,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use uniroute_core::centroids::Centroids;
-use uniroute_core::kernels::{Costs, PackedPool, Scan, argmin_cost, available, weighted_rows};
+use uniroute_core::kernels::{
+    Aligned, Costs, PackedPool, Scan, argmin_cost, available, weighted_rows,
+};
 
 const MODELS: usize = 10_000;
 
@@ -17,14 +19,15 @@ fn noise(n: usize, salt: u64) -> Vec<f32> {
     (0..n as u64).map(|i| mix(i) / (1 << 24) as f32).collect()
 }
 
-fn wide(values: Vec<f32>) -> Vec<f64> {
-    values.into_iter().map(f64::from).collect()
+fn wide(values: Vec<f32>) -> Aligned<f64> {
+    let wide: Vec<f64> = values.into_iter().map(f64::from).collect();
+    Aligned::from(&wide[..])
 }
 
 fn scans(c: &mut Criterion) {
-    let gamma = noise(MODELS, 1);
+    let gamma = Aligned::from(&noise(MODELS, 1)[..]);
     let (in_prices, out_prices) = (wide(noise(MODELS, 2)), wide(noise(MODELS, 3)));
-    let tokens_out = noise(MODELS, 4);
+    let tokens_out = Aligned::from(&noise(MODELS, 4)[..]);
     let base = wide(noise(MODELS, 7));
     let mask = vec![0xffff_fffe_ffff_ff7f; MODELS.div_ceil(64)];
     let metered = Costs::Metered {

@@ -27,6 +27,7 @@ pub mod metering;
 pub mod persist;
 pub mod profiles;
 pub mod router;
+mod soft;
 pub mod threads;
 
 pub use error::{Error, Result};

@@ -726,7 +726,9 @@ mod tests {
                     3 if models.len() > 1 => {
                         // Its neighbour takes the same profile.
                         let two = [at, (at + 1) % models.len()];
-                        two.iter().for_each(|&m| models[m].1 = losses);
+                        for m in two {
+                            models[m].1 = losses;
+                        }
                         let columns: Vec<f32> = losses.iter().flat_map(|&l| [l, l]).collect();
                         let both = two.map(|m| names[m].as_str());
                         pool = pool.with_profiles(&both, &columns).unwrap();

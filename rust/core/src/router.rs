@@ -18,6 +18,7 @@ use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
 use crate::lexical::{self, LexicalEmbedder, Status};
 use crate::profiles::Pool;
+use crate::soft::{Batch, LazySoft, Soft};
 use crate::threads::Run;
 
 /// Texts that one thread takes at a time: some 0.3 ms of work.
@@ -189,6 +190,7 @@ pub struct Scratch {
     embeddings: Vec<f32>,
     phi: Phi,
     labels: Vec<u32>,
+    batch: Batch,
 }
 
 impl Scratch {
@@ -207,6 +209,8 @@ pub struct Snapshot {
     pool: Pool,
     /// Constraints compiled for this pool.
     compiled: Arc<Cache>,
+    /// This pool packed for batches of prompts that belong to several clusters.
+    soft: Arc<LazySoft>,
     companion: Option<Companion>,
     monitor: Option<Arc<Monitor>>,
 }
@@ -233,6 +237,7 @@ impl Snapshot {
             map: Arc::new(map),
             pool,
             compiled: Arc::default(),
+            soft: Arc::default(),
             companion: None,
             monitor: None,
         })
@@ -245,6 +250,7 @@ impl Snapshot {
             version: self.version + 1,
             pool,
             compiled: Arc::default(),
+            soft: Arc::default(),
             ..self.clone()
         }
     }
@@ -380,14 +386,16 @@ impl Snapshot {
         requests: &Requests<'_>,
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
-        self.check_routable(requests, self.count(prompts)?)?;
+        let count = self.count(prompts)?;
+        self.check_routable(requests, count)?;
+        // Packed are costs that are the same for every prompt.
+        let packable = self.map.single_nearest().is_none() && self.pool.metering().is_none();
+        let soft = packable.then(|| self.soft.get(&self.pool, count)).flatten();
         let nothing: &mut [u8] = &mut [];
         self.for_each_task(prompts, (nothing, 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
-                for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                    let request = requests.at(task.first + i, prompts);
-                    row.choice = self.choose(embedding, &request, scratch)?;
-                }
+                let request = |i: usize| requests.at(task.first + i, prompts);
+                self.choose_each(task.rows, task.embeddings, &request, soft, scratch)?;
                 self.count_many(requests.counted, task);
                 return Ok(());
             };
@@ -621,6 +629,48 @@ impl Snapshot {
         })
     }
 
+    /// The winners for prompts that belong to several clusters: those that ask for nothing special
+    /// together, where the pool is packed for it.
+    fn choose_each<'a>(
+        &self,
+        rows: &mut [Row],
+        embeddings: &[f32],
+        request: &dyn Fn(usize) -> Request<'a>,
+        soft: Option<&Soft>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let mut together: Vec<(&mut Row, u32)> = Vec::new();
+        scratch.batch.clear();
+        for (i, row, embedding) in self.ok_rows(rows, embeddings) {
+            let request = request(i);
+            if soft.is_none() || request.constraints.is_some() || request.stay.is_some() {
+                row.choice = self.choose(embedding, &request, scratch)?;
+                continue;
+            }
+            let Scratch {
+                phi, map, batch, ..
+            } = scratch;
+            self.map.phi(embedding, phi, map)?;
+            batch.push(phi, self.map.clusters(), request.cost_weight);
+            together.push((row, self.map.cluster(phi)));
+        }
+        let Some(soft) = soft.filter(|_| !together.is_empty()) else {
+            return Ok(());
+        };
+        let winners = scratch.batch.winners(soft)?;
+        for ((row, cluster), (model, predicted_loss)) in together.into_iter().zip(winners) {
+            row.choice = Some(Choice {
+                model,
+                cluster,
+                predicted_loss,
+                cost: self.pool.costs()[model as usize],
+                fallback: false,
+                stayed: false,
+            });
+        }
+        Ok(())
+    }
+
     /// The winner for one embedding. Leaves Phi in the scratch.
     fn choose(
         &self,
@@ -674,22 +724,28 @@ impl Snapshot {
     /// Number of prompts; fails on embeddings of another dimension or with values not finite.
     fn count(&self, prompts: Prompts<'_>) -> Result<usize> {
         let dim = self.map.dim();
-        match prompts {
-            Prompts::Texts(texts) => Ok(texts.len()),
-            Prompts::Embeddings(all) => match all.iter().position(|v| !v.is_finite()) {
-                None if all.len().is_multiple_of(dim) => Ok(all.len() / dim),
-                None => Err(Error::invalid(
-                    "embeddings",
-                    format!("{} values", all.len()),
-                    format!("rows of {dim} values"),
-                )),
-                Some(at) => Err(Error::invalid(
-                    "embeddings",
-                    format!("{} in row {}, column {}", all[at], at / dim, at % dim),
-                    "finite values",
-                )),
-            },
+        let all = match prompts {
+            Prompts::Texts(texts) => return Ok(texts.len()),
+            Prompts::Embeddings(all) => all,
+        };
+        // All at once first: a search for the culprit stops the compiler from using vectors.
+        if !all.iter().fold(true, |fine, v| fine & v.is_finite())
+            && let Some(at) = all.iter().position(|v| !v.is_finite())
+        {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} in row {}, column {}", all[at], at / dim, at % dim),
+                "finite values",
+            ));
         }
+        if !all.len().is_multiple_of(dim) {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} values", all.len()),
+                format!("rows of {dim} values"),
+            ));
+        }
+        Ok(all.len() / dim)
     }
 
     fn check_routable(&self, requests: &Requests<'_>, rows: usize) -> Result<()> {

@@ -33,7 +33,7 @@ function visible(text) {
 /** A name or a prompt from the data, on its own terms as to direction. */
 const given = (text) => el("bdi", {}, visible(text));
 
-const known = (x) => typeof x === "number";
+const known = Number.isFinite;
 const fixed = (x, digits = 3) => (known(x) ? x.toFixed(digits).replace(/^(-?)0\./, "$1.") : "–");
 const percent = (x, digits = 0) => (known(x) ? (100 * x).toFixed(digits).replace("-", "−") + "%" : "–");
 const signed = (x, digits = 3) => (known(x) ? (x > 0 ? "+" : x < 0 ? "−" : "±") + fixed(Math.abs(x), digits) : "–");

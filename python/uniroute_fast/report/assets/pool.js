@@ -39,7 +39,7 @@ function outcomeTiles(outcome, reference, unit, kind) {
 
 /** Of outcomes no worse than the reference, the one that spends least; else the best one. */
 function cheapestAsGood(outcomes) {
-  const asGood = outcomes.filter((o) => o.gain >= 0);
+  const asGood = outcomes.filter((o) => known(o.gain) && o.gain >= 0);
   return asGood.length
     ? asGood.reduce((a, b) => (perPrompt(b) < perPrompt(a) ? b : a))
     : outcomes.reduce((a, b) => (b.quality > a.quality ? b : a));

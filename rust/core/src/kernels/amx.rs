@@ -19,16 +19,16 @@ use std::arch::{asm, x86_64};
 use std::mem::swap;
 use std::sync::OnceLock;
 
-use super::packed::{LANES, Lanes, Line, TILE_STEPS};
-use super::search::{Group, Task};
-use super::{Isa, Kernels, avx512};
+use super::packed::{LANES, Line, TILE_STEPS};
+use super::search::{Best, Group, Task};
+use super::{Isa, Kernels, avx2, avx512};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `refusal` finds nothing, hence
 // where the CPU has what `avx512` asks for, and AMX, which this process may use.
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Amx,
     block: 2 * PAIR,
-    scores: |task, scores, lower| unsafe { score::<Registers>(task, scores, lower) },
+    scores: |task, scores, best| unsafe { score::<Registers>(task, scores, best) },
     ..avx512::KERNELS
 };
 
@@ -223,7 +223,7 @@ fn blocks(rows: usize, panels: usize) -> impl Iterator<Item = Block> {
 /// # Safety
 /// As [`Tiles::configure`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn score<T: Tiles>(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+unsafe fn score<T: Tiles>(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     let whole = task.rows.len() / ROWS * ROWS;
     if whole > 0 {
         // SAFETY: the caller's word; they are dropped before anybody else could ask for them.
@@ -234,12 +234,12 @@ unsafe fn score<T: Tiles>(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lane
         for block in blocks(whole, task.panels) {
             multiply(&mut tiles, task, block, now);
             if let Some(block) = waiting.replace(block) {
-                finish(task, block, before, scores, lower);
+                finish(task, block, before, scores, best);
             }
             swap(&mut now, &mut before);
         }
         if let Some(block) = waiting {
-            finish(task, block, before, scores, lower);
+            finish(task, block, before, scores, best);
         }
     }
     if whole < task.rows.len() {
@@ -249,7 +249,7 @@ unsafe fn score<T: Tiles>(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lane
             ..*task
         };
         let scores = &mut scores[whole * task.panels * LANES..];
-        avx512::score(&rest, scores, &mut lower[whole..]);
+        avx512::score(&rest, scores, &mut best[whole..]);
     }
 }
 
@@ -324,11 +324,11 @@ fn products<T: Tiles, const TALL: bool, const WIDE: bool>(
 
 /// From a block's sums to scores, and to the greatest lower bounds.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn finish(task: &Task<'_>, block: Block, sums: &Sums, scores: &mut [f32], lower: &mut [Lanes]) {
+fn finish(task: &Task<'_>, block: Block, sums: &Sums, scores: &mut [f32], best: &mut [Best]) {
     if block.wide {
-        finish_panels::<2>(task, block, sums, scores, lower);
+        finish_panels::<2>(task, block, sums, scores, best);
     } else {
-        finish_panels::<1>(task, block, sums, scores, lower);
+        finish_panels::<1>(task, block, sums, scores, best);
     }
 }
 
@@ -339,17 +339,18 @@ fn finish_panels<const P: usize>(
     block: Block,
     sums: &Sums,
     scores: &mut [f32],
-    lower: &mut [Lanes],
+    best: &mut [Best],
 ) {
     let group = Group::<P>::of(task, block.panel);
     let rows = if block.tall { PAIR } else { ROWS };
+    avx2::prefetch(task.next_share(block.row..block.row + rows, block.panel));
     for (sums, at) in sums.0[..rows].iter().zip(block.row..) {
         let start = _mm512_set1_epi32(task.rows[at].start);
         // SAFETY: 64 bytes, aligned to 64.
         let load = |p: usize| unsafe { _mm512_load_si512(sums[p].as_ptr().cast()) };
         let sums: [__m512i; P] = std::array::from_fn(|p| _mm512_add_epi32(load(p), start));
         let scores = task.scores_at::<P>(scores, at, block.panel);
-        avx512::finish(&group, &task.rows[at], &sums, scores, &mut lower[at]);
+        avx512::finish(&group, &task.rows[at], &sums, scores, &mut best[at]);
     }
 }
 

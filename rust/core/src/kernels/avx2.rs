@@ -7,8 +7,9 @@
 use std::arch::x86_64::*;
 use std::array;
 
-use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
-use super::search::{Candidate, Group, Pick, Task};
+use super::packed::{LANES, Line, Packed, Precision, Row};
+use super::search::{Best, Candidate, Group, Pick, Task};
+use super::sparse::{Mixture, Strip, WIDTH};
 use super::{Costs, Isa, Kernels, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
@@ -18,14 +19,17 @@ pub static KERNELS: Kernels = Kernels {
     precision: Precision::Int16,
     block: 8 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
-    scores: |task, scores, lower| unsafe { score(task, scores, lower) },
+    scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
+    quick_distance: |x, c| unsafe { quick_distance(x, c) },
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
+    screen: |mixture, strip, out| unsafe { screen(mixture, strip, out) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
+    least: |scan, first, llms| unsafe { least(scan, first, llms) },
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -113,6 +117,39 @@ fn squared_distance(x: &[f32], c: &[f32]) -> f64 {
     portable::tail(portable::fold(r), x_rest, c_rest)
 }
 
+/// Sums of four, so that no addition waits for the one before.
+#[target_feature(enable = "avx2,fma")]
+fn quick_distance(x: &[f32], c: &[f32]) -> f64 {
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (c_chunks, c_rest) = c.as_chunks::<LANES>();
+    let mut sums = [_mm256_setzero_pd(); 4];
+    for (x, c) in x_chunks.iter().zip(c_chunks) {
+        let (x, c) = (x.as_chunks::<4>().0, c.as_chunks::<4>().0);
+        for ((sum, x), c) in sums.iter_mut().zip(x).zip(c) {
+            // SAFETY: 4 values each.
+            let (x, c) = unsafe { (_mm_loadu_ps(x.as_ptr()), _mm_loadu_ps(c.as_ptr())) };
+            let difference = _mm256_sub_pd(_mm256_cvtps_pd(x), _mm256_cvtps_pd(c));
+            *sum = _mm256_fmadd_pd(difference, difference, *sum);
+        }
+    }
+    let pairs = (
+        _mm256_add_pd(sums[0], sums[1]),
+        _mm256_add_pd(sums[2], sums[3]),
+    );
+    let mut lanes = [0.0; 4];
+    // SAFETY: 4 values.
+    unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), _mm256_add_pd(pairs.0, pairs.1)) };
+    portable::tail(lanes.iter().sum(), x_rest, c_rest)
+}
+
+/// Asks for values to be brought to L2.
+pub fn prefetch(x: &[f32]) {
+    for line in x.chunks(LANES) {
+        // SAFETY: a hint, for an address that is there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+}
+
 #[target_feature(enable = "avx2,fma")]
 fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
@@ -178,16 +215,16 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+fn score(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     for panel in 0..task.panels {
         for row in (0..task.rows.len()).step_by(ROWS) {
             match task.rows.len() - row {
-                1 => tile::<1>(task, row, panel, scores, lower),
-                2 => tile::<2>(task, row, panel, scores, lower),
-                3 => tile::<3>(task, row, panel, scores, lower),
-                4 => tile::<4>(task, row, panel, scores, lower),
-                5 => tile::<5>(task, row, panel, scores, lower),
-                _ => tile::<ROWS>(task, row, panel, scores, lower),
+                1 => tile::<1>(task, row, panel, scores, best),
+                2 => tile::<2>(task, row, panel, scores, best),
+                3 => tile::<3>(task, row, panel, scores, best),
+                4 => tile::<4>(task, row, panel, scores, best),
+                5 => tile::<5>(task, row, panel, scores, best),
+                _ => tile::<ROWS>(task, row, panel, scores, best),
             }
         }
     }
@@ -200,7 +237,7 @@ fn tile<const R: usize>(
     row: usize,
     panel: usize,
     scores: &mut [f32],
-    lower: &mut [Lanes],
+    best: &mut [Best],
 ) {
     let steps = task.packed.steps;
     let lines = task.panel(panel).as_ptr();
@@ -217,11 +254,12 @@ fn tile<const R: usize>(
             }
         }
     }
+    prefetch(task.next_share(row..row + R, panel));
     let group = Group::<1>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;
         let [scores] = task.scores_at::<1>(scores, at, panel);
-        finish(&group, &task.rows[at], sums, scores, &mut lower[at]);
+        finish(&group, &task.rows[at], sums, scores, &mut best[at]);
     }
 }
 
@@ -233,13 +271,14 @@ fn finish(
     row: &Row,
     sums: &[__m256i; 2],
     scores: &mut [f32; LANES],
-    lower: &mut Lanes,
+    best: &mut Best,
 ) {
     let scale = _mm256_set1_ps(row.scale);
     let bias_weight = _mm256_set1_ps(row.bias_weight);
     let price_weight = _mm256_set1_ps(row.price_weight);
     let bound = _mm256_set1_ps(row.bound(group.bound));
-    let (scores, lower) = (halves_mut(scores), halves_mut(&mut lower.0));
+    let least = _mm256_set1_ps(best.certain - row.bound(group.bound));
+    let (scores, lower) = (halves_mut(scores), halves_mut(&mut best.lower));
     for h in 0..2 {
         let scales = load8(&halves(&group.scales[0])[h]);
         let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[h]), scales);
@@ -253,13 +292,15 @@ fn finish(
         let certain = _mm256_sub_ps(score, bound);
         let greatest = _mm256_max_ps(load8(&lower[h]), certain);
         store8(&mut lower[h], greatest);
+        if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(score, least)) != 0 {
+            best.promising |= group.bit;
+        }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
 fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
-    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
-        let bound = pick.row.bound(&pick.bounds[g]);
+    for (first, scores, bound) in pick.groups() {
         let least = _mm256_set1_ps(pick.lower - bound);
         let mut passing = 0u64;
         for (h, scores) in scores.as_chunks::<HALF>().0.iter().enumerate() {
@@ -268,13 +309,36 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
         }
         while passing != 0 {
             let lane = passing.trailing_zeros() as usize;
-            out.push((
-                pick.first + (g * GROUP * LANES + lane) as u32,
-                scores[lane] + bound,
-            ));
+            out.push((pick.first + (first + lane) as u32, scores[lane] + bound));
             passing &= passing - 1;
         }
     }
+}
+
+/// Half a strip at a time: eight sums.
+#[target_feature(enable = "avx2,fma")]
+fn screen(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; WIDTH]) -> f32 {
+    const SUMS: usize = 8;
+    let price_weight = _mm256_set1_ps(mixture.price_weight);
+    let mut least = _mm256_set1_ps(f32::INFINITY);
+    let prices = strip.prices.as_chunks::<HALF>().0;
+    let outs = out.as_chunks_mut::<HALF>().0;
+    for first in (0..WIDTH / HALF).step_by(SUMS) {
+        let mut sums: [__m256; SUMS] =
+            array::from_fn(|i| _mm256_mul_ps(price_weight, load8(&prices[first + i])));
+        for (&k, &phi) in mixture.clusters.iter().zip(mixture.weights) {
+            let losses = strip.losses[k as usize].as_chunks::<HALF>().0;
+            let phi = _mm256_set1_ps(phi);
+            for i in 0..SUMS {
+                sums[i] = _mm256_fmadd_ps(phi, load8(&losses[first + i]), sums[i]);
+            }
+        }
+        for i in 0..SUMS {
+            store8(&mut outs[first + i], sums[i]);
+            least = _mm256_min_ps(least, sums[i]);
+        }
+    }
+    to_array(least).into_iter().fold(f32::INFINITY, f32::min)
 }
 
 /// Columns summed in registers at a time: enough sums to hide the latency of an addition.
@@ -335,34 +399,50 @@ fn four(scan: &Scan<'_>, first: usize) -> __m256d {
     _mm256_add_pd(single(gamma), weighted)
 }
 
-/// Which of four LLMs from `first`, a multiple of 4, take part: all bits of a lane, or none.
+/// Which of four LLMs from `first` take part: all bits of a lane, or none.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn taking_part(scan: &Scan<'_>, first: usize) -> __m256d {
-    let bits = i64::from(scan.octet(first / 8 * 8) >> (first % 8));
+    let bits = scan.word(first) as i64;
     let lane = _mm256_setr_epi64x(1, 2, 4, 8);
     let set = _mm256_and_si256(_mm256_set1_epi64x(bits), lane);
     _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane))
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
-    assert!(first + out.len() <= scan.len());
+fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
+    assert!(first + llms <= scan.len());
     let mut least = _mm256_set1_pd(f64::INFINITY);
-    let (fours, rest) = out.as_chunks_mut::<4>();
-    let after = first + 4 * fours.len();
-    for (i, out) in fours.iter_mut().enumerate() {
-        let first = first + 4 * i;
-        let taking_part = taking_part(scan, first);
-        let objective = _mm256_blendv_pd(_mm256_set1_pd(f64::NAN), four(scan, first), taking_part);
+    let after = first + llms / 4 * 4;
+    for first in (first..after).step_by(4) {
         // Where an objective is NaN, the second operand is what comes out.
-        least = _mm256_min_pd(objective, least);
-        // SAFETY: 4 values.
-        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), objective) };
+        least = _mm256_min_pd(taking_part_or_nan(scan, first), least);
     }
     let mut lanes = [0.0; 4];
     // SAFETY: 4 values.
     unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), least) };
     let least = lanes.into_iter().fold(f64::INFINITY, f64::min);
-    least.min(portable::objectives(scan, after, rest))
+    least.min(portable::least(scan, after, llms % 4))
+}
+
+/// Objectives of four LLMs from `first`; NaN for those that do not take part.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn taking_part_or_nan(scan: &Scan<'_>, first: usize) -> __m256d {
+    let nan = _mm256_set1_pd(f64::NAN);
+    _mm256_blendv_pd(nan, four(scan, first), taking_part(scan, first))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    assert!(first + out.len() <= scan.len());
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let after = first + 4 * fours.len();
+    for (i, out) in fours.iter_mut().enumerate() {
+        let first = first + 4 * i;
+        let objectives = taking_part_or_nan(scan, first);
+        // SAFETY: 4 values.
+        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), objectives) };
+    }
+    portable::objectives(scan, after, rest);
 }

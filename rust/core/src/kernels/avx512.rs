@@ -4,9 +4,10 @@
 use std::arch::x86_64::*;
 use std::array;
 
-use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
-use super::search::{Candidate, Group, Pick, Task};
-use super::{Costs, Isa, Kernels, Scan, portable};
+use super::packed::{GROUP, LANES, Line, Packed, Precision, Row};
+use super::search::{Best, Candidate, Group, Pick, Task};
+use super::sparse::{Mixture, Strip, WIDTH};
+use super::{Costs, Isa, Kernels, Scan, avx2, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where the CPU has what `features!`
 // names, which is all that the functions called here ask for.
@@ -15,14 +16,18 @@ pub static KERNELS: Kernels = Kernels {
     precision: Precision::Int8,
     block: 8 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
-    scores: |task, scores, lower| unsafe { score(task, scores, lower) },
+    scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
+    screen: |mixture, strip, out| unsafe { screen(mixture, strip, out) },
     weighted_rows: |phi_idx, phi_val, psi, out| unsafe {
         weighted_rows(phi_idx, phi_val, psi, out);
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
+    least: |scan, first, llms| unsafe { least(scan, first, llms) },
+    // Widening four values at a time is faster than eight at a time.
+    quick_distance: avx2::KERNELS.quick_distance,
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -226,28 +231,28 @@ impl Quantise {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub fn score(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+pub fn score(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     for panel in (0..task.panels).step_by(GROUP) {
         match task.panels - panel {
-            1 => group::<1>(task, panel, scores, lower),
-            2 => group::<2>(task, panel, scores, lower),
-            3 => group::<3>(task, panel, scores, lower),
-            _ => group::<GROUP>(task, panel, scores, lower),
+            1 => group::<1>(task, panel, scores, best),
+            2 => group::<2>(task, panel, scores, best),
+            3 => group::<3>(task, panel, scores, best),
+            _ => group::<GROUP>(task, panel, scores, best),
         }
     }
 }
 
 /// All rows against one group, of `P` panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn group<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], lower: &mut [Lanes]) {
+fn group<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], best: &mut [Best]) {
     for row in (0..task.rows.len()).step_by(ROWS) {
         match task.rows.len() - row {
-            1 => tile::<1, P>(task, row, panel, scores, lower),
-            2 => tile::<2, P>(task, row, panel, scores, lower),
-            3 => tile::<3, P>(task, row, panel, scores, lower),
-            4 => tile::<4, P>(task, row, panel, scores, lower),
-            5 => tile::<5, P>(task, row, panel, scores, lower),
-            _ => tile::<ROWS, P>(task, row, panel, scores, lower),
+            1 => tile::<1, P>(task, row, panel, scores, best),
+            2 => tile::<2, P>(task, row, panel, scores, best),
+            3 => tile::<3, P>(task, row, panel, scores, best),
+            4 => tile::<4, P>(task, row, panel, scores, best),
+            5 => tile::<5, P>(task, row, panel, scores, best),
+            _ => tile::<ROWS, P>(task, row, panel, scores, best),
         }
     }
 }
@@ -259,7 +264,7 @@ fn tile<const R: usize, const P: usize>(
     row: usize,
     panel: usize,
     scores: &mut [f32],
-    lower: &mut [Lanes],
+    best: &mut [Best],
 ) {
     let steps = task.packed.steps;
     let lines: [*const Line; P] = array::from_fn(|p| task.panel(panel + p).as_ptr());
@@ -277,11 +282,12 @@ fn tile<const R: usize, const P: usize>(
             }
         }
     }
+    avx2::prefetch(task.next_share(row..row + R, panel));
     let group = Group::<P>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;
         let scores = task.scores_at::<P>(scores, at, panel);
-        finish(&group, &task.rows[at], sums, scores, &mut lower[at]);
+        finish(&group, &task.rows[at], sums, scores, &mut best[at]);
     }
 }
 
@@ -293,7 +299,7 @@ pub fn finish<const P: usize>(
     row: &Row,
     sums: &[__m512i; P],
     scores: &mut [[f32; LANES]; P],
-    lower: &mut Lanes,
+    best: &mut Best,
 ) {
     let scale = _mm512_set1_ps(row.scale);
     let bias_weight = _mm512_set1_ps(row.bias_weight);
@@ -310,15 +316,19 @@ pub fn finish<const P: usize>(
         store16(&mut scores[p], score);
         greatest = _mm512_max_ps(greatest, score);
     }
-    let certain = _mm512_sub_ps(greatest, _mm512_set1_ps(row.bound(group.bound)));
-    let so_far = load16(&lower.0);
-    store16(&mut lower.0, _mm512_max_ps(so_far, certain));
+    let bound = row.bound(group.bound);
+    let lower = _mm512_sub_ps(greatest, _mm512_set1_ps(bound));
+    let so_far = load16(&best.lower);
+    store16(&mut best.lower, _mm512_max_ps(so_far, lower));
+    let least = _mm512_set1_ps(best.certain - bound);
+    if _mm512_cmp_ps_mask::<_CMP_GE_OQ>(greatest, least) != 0 {
+        best.promising |= group.bit;
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
-    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
-        let bound = pick.row.bound(&pick.bounds[g]);
+    for (first, scores, bound) in pick.groups() {
         let least = _mm512_set1_ps(pick.lower - bound);
         let mut passing = 0u64;
         for (p, scores) in scores.as_chunks::<LANES>().0.iter().enumerate() {
@@ -327,13 +337,31 @@ fn pick_candidates(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
         }
         while passing != 0 {
             let lane = passing.trailing_zeros() as usize;
-            out.push((
-                pick.first + (g * GROUP * LANES + lane) as u32,
-                scores[lane] + bound,
-            ));
+            out.push((pick.first + (first + lane) as u32, scores[lane] + bound));
             passing &= passing - 1;
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn screen(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; WIDTH]) -> f32 {
+    let price_weight = _mm512_set1_ps(mixture.price_weight);
+    let prices = strip.prices.as_chunks::<LANES>().0;
+    let mut sums: [__m512; WIDTH / LANES] =
+        array::from_fn(|i| _mm512_mul_ps(price_weight, load16(&prices[i])));
+    for (&k, &phi) in mixture.clusters.iter().zip(mixture.weights) {
+        let losses = strip.losses[k as usize].as_chunks::<LANES>().0;
+        let phi = _mm512_set1_ps(phi);
+        for (sum, losses) in sums.iter_mut().zip(losses) {
+            *sum = _mm512_fmadd_ps(phi, load16(losses), *sum);
+        }
+    }
+    let mut least = sums[0];
+    for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+        store16(out, sum);
+        least = _mm512_min_ps(least, sum);
+    }
+    _mm512_reduce_min_ps(least)
 }
 
 /// Columns summed in registers at a time: enough sums to hide the latency of an addition.
@@ -397,20 +425,32 @@ fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
-    assert!(first + out.len() <= scan.len());
+fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
+    assert!(first + llms <= scan.len());
     let mut least = _mm512_set1_pd(f64::INFINITY);
+    let after = first + llms / 64 * 64;
+    for first in (first..after).step_by(64) {
+        let taking_part = scan.word(first).to_le_bytes();
+        for (i, taking_part) in taking_part.into_iter().enumerate() {
+            // Where an objective is NaN, the second operand is what comes out.
+            let objectives = eight(scan, first + 8 * i);
+            least = _mm512_mask_min_pd(least, taking_part, objectives, least);
+        }
+    }
+    _mm512_reduce_min_pd(least).min(portable::least(scan, after, llms % 64))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    assert!(first + out.len() <= scan.len());
     let (eights, rest) = out.as_chunks_mut::<8>();
     let after = first + 8 * eights.len();
     for (i, out) in eights.iter_mut().enumerate() {
         let first = first + 8 * i;
-        let objective = eight(scan, first);
-        let taking_part = scan.octet(first);
-        // Where an objective is NaN, the second operand is what comes out.
-        least = _mm512_mask_min_pd(least, taking_part, objective, least);
-        let objective = _mm512_mask_mov_pd(_mm512_set1_pd(f64::NAN), taking_part, objective);
+        let nan = _mm512_set1_pd(f64::NAN);
+        let objective = _mm512_mask_mov_pd(nan, scan.word(first) as u8, eight(scan, first));
         // SAFETY: 8 values.
         unsafe { _mm512_storeu_pd(out.as_mut_ptr(), objective) };
     }
-    _mm512_reduce_min_pd(least).min(portable::objectives(scan, after, rest))
+    portable::objectives(scan, after, rest);
 }

@@ -5,6 +5,7 @@
 //! names. Every function gives the same answer, bit for bit, in every table; [`portable`] is the
 //! definition, and the tests hold the others against it.
 
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod amx;
@@ -27,13 +28,16 @@ mod pool;
 mod portable;
 mod scan;
 pub(crate) mod search;
+mod sparse;
 
 use std::sync::OnceLock;
 
-use self::packed::{Lanes, Packed, Precision, Row};
-use self::search::{Candidate, Pick, Task};
+use self::packed::{Packed, Precision, Row};
+use self::search::{Best, Candidate, Pick, Task};
+use self::sparse::{Mixture, Strip};
 use crate::error::{Error, Result};
 
+pub use self::aligned::Aligned;
 pub use self::pool::{PackedPool, Weights};
 pub use self::scan::{Costs, Scan};
 
@@ -75,9 +79,13 @@ pub type WeightedRows = fn(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &
 /// Signature of [`Kernels::quantise`].
 pub(crate) type Quantise = fn(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row>;
 /// Signature of [`Kernels::scores`].
-pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]);
+pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]);
 /// Signature of [`Kernels::pick`].
 pub(crate) type PickCandidates = fn(pick: &Pick<'_>, out: &mut Vec<Candidate>);
+
+/// Signature of [`Kernels::screen`].
+pub(crate) type Screen =
+    fn(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; sparse::WIDTH]) -> f32;
 
 /// The functions of one instruction set.
 pub struct Kernels {
@@ -86,23 +94,28 @@ pub struct Kernels {
     /// Squared Euclidean distance in float64, summed in NumPy's order; see
     /// [`portable::squared_distance`].
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
+    /// The same, summed in any order: within [`quick_error`], and faster.
+    pub(crate) quick_distance: fn(x: &[f32], c: &[f32]) -> f64,
     /// How vectors are packed for this instruction set.
     pub(crate) precision: Precision,
     /// Rows quantised together: enough to use panels many times while they are in L1.
     pub(crate) block: usize,
     /// Quantises a row of `packed`'s dimension into words; `None` if no bound holds for it.
     pub(crate) quantise: Quantise,
-    /// Scores of a task, `[rows, panels * LANES]`, and the greatest lower bounds they give.
+    /// Scores of a task, `[rows, panels * LANES]`, and what they tell of the best.
     pub(crate) scores: ScoresOf,
     /// Appends the vectors whose upper bound reaches the lower bound.
     pub(crate) pick: PickCandidates,
     /// Squared Euclidean distance in float32, any order of summation: see [`rough_error`].
     pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
+    /// Screening values of the LLMs of a strip, see [`sparse`]; returns the least.
+    pub(crate) screen: Screen,
     /// See [`weighted_rows`].
     pub weighted_rows: WeightedRows,
-    /// Objectives of a run of LLMs from `first`, a multiple of 8; NaN for those not taking part.
-    /// Returns the least, infinity if there is none.
-    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64,
+    /// Objectives of a run of LLMs from `first`; NaN for those not taking part.
+    pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]),
+    /// The least objective of `llms` LLMs from `first`; infinity if none takes part.
+    pub least: fn(scan: &Scan<'_>, first: usize, llms: usize) -> f64,
 }
 
 impl Kernels {
@@ -137,6 +150,16 @@ impl Kernels {
 /// a few for the lanes' own sum. Twice that is allowed.
 pub(crate) fn rough_error(dim: usize) -> f32 {
     (dim as f32 / 8.0 + 32.0) / (1 << 24) as f32
+}
+
+/// Relative error that [`Kernels::quick_distance`] and [`Kernels::squared_distance`] stay below
+/// together.
+///
+/// A term is off by three roundings of `2^-53`: the difference, twice, and the square. No term goes
+/// through more than `dim / 8 + 16` additions of positive numbers. Nothing over- or underflows: terms
+/// are squares of differences of float32. Twice the sum of both is allowed.
+pub(crate) fn quick_error(dim: usize) -> f64 {
+    (dim as f64 / 2.0 + 80.0) / (1u64 << 53) as f64
 }
 
 /// Why an instruction set cannot be used here, if it cannot.

@@ -53,6 +53,7 @@
 //! brute force's answer; the others, the *candidates*, are compared in float64. One bound serves a
 //! *group* of [`GROUP`] panels, from the greatest norms in it.
 
+use super::aligned::Aligned;
 use super::search::Offsets;
 
 /// Vectors in a panel.
@@ -68,11 +69,6 @@ pub const MAX_DIM: usize = 1 << 16;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Line(pub [[u8; 4]; LANES]);
-
-/// A float32 per lane.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Lanes(pub [f32; LANES]);
 
 /// How coordinates are quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,19 +138,19 @@ pub struct Packed {
     /// that starts in it to be read whole.
     pub lines: Vec<Line>,
     /// What one unit of a quantised vector stands for, one per lane.
-    pub scales: Vec<f32>,
+    pub scales: Aligned<f32>,
     /// Added to the scaled product, one per lane; hugely negative past the last vector, so that
     /// what is not there never raises a lower bound.
-    pub biases: Vec<f32>,
+    pub biases: Aligned<f32>,
     /// Added too, times the row's price weight, one per lane; hugely negative past the last vector;
     /// empty where there are none.
-    pub prices: Vec<f32>,
+    pub prices: Aligned<f32>,
     /// One per group.
     pub bounds: Vec<Bound>,
     /// `S`.
     pub shift_scale: f32,
     /// `mu S`, zero-padded to a multiple of 64.
-    pub centre: Vec<f32>,
+    pub centre: Aligned<f32>,
     /// Part of every row's slack: `2^-45 max_k |e_k|^2`, and more than what underflows.
     pub slack: f32,
 }
@@ -270,12 +266,12 @@ impl Packed {
             row_stride: padded / precision.per_word(),
             limit: precision.limit(dim),
             lines: vec![Line([[0; 4]; LANES]); panels * steps + TILE_STEPS - 1],
-            scales: vec![0.0; panels * LANES],
-            biases: vec![f32::MIN; panels * LANES],
-            prices: Vec::new(),
+            scales: Aligned::new(0.0, panels * LANES),
+            biases: Aligned::new(f32::MIN, panels * LANES),
+            prices: Aligned::default(),
             bounds: vec![Bound::default(); panels.div_ceil(GROUP)],
             shift_scale: 1.0,
-            centre: vec![0.0; padded],
+            centre: Aligned::new(0.0, padded),
             slack: 2f32.powi(-80),
         })
     }
@@ -361,7 +357,7 @@ impl Packed {
     /// Offsets by biases of the caller's own, one per vector.
     pub fn rebias(&self, biases: impl Iterator<Item = f64>) -> OwnOffsets {
         let mut own = OwnOffsets {
-            biases: vec![f32::MIN; self.biases.len()],
+            biases: Aligned::new(f32::MIN, self.biases.len()),
             bounds: self.bounds.clone(),
             ceilings: vec![f32::MIN; self.bounds.len()],
         };
@@ -379,8 +375,7 @@ impl Packed {
 
     /// Sets the prices, one per vector.
     pub fn set_prices(&mut self, prices: impl ExactSizeIterator<Item = f64>) {
-        self.prices.clear();
-        self.prices.resize(self.scales.len(), f32::MIN);
+        self.prices = Aligned::new(f32::MIN, self.scales.len());
         for bound in &mut self.bounds {
             bound.price = 0.0;
         }
@@ -402,7 +397,7 @@ fn widen(bound: &mut f32, value: f64) {
 
 /// See [`Packed::rebias`].
 pub struct OwnOffsets {
-    biases: Vec<f32>,
+    biases: Aligned<f32>,
     bounds: Vec<Bound>,
     ceilings: Vec<f32>,
 }

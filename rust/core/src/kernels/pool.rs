@@ -2,9 +2,11 @@
 //! `Phi . Psi + cost_weight * cost`, without ever holding prompts x LLMs.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use super::packed::{LANES, OwnOffsets, Packed, Row, power_for};
 use super::search::{Candidate, Search};
+use super::sparse::{Mixtures, PriceWeight, Screening, Strips};
 use super::{Costs, Isa, Kernels, Scan, isa};
 use crate::error::{Error, Result};
 use crate::threads::Run;
@@ -46,7 +48,8 @@ impl Weights<'_> {
 /// centroid is: a low-precision product with a certified bound rules out almost all LLMs, and what
 /// is left is computed by the definition. What is packed of a profile is what the choice depends
 /// on: `Psi[k, m] = mu[k] + a[m] + e[k, m]`, where `mu` is the same for all LLMs and drops out, `a`
-/// is the LLM's mean, which counts in full precision, and `e` is quantised.
+/// is the LLM's mean, which counts in full precision, and `e` is quantised. Where few clusters count,
+/// [`super::sparse`] rules LLMs out instead.
 ///
 /// Beside the bound of [`super::packed`], the definition's own rounding counts: float32 sums of `K`
 /// products are off by at most `(K + 1) 2^-24 |Phi| |Psi_m|`.
@@ -65,6 +68,8 @@ pub struct PackedPool {
     /// Of the packed prices: `price = -(cost - least) * price_scale`.
     price_scale: f64,
     packed: Option<Packed>,
+    /// The same LLMs in the same order, for prompts of few clusters.
+    strips: Option<Strips>,
     /// See [`Self::sharpen`].
     evenness: f64,
     rounding: f64,
@@ -78,6 +83,9 @@ thread_local! {
 #[derive(Default)]
 struct Scratch {
     search: Search,
+    mixtures: Mixtures,
+    screening: Screening,
+    price_weights: Vec<PriceWeight>,
     indices: Vec<u32>,
     gamma: Vec<f32>,
     costs: Vec<f64>,
@@ -138,6 +146,7 @@ impl PackedPool {
             greatest_level: 0.0,
             price_scale: 1.0,
             packed: None,
+            strips: None,
             evenness: 0.0,
             rounding: 0.0,
         };
@@ -193,6 +202,13 @@ impl PackedPool {
         self.price_scale = f64::from(power_for(range));
         let price = |&m: &u32| -(self.costs[m as usize] - least) * self.price_scale;
         packed.set_prices(self.order.iter().map(price));
+        self.strips = Some(Strips::new(
+            m,
+            clusters,
+            least,
+            |at, k| self.profile(self.order[at])[k],
+            |at| -price(&self.order[at]),
+        ));
         self.packed = Some(packed);
     }
 
@@ -229,9 +245,11 @@ impl PackedPool {
     ) -> Result<()> {
         let n = phi.len() / self.clusters;
         self.check(phi, cost_weights, best, winners.len())?;
+        let sparse = best == 1 && self.is_sparse(phi);
+        let rows = self.block(sparse);
         let step = (TASK_WORK / self.profiles.len())
             .max(1)
-            .next_multiple_of(self.kernels.block);
+            .next_multiple_of(rows);
         let losses: Vec<_> = match losses {
             None => (0..n.div_ceil(step)).map(|_| None).collect(),
             Some(losses) if losses.len() == winners.len() => {
@@ -246,7 +264,11 @@ impl PackedPool {
                 ));
             }
         };
-        let shared = self.shared_offsets(phi, cost_weights);
+        let shared = OnceLock::new();
+        let shared = || {
+            let shared = shared.get_or_init(|| self.shared_offsets(phi, cost_weights));
+            shared.as_ref()
+        };
         let phi = phi.chunks(step * self.clusters);
         let tasks: Vec<_> = phi
             .zip(winners.chunks_mut(step * best))
@@ -257,17 +279,21 @@ impl PackedPool {
             tasks,
             Scratch::default,
             |scratch, (t, ((phi, winners), mut losses))| {
-                for (block, phi) in phi.chunks(self.kernels.block * self.clusters).enumerate() {
-                    let first = block * self.kernels.block;
+                for (block, phi) in phi.chunks(rows * self.clusters).enumerate() {
+                    let first = block * rows;
                     let weight = |i: usize| cost_weights.at(t * step + first + i);
-                    self.find(&mut scratch.search, phi, &weight, shared.as_ref(), best);
-                    for (i, phi) in phi.chunks_exact(self.clusters).enumerate() {
-                        self.resolve(scratch, i, phi, weight(i), best);
+                    if sparse {
+                        self.find_sparse(scratch, phi, &weight);
+                    } else {
+                        self.find(scratch, phi, &weight, &shared, best);
+                    }
+                    for i in 0..phi.len() / self.clusters {
+                        self.resolve(scratch, i, weight(i), best);
                         let at = (first + i) * best;
                         winners[at..][..best].copy_from_slice(&scratch.order);
                         if let Some(losses) = &mut losses {
                             for (loss, &m) in losses[at..][..best].iter_mut().zip(&scratch.order) {
-                                *loss = self.gamma(phi, [m])[0];
+                                *loss = self.gamma(scratch.mixtures.of(i), [m])[0];
                             }
                         }
                     }
@@ -282,25 +308,36 @@ impl PackedPool {
     pub fn best_one(&self, phi: &[f32], cost_weight: f64) -> Result<(u32, f32)> {
         self.check(phi, Weights::Same(cost_weight), 1, 1)?;
         SCRATCH.with_borrow_mut(|scratch| {
-            self.find(&mut scratch.search, phi, &|_| cost_weight, None, 1);
-            self.resolve(scratch, 0, phi, cost_weight, 1);
+            if self.is_sparse(phi) {
+                self.find_sparse(scratch, phi, &|_| cost_weight);
+            } else {
+                self.find(scratch, phi, &|_| cost_weight, &|| None, 1);
+            }
+            self.resolve(scratch, 0, cost_weight, 1);
             let m = scratch.order[0];
-            Ok((m, self.gamma(phi, [m])[0]))
+            Ok((m, self.gamma(scratch.mixtures.of(0), [m])[0]))
         })
     }
 
     /// How many LLMs the bound leaves to compute by the definition, for each prompt.
     pub fn count_candidates(&self, phi: &[f32], cost_weights: Weights<'_>) -> Result<Vec<u32>> {
         self.check(phi, cost_weights, 1, phi.len() / self.clusters)?;
-        let mut search = Search::default();
+        let mut scratch = Scratch::default();
         let mut counts = Vec::new();
+        let sparse = self.is_sparse(phi);
+        let rows = self.block(sparse);
         let shared = self.shared_offsets(phi, cost_weights);
-        for (block, phi) in phi.chunks(self.kernels.block * self.clusters).enumerate() {
-            let weight = |i: usize| cost_weights.at(block * self.kernels.block + i);
-            self.find(&mut search, phi, &weight, shared.as_ref(), 1);
+        for (block, phi) in phi.chunks(rows * self.clusters).enumerate() {
+            let weight = |i: usize| cost_weights.at(block * rows + i);
+            if sparse {
+                self.find_sparse(&mut scratch, phi, &weight);
+            } else {
+                self.find(&mut scratch, phi, &weight, &|| shared.as_ref(), 1);
+            }
+            let found = &scratch.search;
             counts.extend(
                 (0..phi.len() / self.clusters)
-                    .map(|i| search.candidates(i).map_or(self.len(), <[Candidate]>::len) as u32),
+                    .map(|i| found.candidates(i).map_or(self.len(), <[Candidate]>::len) as u32),
             );
         }
         Ok(counts)
@@ -316,7 +353,11 @@ impl PackedPool {
                 expected,
             ));
         }
-        if let Some(at) = phi.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
+        let fine = |v: &f32| v.is_finite() && *v >= 0.0;
+        // All at once first: a search for the culprit stops the compiler from using vectors.
+        if !phi.iter().fold(true, |all, v| all & fine(v))
+            && let Some(at) = phi.iter().position(|v| !fine(v))
+        {
             let problem = format!("{} in row {}", phi[at], at / self.clusters);
             return Err(Error::invalid("phi", problem, "finite values, 0 or more"));
         }
@@ -383,15 +424,19 @@ impl PackedPool {
     }
 
     /// Looks for the candidates of a block of prompts.
-    fn find(
+    fn find<'s>(
         &self,
-        search: &mut Search,
+        scratch: &mut Scratch,
         phi: &[f32],
         cost_weight: &dyn Fn(usize) -> f64,
-        shared: Option<&SharedOffsets>,
+        shared: &dyn Fn() -> Option<&'s SharedOffsets>,
         best: usize,
     ) {
         let n = phi.len() / self.clusters;
+        let Scratch {
+            search, mixtures, ..
+        } = scratch;
+        mixtures.fill(phi, self.clusters);
         let weights_fit = |i| cost_weight(i) / self.price_scale <= WEIGHT_LIMIT;
         let Some(packed) = self
             .packed
@@ -400,6 +445,7 @@ impl PackedPool {
         else {
             return search.give_up(n);
         };
+        let shared = shared();
         search.quantise(self.kernels, packed, phi, self.clusters);
         let sums = phi.chunks_exact(self.clusters).map(sum);
         for (i, (row, sum)) in search.rows_mut().iter_mut().zip(sums).enumerate() {
@@ -413,7 +459,47 @@ impl PackedPool {
             }
         }
         let offsets = shared.map_or(packed.offsets(), |shared| shared.own.offsets());
-        search.find(self.kernels, packed, offsets, best);
+        search.find(self.kernels, packed, offsets, best, &[]);
+    }
+
+    /// As [`Self::find`], by the losses of the clusters that count.
+    fn find_sparse(&self, scratch: &mut Scratch, phi: &[f32], cost_weight: &dyn Fn(usize) -> f64) {
+        let n = phi.len() / self.clusters;
+        let Scratch {
+            search,
+            mixtures,
+            screening,
+            price_weights,
+            ..
+        } = scratch;
+        mixtures.fill(phi, self.clusters);
+        price_weights.clear();
+        price_weights.extend((0..n).map(|i| PriceWeight {
+            cost: cost_weight(i),
+            price: (cost_weight(i) / self.price_scale) as f32,
+        }));
+        let fit = |weight: &PriceWeight| f64::from(weight.price) <= WEIGHT_LIMIT;
+        match &self.strips {
+            Some(strips) if price_weights.iter().all(fit) => {
+                let lists = search.lists(n);
+                strips.find(self.kernels, mixtures, price_weights, screening, lists);
+            }
+            _ => search.give_up(n),
+        }
+    }
+
+    /// Whether adding the losses of the clusters that count takes less time than a product over all.
+    /// A product of int8 takes a quarter of an addition of float32, one of int16 a half; what comes
+    /// after a product is worth some eight more.
+    fn is_sparse(&self, phi: &[f32]) -> bool {
+        let entries = phi.iter().filter(|&&v| v > 0.0).count();
+        let products = self.clusters / self.kernels.precision.per_word();
+        entries < phi.len() / self.clusters * (products + 8)
+    }
+
+    /// Prompts looked at together.
+    fn block(&self, sparse: bool) -> usize {
+        if sparse { 512 } else { self.kernels.block }
     }
 
     /// A better bound where few clusters count: `|y'.r| <= |y'|_1 max|r|` beside the
@@ -431,14 +517,17 @@ impl PackedPool {
     }
 
     /// The best of a prompt's candidates, by the definition, into `scratch.order`.
-    fn resolve(&self, scratch: &mut Scratch, i: usize, phi: &[f32], weight: f64, best: usize) {
+    fn resolve(&self, scratch: &mut Scratch, i: usize, weight: f64, best: usize) {
         let Scratch {
             search,
+            mixtures,
             indices,
             gamma,
             costs,
             order,
+            ..
         } = scratch;
+        let mixture = mixtures.of(i);
         indices.clear();
         match search.candidates(i) {
             Some(&[(only, _)]) => {
@@ -455,9 +544,11 @@ impl PackedPool {
         costs.clear();
         costs.extend(indices.iter().map(|&m| self.costs[m as usize]));
         gamma.clear();
-        let (fours, rest) = indices.as_chunks::<4>();
-        gamma.extend(fours.iter().flat_map(|&four| self.gamma(phi, four)));
-        gamma.extend(rest.iter().map(|&m| self.gamma(phi, [m])[0]));
+        let (eights, rest) = indices.as_chunks::<8>();
+        gamma.extend(eights.iter().flat_map(|&eight| self.gamma(mixture, eight)));
+        let (pairs, rest) = rest.as_chunks::<2>();
+        gamma.extend(pairs.iter().flat_map(|&pair| self.gamma(mixture, pair)));
+        gamma.extend(rest.iter().map(|&m| self.gamma(mixture, [m])[0]));
         Scan::new(gamma, Costs::Given(costs), weight, None).top_n(best, order);
         for at in order {
             *at = indices[*at as usize];
@@ -468,14 +559,15 @@ impl PackedPool {
         &self.profiles[m as usize * self.clusters..][..self.clusters]
     }
 
-    /// Predicted losses of some LLMs, as [`super::weighted_rows`] sums them. Several at a time,
-    /// because one sum waits for itself.
-    fn gamma<const N: usize>(&self, phi: &[f32], llms: [u32; N]) -> [f32; N] {
+    /// Predicted losses of some LLMs, as [`super::weighted_rows`] sums them: clusters whose weight is
+    /// 0 would add zeros to sums that start at 0. Several LLMs at a time, because one sum waits for
+    /// itself.
+    fn gamma<const N: usize>(&self, mixture: (&[u32], &[f32]), llms: [u32; N]) -> [f32; N] {
         let profiles = llms.map(|m| self.profile(m));
         let mut sums = [0.0; N];
-        for (k, &phi) in phi.iter().enumerate() {
+        for (&k, &phi) in mixture.0.iter().zip(mixture.1) {
             for (sum, profile) in sums.iter_mut().zip(&profiles) {
-                *sum += phi * profile[k];
+                *sum += phi * profile[k as usize];
             }
         }
         sums

@@ -1,7 +1,8 @@
 //! Plain Rust: the definition that the other instruction sets are held to.
 
-use super::packed::{GROUP, LANES, Lanes, Line, Packed, Precision, Row};
-use super::search::{Candidate, Group, Pick, Task};
+use super::packed::{LANES, Line, Packed, Precision, Row};
+use super::search::{Best, Candidate, Group, Pick, Task};
+use super::sparse::{Mixture, Strip, WIDTH};
 use super::{Isa, Kernels, Scan};
 
 pub static KERNELS: Kernels = Kernels {
@@ -9,12 +10,15 @@ pub static KERNELS: Kernels = Kernels {
     precision: Precision::Int16,
     block: 48,
     squared_distance,
+    quick_distance: squared_distance,
     rough_distance,
     quantise,
     scores,
     pick,
+    screen,
     weighted_rows,
     objectives,
+    least,
 };
 
 /// Longest run that is summed without being split, as in NumPy.
@@ -81,6 +85,18 @@ fn square(x: f32, c: f32) -> f64 {
     difference * difference
 }
 
+fn screen(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; WIDTH]) -> f32 {
+    for (out, price) in out.iter_mut().zip(strip.prices) {
+        *out = mixture.price_weight * price;
+    }
+    for (&k, &phi) in mixture.clusters.iter().zip(mixture.weights) {
+        for (out, loss) in out.iter_mut().zip(&strip.losses[k as usize]) {
+            *out += phi * loss;
+        }
+    }
+    out.iter().fold(f32::INFINITY, |least, &v| least.min(v))
+}
+
 fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32]) {
     let m = out.len();
     out.fill(0.0);
@@ -92,17 +108,20 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) -> f64 {
-    let mut least = f64::INFINITY;
+pub fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
+    (first..first + llms)
+        .filter(|&m| scan.takes_part(m))
+        .fold(f64::INFINITY, |least, m| least.min(scan.objective(m)))
+}
+
+pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
     for (m, out) in (first..).zip(out) {
         *out = if scan.takes_part(m) {
             scan.objective(m)
         } else {
             f64::NAN
         };
-        least = least.min(*out);
     }
-    least
 }
 
 /// Quantises `S (x - mu)`; `None` if it is too long for the bound to hold, or not finite.
@@ -135,7 +154,7 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     ))
 }
 
-fn scores(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
+fn scores(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     for panel in 0..task.panels {
         let group = Group::<1>::of(task, panel);
         for (i, row) in task.rows.iter().enumerate() {
@@ -148,7 +167,10 @@ fn scores(task: &Task<'_>, scores: &mut [f32], lower: &mut [Lanes]) {
                     bias = bias * row.bias_weight + prices[lane] * row.price_weight;
                 }
                 scores[lane] = sums[lane] as f32 * group.scales[0][lane] * row.scale + bias;
-                lower[i].0[lane] = lower[i].0[lane].max(scores[lane] - bound);
+                best[i].lower[lane] = best[i].lower[lane].max(scores[lane] - bound);
+                if scores[lane] >= best[i].certain - bound {
+                    best[i].promising |= group.bit;
+                }
             }
         }
     }
@@ -168,11 +190,10 @@ fn products(lines: &[Line], words: &[i32]) -> [i32; LANES] {
 }
 
 fn pick(pick: &Pick<'_>, out: &mut Vec<Candidate>) {
-    for (g, scores) in pick.scores.chunks(GROUP * LANES).enumerate() {
-        let bound = pick.row.bound(&pick.bounds[g]);
+    for (first, scores, bound) in pick.groups() {
         for (i, &score) in scores.iter().enumerate() {
             if score >= pick.lower - bound {
-                out.push((pick.first + (g * GROUP * LANES + i) as u32, score + bound));
+                out.push((pick.first + (first + i) as u32, score + bound));
             }
         }
     }

@@ -3,7 +3,8 @@
 
 use super::Kernels;
 
-/// What each LLM costs for the prompt at hand.
+/// What each LLM costs for the prompt at hand. Scans are faster where each array starts a cache
+/// line, as [`Aligned`](super::Aligned) ones do.
 #[derive(Clone, Copy)]
 pub enum Costs<'a> {
     /// One cost per LLM.
@@ -95,11 +96,13 @@ impl<'a> Scan<'a> {
         let mut objectives = [0.0; CHUNK];
         let mut best: Option<(f64, f64, u32)> = None;
         for first in (0..self.len()).step_by(CHUNK) {
-            let objectives = &mut objectives[..CHUNK.min(self.len() - first)];
-            let least = (kernels.objectives)(self, first, objectives);
+            let llms = CHUNK.min(self.len() - first);
+            let least = (kernels.least)(self, first, llms);
             if best.is_some_and(|best| best.0 < least) {
                 continue;
             }
+            let objectives = &mut objectives[..llms];
+            (kernels.objectives)(self, first, objectives);
             for (i, _) in objectives.iter().enumerate().filter(|&(_, &o)| o == least) {
                 let key = self.key((first + i) as u32);
                 if best.is_none_or(|best| key < best) {
@@ -174,15 +177,14 @@ impl<'a> Scan<'a> {
         (self.objective(m as usize), self.cost(m as usize), m)
     }
 
-    /// Eight LLMs from `first`, a multiple of 8, as bits: those that exist and take part.
+    /// 64 LLMs from `first` as bits: those that take part, if they exist.
     #[inline]
-    pub(super) fn octet(&self, first: usize) -> u8 {
-        let left = self.gamma.len() - first;
-        let exist = if left >= 8 { !0 } else { !(!0u8 << left) };
-        exist
-            & self
-                .mask
-                .map_or(!0, |mask| (mask[first / 64] >> (first % 64)) as u8)
+    pub(super) fn word(&self, first: usize) -> u64 {
+        let Some(mask) = self.mask else { return !0 };
+        let (at, shift) = (first / 64, first % 64);
+        let next = mask.get(at + 1).copied().unwrap_or_default();
+        // In two steps, because shifting by 64 is no shift.
+        mask[at] >> shift | next << 1 << (63 - shift)
     }
 
     pub(super) fn parts(&self) -> (&'a [f32], Costs<'a>, f64) {

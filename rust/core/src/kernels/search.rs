@@ -1,7 +1,8 @@
 //! Which packed vectors a row's answer can be: the candidates that the bound does not rule out.
 
 use super::Kernels;
-use super::packed::{Bound, GROUP, LANES, Lanes, Line, Packed, Row};
+use super::aligned::Aligned;
+use super::packed::{Bound, GROUP, LANES, Line, Packed, Row};
 
 /// Panels scored before candidates are picked, so that their scores stay in L2.
 const RUN: usize = 64;
@@ -24,6 +25,8 @@ pub struct Task<'a> {
     pub rows: &'a [Row],
     /// Their words, `packed.row_stride` apart.
     pub words: &'a [i32],
+    /// Rows that will be quantised next: kernels bring them to L2 as they go.
+    pub next: &'a [f32],
 }
 
 impl Task<'_> {
@@ -46,12 +49,23 @@ impl Task<'_> {
     }
 
     /// Whether no row can find its answer here, given scores that each reaches for certain.
-    fn is_hopeless(&self, certain: &[f32]) -> bool {
+    fn is_hopeless(&self, best: &[Best]) -> bool {
         let groups = self.first / GROUP..(self.first + self.panels).div_ceil(GROUP);
         !self.offsets.ceilings.is_empty()
-            && (self.rows.iter().zip(certain)).all(|(row, &certain)| {
-                (groups.clone()).all(|group| self.offsets.ceiling(group, row) < certain)
+            && (self.rows.iter().zip(best)).all(|(row, best)| {
+                (groups.clone()).all(|group| self.offsets.ceiling(group, row) < best.certain)
             })
+    }
+
+    /// The share of the next rows that goes with rows of this task against the panels from `panel`:
+    /// all shares together are all of the next rows.
+    #[inline]
+    pub fn next_share(&self, rows: std::ops::Range<usize>, panel: usize) -> &[f32] {
+        if self.first + panel > 0 {
+            return &[];
+        }
+        let at = |row: usize| row * self.next.len() / self.rows.len();
+        &self.next[at(rows.start)..at(rows.end)]
     }
 
     /// Where the scores of a row against `P` panels go.
@@ -69,6 +83,49 @@ impl Task<'_> {
     }
 }
 
+/// What is known of a row's best scores.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Best {
+    /// Greatest lower bound in each lane.
+    pub lower: [f32; LANES],
+    /// A score that the best ones reach for certain, as of the run's start.
+    pub certain: f32,
+    /// Groups of the run in which a vector may reach it, a bit each.
+    pub promising: u64,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self {
+            lower: [f32::MIN; LANES],
+            certain: f32::MIN,
+            promising: 0,
+        }
+    }
+}
+
+impl Best {
+    /// The score that `best` vectors reach for certain, from the lanes. Each lane has a vector of its
+    /// own that reaches the lane's lower bound, so that the `best`-th greatest of them will do.
+    fn update(&mut self, best: usize) {
+        let mut lower = self.lower;
+        if best == 1 {
+            // By halves, which the compiler does in registers. (None is NaN.)
+            for half in [8, 4, 2, 1] {
+                for i in 0..half {
+                    if lower[i + half] > lower[i] {
+                        lower[i] = lower[i + half];
+                    }
+                }
+            }
+        } else {
+            lower.sort_unstable_by(|a, b| b.total_cmp(a));
+        }
+        self.certain = lower[best - 1];
+    }
+}
+
 /// What turns the sums of `P` panels of one group into scores.
 pub struct Group<'a, const P: usize> {
     /// See [`Packed::scales`].
@@ -79,6 +136,8 @@ pub struct Group<'a, const P: usize> {
     pub prices: Option<&'a [[f32; LANES]; P]>,
     /// The group's bound.
     pub bound: &'a Bound,
+    /// The group's bit in [`Best::promising`].
+    pub bit: u64,
 }
 
 impl<'a, const P: usize> Group<'a, P> {
@@ -101,6 +160,7 @@ impl<'a, const P: usize> Group<'a, P> {
             biases: lanes(biases).expect("P panels"),
             prices: lanes(prices),
             bound: &bounds[first / GROUP],
+            bit: 1 << (panel / GROUP),
         }
     }
 }
@@ -134,12 +194,10 @@ impl Offsets<'_> {
 /// Scratch memory of one thread: allocated by the first block, reused by later ones.
 #[derive(Default)]
 pub struct Search {
-    words: Vec<i32>,
+    words: Aligned<i32>,
     rows: Vec<Row>,
-    scores: Vec<f32>,
-    lower: Vec<Lanes>,
-    /// What [`certain`] made of it last.
-    certain: Vec<f32>,
+    scores: Aligned<f32>,
+    best: Vec<Best>,
     candidates: Vec<Vec<Candidate>>,
     unbounded: Vec<bool>,
 }
@@ -149,9 +207,7 @@ impl Search {
     pub fn quantise(&mut self, kernels: &Kernels, packed: &Packed, x: &[f32], dim: usize) {
         let n = x.len() / dim;
         let stride = packed.row_stride;
-        if self.words.len() < n * stride {
-            self.words.resize(n * stride, 0);
-        }
+        self.words.reserve(0, n * stride);
         self.rows.clear();
         self.unbounded.clear();
         for (x, words) in x.chunks_exact(dim).zip(self.words.chunks_exact_mut(stride)) {
@@ -166,6 +222,17 @@ impl Search {
         &mut self.rows
     }
 
+    /// Empty lists for the candidates of `n` rows, which another search fills.
+    pub fn lists(&mut self, n: usize) -> &mut [Vec<Candidate>] {
+        self.unbounded.clear();
+        self.unbounded.resize(n, false);
+        self.candidates
+            .resize_with(n.max(self.candidates.len()), Vec::new);
+        let lists = &mut self.candidates[..n];
+        lists.iter_mut().for_each(Vec::clear);
+        lists
+    }
+
     /// What [`Self::quantise`] does where no bound holds for any of `n` rows.
     pub fn give_up(&mut self, n: usize) {
         self.unbounded.clear();
@@ -174,16 +241,20 @@ impl Search {
 
     /// Finds the candidates of the rows taken: all vectors that may be among the `best` of a row,
     /// at most [`LANES`] of them.
-    pub fn find(&mut self, kernels: &Kernels, packed: &Packed, offsets: Offsets<'_>, best: usize) {
+    pub fn find(
+        &mut self,
+        kernels: &Kernels,
+        packed: &Packed,
+        offsets: Offsets<'_>,
+        best: usize,
+        next: &[f32],
+    ) {
         let n = self.rows.len();
-        self.lower.clear();
-        self.lower.resize(n, Lanes([f32::MIN; LANES]));
+        self.best.clear();
+        self.best.resize(n, Best::default());
         self.candidates
             .resize_with(n.max(self.candidates.len()), Vec::new);
         self.candidates[..n].iter_mut().for_each(Vec::clear);
-
-        self.certain.clear();
-        self.certain.resize(n, f32::MIN);
 
         let panels = packed.count.div_ceil(LANES);
         let run = if offsets.ceilings.is_empty() {
@@ -199,22 +270,26 @@ impl Search {
                 panels: run.min(panels - first),
                 rows: &self.rows,
                 words: &self.words,
+                next,
             };
-            if task.is_hopeless(&self.certain) {
+            if task.is_hopeless(&self.best) {
                 continue;
             }
             let width = task.panels * LANES;
-            if self.scores.len() < n * width {
-                self.scores.resize(n * width, 0.0);
-            }
-            (kernels.scores)(&task, &mut self.scores, &mut self.lower);
-            for i in 0..n {
-                self.certain[i] = certain(&self.lower[i], best);
+            self.scores.reserve(0.0, n * width);
+            (kernels.scores)(&task, &mut self.scores, &mut self.best);
+            for (i, known) in self.best.iter_mut().enumerate() {
+                let promising = std::mem::take(&mut known.promising);
+                if promising == 0 {
+                    continue;
+                }
+                known.update(best);
                 let pick = Pick {
+                    promising,
                     scores: &self.scores[i * width..][..width],
                     bounds: &offsets.bounds[first / GROUP..],
                     row: &self.rows[i],
-                    lower: self.certain[i],
+                    lower: known.certain,
                     first: (first * LANES) as u32,
                 };
                 (kernels.pick)(&pick, &mut self.candidates[i]);
@@ -231,8 +306,8 @@ impl Search {
         }
         if panels > run {
             // Early runs were picked against the lower bound of their time.
-            for (candidates, &lower) in self.candidates.iter_mut().zip(&self.certain) {
-                candidates.retain(|&(_, upper)| upper >= lower);
+            for (candidates, best) in self.candidates.iter_mut().zip(&self.best) {
+                candidates.retain(|&(_, upper)| upper >= best.certain);
             }
         }
     }
@@ -260,21 +335,12 @@ impl Search {
     }
 }
 
-/// A score that the `best` best vectors reach for certain. Each lane has a vector of its own that
-/// reaches the lane's lower bound, so that the `best`-th greatest of them will do.
-fn certain(lower: &Lanes, best: usize) -> f32 {
-    if best == 1 {
-        return lower.0.iter().fold(f32::MIN, |m, &v| m.max(v));
-    }
-    let mut sorted = lower.0;
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    sorted[best - 1]
-}
-
 /// A row's scores, and what decides which of them make a candidate.
 pub struct Pick<'a> {
     /// One per vector of the run.
     pub scores: &'a [f32],
+    /// Groups to look into, a bit each.
+    pub promising: u64,
     /// One per group of the run.
     pub bounds: &'a [Bound],
     /// The row.
@@ -283,4 +349,21 @@ pub struct Pick<'a> {
     pub lower: f32,
     /// Index of the run's first vector.
     pub first: u32,
+}
+
+impl Pick<'_> {
+    /// The promising groups: the first vector of each, counted from the run's first, their scores,
+    /// and their bound for this row.
+    pub fn groups(&self) -> impl Iterator<Item = (usize, &[f32], f32)> {
+        const WIDTH: usize = GROUP * LANES;
+        let mut left = self.promising;
+        std::iter::from_fn(move || {
+            let group = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            let first = group * WIDTH;
+            let last = self.scores.len().min(first + WIDTH);
+            let bound = self.row.bound(&self.bounds[group]);
+            Some((first, &self.scores[first..last], bound))
+        })
+    }
 }

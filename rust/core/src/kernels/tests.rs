@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::packed::{GROUP, LANES, Lanes, Packed};
-use super::search::Task;
+use super::packed::{GROUP, LANES, Packed};
+use super::search::{Best, Task};
 use super::*;
+use crate::threads::Run;
 
 /// Those of this CPU, and AMX on the model of its registers where the rest of it can run.
 fn tables() -> impl Iterator<Item = &'static Kernels> {
@@ -167,7 +168,8 @@ proptest! {
         for kernels in tables() {
             prop_assert_eq!(scan.argmin_by(kernels), order.first().copied(), "{:?}", kernels.isa);
             let mut objectives = vec![0.0; rows.len()];
-            let least = (kernels.objectives)(&scan, 0, &mut objectives);
+            (kernels.objectives)(&scan, 0, &mut objectives);
+            let least = (kernels.least)(&scan, 0, rows.len());
             prop_assert_eq!(least, objectives.iter().copied().fold(f64::INFINITY, f64::min));
             for (m, &found) in objectives.iter().enumerate() {
                 let expected = if scan.takes_part(m) { objective(m) } else { f64::NAN };
@@ -214,10 +216,11 @@ proptest! {
                     panels: count.div_ceil(LANES),
                     rows: &[row],
                     words: &words,
+                    next: &[],
                 };
                 let mut scores = vec![f32::NAN; task.panels * LANES];
-                let mut lower = [Lanes([f32::MIN; LANES])];
-                (kernels.scores)(&task, &mut scores, &mut lower);
+                let mut best = [Best::default()];
+                (kernels.scores)(&task, &mut scores, &mut best);
                 let y = shifted(x);
                 let mut greatest = f64::NEG_INFINITY;
                 for (k, c) in data.chunks_exact(dim).enumerate() {
@@ -230,10 +233,61 @@ proptest! {
                     );
                     greatest = greatest.max(score);
                 }
-                for lower in lower[0].0 {
+                for lower in best[0].lower {
                     prop_assert!(f64::from(lower) <= greatest);
                 }
             }
+        }
+    }
+
+    /// Winners of mixtures, of few clusters and of all, are those of the definition; ties included.
+    #[test]
+    fn winners_are_those_of_the_definition(
+        clusters in 1usize..90,
+        llms in 1usize..400,
+        n in 1usize..60,
+        cut in prop_oneof![Just(0.0f32), Just(0.3), Just(0.95)],
+        round: bool,
+        offset in prop_oneof![Just(0.0f32), Just(-1e5)],
+        least_cost in prop_oneof![Just(0.0), Just(1e6)],
+        weights in prop::collection::vec(prop_oneof![Just(0.0), Just(1e14), 0.0..2.0], 60),
+        same: bool,
+        seed in prop::collection::vec(0.0f32..1.0, 211),
+    ) {
+        let take = |i: usize| (seed[i * 31 % 211] + seed[i * 17 % 199] * (i % 1013) as f32 * 1e-3) % 1.0;
+        let rounded = |v: f32| if round { (v * 4.0).round() / 4.0 } else { v };
+        let psi: Vec<f32> = (0..clusters * llms).map(|i| rounded(take(i)) + offset).collect();
+        let costs: Vec<f64> =
+            (0..llms).map(|m| least_cost + f64::from(rounded(take(7 * m + 3)))).collect();
+        let phi: Vec<f32> = (0..n * clusters)
+            .map(|i| Some(take(3 * i + 1)).filter(|&v| v >= cut).unwrap_or(0.0))
+            .collect();
+        let weight = |i: usize| if same { weights[0] } else { weights[i] };
+        let expected: Vec<(u32, f32)> = phi
+            .chunks_exact(clusters)
+            .enumerate()
+            .map(|(i, phi)| {
+                let mut gamma = vec![0.0f32; llms];
+                for (phi, psi) in phi.iter().zip(psi.chunks_exact(llms)) {
+                    for (gamma, psi) in gamma.iter_mut().zip(psi) {
+                        *gamma += phi * psi;
+                    }
+                }
+                let key = |m: usize| (f64::from(gamma[m]) + weight(i) * costs[m], costs[m], m);
+                let winner = (0..llms).min_by(|&a, &b| key(a).partial_cmp(&key(b)).unwrap());
+                let winner = winner.unwrap();
+                (winner as u32, gamma[winner])
+            })
+            .collect();
+        for kernels in tables() {
+            let pool = PackedPool::with_kernels(&psi, &costs, kernels).unwrap();
+            let (mut winners, mut losses) = (vec![0; n], vec![0.0; n]);
+            let given = if same { Weights::Same(weights[0]) } else { Weights::Each(&weights[..n]) };
+            pool.best(&phi, given, 1, &mut winners, Some(&mut losses), &Run::default()).unwrap();
+            let found: Vec<_> = winners.into_iter().zip(losses).collect();
+            prop_assert_eq!(&found, &expected, "{:?}", kernels.isa);
+            let one = pool.best_one(&phi[..clusters], weight(0)).unwrap();
+            prop_assert_eq!(one, expected[0], "{:?}", kernels.isa);
         }
     }
 }

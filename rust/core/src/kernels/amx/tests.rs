@@ -290,12 +290,13 @@ proptest! {
             panels: panels - first,
             rows: &rows,
             words: &words,
+            next: &x,
         };
         let run = |kernels: &Kernels| {
             let mut scores = vec![f32::NAN; n * task.panels * LANES];
-            let mut lower = vec![Lanes([f32::MIN; LANES]); n];
-            (kernels.scores)(&task, &mut scores, &mut lower);
-            (scores, lower.iter().map(|lanes| lanes.0).collect::<Vec<_>>())
+            let mut best = vec![Best::default(); n];
+            (kernels.scores)(&task, &mut scores, &mut best);
+            (scores, best.iter().map(|best| (best.lower, best.promising)).collect::<Vec<_>>())
         };
         prop_assert_eq!(run(model), run(&avx512::KERNELS));
     }
