@@ -26,6 +26,7 @@ pub mod metadata;
 pub mod metering;
 pub mod persist;
 pub mod profiles;
+pub mod ranking;
 pub mod router;
 mod soft;
 pub mod threads;
