@@ -577,7 +577,7 @@ impl Snapshot {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
                 let own = &mut task.out[i * models..][..models];
-                choice::losses(&self.pool, self.blend(&scratch.phi), own);
+                self.gamma(&scratch.phi, own);
             }
             Ok(())
         })
@@ -601,6 +601,16 @@ impl Snapshot {
         })
     }
 
+    /// Predicted loss of every model for one Phi, in index order.
+    pub fn gamma(&self, phi: &Phi, out: &mut [f32]) {
+        choice::losses(&self.pool, self.blend(phi), out);
+    }
+
+    /// What every model costs for one Phi and length of the prompt, in index order.
+    pub fn costs(&self, phi: &Phi, tokens: Option<u64>) -> Result<Vec<f64>> {
+        choice::costs(&self.pool, self.blend(phi), tokens)
+    }
+
     /// What every model costs on every prompt, into [prompts, models] row-major; NaN in the rows of
     /// prompts whose status is not ok. `tokens` as in [`Request::tokens`].
     pub fn predict_cost(
@@ -622,7 +632,7 @@ impl Snapshot {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
                 let tokens = requests.at(task.first + i, prompts).tokens;
-                let own = choice::costs(&self.pool, self.blend(&scratch.phi), tokens)?;
+                let own = self.costs(&scratch.phi, tokens)?;
                 task.out[i * models..][..models].copy_from_slice(&own);
             }
             Ok(())
