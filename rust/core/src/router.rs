@@ -414,6 +414,16 @@ impl Snapshot {
         })
     }
 
+    /// How the latest complete window of prompts compares with the baseline, or before the first
+    /// what there is; and whether it is complete.
+    pub fn drift(&self) -> Result<(Report, bool)> {
+        let baseline = self.baseline()?;
+        let latest = self.monitor.as_deref().map(Monitor::latest);
+        let (tally, complete) =
+            latest.unwrap_or_else(|| (Tally::new(baseline.counts().len()), false));
+        Ok((baseline.compare(&tally), complete))
+    }
+
     /// Compares prompts with the baseline, without counting them.
     pub fn compare(&self, prompts: Prompts<'_>, run: &Run<'_>) -> Result<Report> {
         let baseline = self.baseline()?;
@@ -934,17 +944,6 @@ impl Router {
         let next = self.snapshot().with_baseline(baseline, window)?;
         self.current.store(Arc::new(next));
         Ok(())
-    }
-
-    /// How the latest complete window of prompts compares with the baseline, or before the first
-    /// what there is; and whether it is complete.
-    pub fn drift(&self) -> Result<(Report, bool)> {
-        let now = self.snapshot();
-        let baseline = now.baseline()?;
-        let latest = now.monitor.as_deref().map(Monitor::latest);
-        let (tally, complete) =
-            latest.unwrap_or_else(|| (Tally::new(baseline.counts().len()), false));
-        Ok((baseline.compare(&tally), complete))
     }
 
     /// The latest changes, oldest first: those that made versions above `version`.
