@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+RUST   := $(shell find rust -type f) Cargo.toml Cargo.lock
 # Engines whose tests must run: without a Java runtime those of Spark are skipped.
 comma   := ,
 ENGINES := ray$(if $(shell command -v java),$(comma)spark)

@@ -22,6 +22,7 @@ __all__ = [
     "ModelInfo",
     "PackedPool",
     "Router",
+    "Server",
     "Snapshot",
     "Vocabulary",
     "__version__",
@@ -56,6 +57,22 @@ class Centroids:
     @property
     def shape(self) -> tuple[int, int]: ...
     def __len__(self) -> int: ...
+
+@final
+class Server:
+    def __new__(
+        cls,
+        router: Router,
+        keeper: Any,
+        settings: str,
+        config: str | os.PathLike[str] | None = None,
+        artifact: str | os.PathLike[str] | None = None,
+    ) -> Server: ...
+    @property
+    def address(self) -> tuple[str, int]: ...
+    def stop(self) -> None: ...
+    def reload(self) -> None: ...
+    def wait(self, seconds: float | None = None) -> bool: ...
 
 @final
 class PackedPool:

@@ -16,6 +16,7 @@ from uniroute_fast.cli import (
     import_data,
     probes,
     route,
+    serve,
     whatif,
 )
 from uniroute_fast.errors import UniRouteError
@@ -31,6 +32,7 @@ COMMANDS = {
     "add": add,
     "route": route,
     "what-if": whatif,
+    "serve": serve,
     "evaluate": evaluate,
     "bench": bench,
 }

@@ -23,6 +23,7 @@ pub mod mask;
 pub mod metadata;
 pub mod persist;
 pub mod profiles;
+pub mod ranking;
 pub mod router;
 mod soft;
 pub mod threads;

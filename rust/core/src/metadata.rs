@@ -30,6 +30,15 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Names of the fields.
+    pub const FIELDS: [&'static str; 5] = [
+        "tags",
+        "context_length",
+        "latency",
+        "input_price",
+        "output_price",
+    ];
+
     /// Fails on an empty tag, or on a number that is not finite or below 0.
     pub fn check(&self) -> Result<()> {
         if self.tags.contains("") {

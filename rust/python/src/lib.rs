@@ -18,6 +18,7 @@ mod lexical;
 mod pool;
 mod router;
 mod run;
+mod serve;
 mod tensors;
 mod text;
 
@@ -32,5 +33,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     evaluate::register(m)?;
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;
+    m.add_class::<serve::Server>()?;
     router::register(m)
 }

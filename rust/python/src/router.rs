@@ -631,7 +631,7 @@ impl PyChange {
 /// Routes prompts over a pool of models; see `uniroute_fast.Router`, which adds fitting.
 #[pyclass(subclass, frozen, module = "uniroute_fast._native")]
 pub struct Router {
-    core: core::Router,
+    pub(crate) core: Arc<core::Router>,
 }
 
 impl Router {
@@ -681,7 +681,7 @@ impl Router {
             Some(embedder) => snapshot.with_companion(Arc::new(embedder.unbind())),
             None => snapshot,
         };
-        let core = core::Router::new(snapshot);
+        let core = Arc::new(core::Router::new(snapshot));
         Ok(Self { core })
     }
 

@@ -1,0 +1,146 @@
+//! `Server`: the decision service, over a router that Python holds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyLookupError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use uniroute_core::Error;
+use uniroute_server::{Backend, Change, Config, Outcomes, Refusal, Server as Service, StatusCode};
+
+use crate::errors::to_py;
+use crate::router::Router;
+
+/// How long a wait goes on before it looks for signals.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What Python does for the service: a `uniroute_fast.serving.keeper.Keeper`.
+struct Keeper(Py<PyAny>);
+
+impl Keeper {
+    /// Calls Python and says in HTTP's terms what it raised.
+    fn call<T>(&self, work: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> Result<T, Refusal> {
+        Python::attach(|py| work(self.0.bind(py)).map_err(|error| refusal(py, &error)))
+    }
+}
+
+fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
+    let is = |known: bool, status, code| known.then_some((status, code));
+    let bad_value =
+        error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py);
+    let (status, code) = is(bad_value, StatusCode::BAD_REQUEST, "invalid_argument")
+        .or_else(|| {
+            let unknown = error.is_instance_of::<PyLookupError>(py);
+            is(unknown, StatusCode::NOT_FOUND, "unknown_model")
+        })
+        .unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, "internal"));
+    Refusal::new(status, code, error.value(py).to_string())
+}
+
+impl Backend for Keeper {
+    fn reload(&self) -> Result<(), Refusal> {
+        self.call(|keeper| keeper.call_method0("reload").map(drop))
+    }
+
+    fn add(&self, name: &str, cost: f64, outcomes: &Outcomes) -> Result<(), Refusal> {
+        self.call(|keeper| {
+            let arguments = (name, cost, &outcomes.texts, &outcomes.losses);
+            keeper.call_method1("add", arguments).map(drop)
+        })
+    }
+
+    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
+        // The lock is Python's and belongs to this thread; the change itself needs no GIL.
+        self.call(|keeper| keeper.call_method0("hold").map(drop))?;
+        let changed = change();
+        self.call(|keeper| {
+            keeper
+                .call_method1("release", (name, changed.is_ok()))
+                .map(drop)
+        })?;
+        Ok(changed?)
+    }
+
+    fn profile(&self, outcomes: &Outcomes) -> Result<Vec<f32>, Refusal> {
+        self.call(|keeper| {
+            let arguments = (&outcomes.texts, &outcomes.losses);
+            keeper.call_method1("profile", arguments)?.extract()
+        })
+    }
+
+    fn observe(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        self.call(|keeper| {
+            let answer = keeper.call_method1("observe", (body,))?;
+            answer.extract::<String>().map(String::into_bytes)
+        })
+    }
+}
+
+/// A running decision service; see `uniroute_fast.serving.Server`.
+#[pyclass(frozen, module = "uniroute_fast._native")]
+pub struct Server(Service);
+
+#[pymethods]
+impl Server {
+    /// Opens the port and answers, on threads of its own, which never hold the GIL to decide.
+    #[new]
+    #[pyo3(signature = (router, keeper, settings, config=None, artifact=None))]
+    fn new(
+        py: Python<'_>,
+        router: &Bound<'_, Router>,
+        keeper: Py<PyAny>,
+        settings: &str,
+        config: Option<PathBuf>,
+        artifact: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let router = Arc::clone(&router.get().core);
+        let started = py.detach(|| {
+            let config = Config::read(config.as_deref(), settings)?;
+            Service::start(router, Arc::new(Keeper(keeper)), &config, artifact)
+        });
+        started.map(Self).map_err(|error| to_py(py, &error))
+    }
+
+    /// Host and port that it listens on.
+    #[getter]
+    fn address(&self) -> (String, u16) {
+        let address = self.0.address();
+        (address.ip().to_string(), address.port())
+    }
+
+    /// Asks it to stop; requests under way are still answered.
+    fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Asks it to load the artifact again.
+    fn reload(&self) {
+        self.0.reload();
+    }
+
+    /// Waits for its end, for so many seconds at most; whether it has ended. Signal handlers run
+    /// meanwhile, and what they raise ends the wait.
+    #[pyo3(signature = (seconds=None))]
+    fn wait(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<bool> {
+        let most = seconds.map(|s| Duration::try_from_secs_f64(s.max(0.0)));
+        let most = most.transpose().map_err(|_| {
+            let found = format!("{seconds:?}");
+            to_py(
+                py,
+                &Error::invalid("seconds", found, "a number of seconds, or None"),
+            )
+        })?;
+        let began = Instant::now();
+        loop {
+            let left = most.map_or(SLICE, |most| most.saturating_sub(began.elapsed()));
+            if py.detach(|| self.0.wait(left.min(SLICE))) {
+                return Ok(true);
+            }
+            py.check_signals()?;
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the service needs beside the router: the artifact, profiling, learning.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use uniroute_core::artifact::Artifact;
+use uniroute_core::persist;
+use uniroute_core::router::Router;
+
+use crate::refusal::Refusal;
+
+/// Prompts that a model was run on, and its losses on them.
+#[derive(Debug, Deserialize)]
+pub struct Outcomes {
+    /// Of the prompts.
+    pub texts: Vec<String>,
+    /// In [0, 1], lower is better; null where the model was not run.
+    pub losses: Vec<Option<f64>>,
+}
+
+/// A change of the pool.
+pub type Change<'a> = dyn FnMut() -> uniroute_core::Result<()> + 'a;
+
+/// What the service asks of whoever made the router. Called from threads that may wait.
+pub trait Backend: Send + Sync {
+    /// Puts what the artifact holds now in place of what routes.
+    fn reload(&self) -> Result<(), Refusal>;
+
+    /// Adds a model that is not in the pool yet, profiled by its outcomes.
+    fn add(&self, name: &str, cost: f64, outcomes: &Outcomes) -> Result<(), Refusal>;
+
+    /// Expected losses of a model, one a cluster, from its outcomes.
+    fn profile(&self, outcomes: &Outcomes) -> Result<Vec<f32>, Refusal>;
+
+    /// Runs a change after which a model's profile, or the model, is no longer what its outcomes
+    /// made it. Nothing is learnt meanwhile.
+    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal>;
+
+    /// Learns from an observed outcome, in JSON; answers in JSON.
+    fn observe(&self, body: &[u8]) -> Result<Vec<u8>, Refusal>;
+}
+
+/// The backend of a router that came from a file and has nothing else to it: it cannot profile or
+/// learn.
+pub struct FileBackend {
+    /// What routes.
+    pub router: Arc<Router>,
+    /// The artifact, if there is one.
+    pub path: Option<PathBuf>,
+}
+
+impl Backend for FileBackend {
+    fn reload(&self) -> Result<(), Refusal> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let (snapshot, _) = Artifact::load(path).and_then(persist::from_artifact)?;
+        Ok(self.router.replace(&snapshot)?)
+    }
+
+    fn add(&self, _: &str, _: f64, outcomes: &Outcomes) -> Result<(), Refusal> {
+        self.profile(outcomes).map(drop)
+    }
+
+    fn replacing(&self, _: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
+        Ok(change()?)
+    }
+
+    fn profile(&self, _: &Outcomes) -> Result<Vec<f32>, Refusal> {
+        Err(cannot("profile; expected expected losses as `profile`"))
+    }
+
+    fn observe(&self, _: &[u8]) -> Result<Vec<u8>, Refusal> {
+        Err(cannot("learn from outcomes"))
+    }
+}
+
+fn cannot(what: &str) -> Refusal {
+    let message = format!("this service cannot {what}");
+    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "not_supported", message)
+}

@@ -1,0 +1,179 @@
+//! Reading requests within limits, and answers.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use crate::refusal::Refusal;
+
+/// What ends a streamed answer early.
+pub type StreamError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer: whole, or streamed.
+pub type Body = Either<Full<Bytes>, BoxBody<Bytes, StreamError>>;
+
+/// How long the rest of a body that is too long is read and thrown away, so that the client, which
+/// is still sending, gets to see why it was refused.
+const DISCARD: Duration = Duration::from_secs(1);
+
+/// An answer with a whole body.
+pub fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// An answer in JSON.
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    respond(status, "application/json", body)
+}
+
+/// The answer to a request that is refused.
+pub fn refuse(refusal: &Refusal) -> Response<Body> {
+    let mut response = json(refusal.status, refusal.body());
+    let headers = response.headers_mut();
+    if let Some(allow) = refusal.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    match refusal.status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        }
+        // What is left of the request is not worth reading.
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+            headers.insert("connection", HeaderValue::from_static("close"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert("retry-after", HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Bodies up to this long are read whatever else is under way.
+const SMALL: usize = 16 << 10;
+
+/// How bodies may be read.
+pub struct Reading {
+    /// Longest body.
+    pub most: usize,
+    /// Time for one to arrive.
+    pub time: Duration,
+    /// KiB that bodies under way may take together.
+    pub room: Semaphore,
+}
+
+impl Reading {
+    /// Reads a JSON body.
+    ///
+    /// Another content type is refused: it keeps a page of another site from having a browser send
+    /// what the browser would first ask about.
+    pub async fn json(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
+        let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let essence = kind.unwrap_or("").split(';').next().unwrap_or("").trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let message = format!("content-type: {essence:?}; expected application/json");
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Refusal::new(status, "unsupported_media_type", message));
+        }
+        let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        let declared = declared.and_then(|v| v.parse().ok());
+        let length = declared.unwrap_or(self.most);
+        if length > self.most {
+            return Err(discard(body, self.most).await);
+        }
+        let _room = if length > SMALL {
+            let share = self.room.try_acquire_many(length.div_ceil(1 << 10) as u32);
+            Some(share.map_err(|_| {
+                let message = "too many large requests are under way";
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            })?)
+        } else {
+            None
+        };
+        let read = read_body(body, self.most, declared.unwrap_or(0));
+        match tokio::time::timeout(self.time, read).await {
+            Ok(Ok(Read::Whole(body))) => Ok(body),
+            Ok(Ok(Read::TooLong(body))) => Err(discard(body, self.most).await),
+            Ok(Err(_)) => {
+                let message = "body: ended early, or is not framed as HTTP says";
+                Err(Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_body",
+                    message,
+                ))
+            }
+            Err(_) => Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                format!("body: not complete after {} s", self.time.as_secs_f64()),
+            )),
+        }
+    }
+}
+
+/// A body that was read.
+enum Read {
+    Whole(Bytes),
+    /// There is more of it.
+    TooLong(Incoming),
+}
+
+async fn read_body(mut body: Incoming, most: usize, declared: usize) -> hyper::Result<Read> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if whole.len() + data.len() > most {
+            return Ok(Read::TooLong(body));
+        }
+        if whole.is_empty() {
+            // Most bodies arrive in one piece, which is then not copied.
+            if body.is_end_stream() {
+                return Ok(Read::Whole(data));
+            }
+            whole.reserve(declared.max(data.len()));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(Read::Whole(whole.freeze()))
+}
+
+/// Reads on for a while without keeping anything.
+async fn discard(mut body: Incoming, most: usize) -> Refusal {
+    let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD, drain).await;
+    let message = format!("body: too long; expected {most} bytes at most");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+}
+
+/// Fails unless the request carries the token. Takes as long for a token that is nearly right as
+/// for one that is all wrong.
+pub fn authorise(headers: &HeaderMap, token: &[u8]) -> Result<(), Refusal> {
+    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let given = given.and_then(|value| {
+        let (scheme, rest) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
+    });
+    let fits = given.is_some_and(|given| bool::from(given.trim_ascii().ct_eq(token)));
+    if fits {
+        return Ok(());
+    }
+    let problem = if given.is_some() { "wrong" } else { "missing" };
+    Err(Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorised",
+        format!("authorization: the bearer token is {problem}"),
+    ))
+}

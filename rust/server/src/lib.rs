@@ -1,0 +1,49 @@
+//! The decision service: text in, model out, over HTTP.
+//!
+//! A request is read within limits (`http`), understood (`question`), told what its policy adds
+//! (`policy`) and decided (`decide`) on the thread that read it, over the snapshot that is current.
+//! Beside that: the pool's models (`models`), chats passed on to upstreams (`chat`), metrics, a
+//! page for people, and an artifact that is loaded again when it changes (`reload`).
+//!
+//! ```no_run
+//! # fn main() -> uniroute_core::Result<()> {
+//! use std::sync::Arc;
+//! use uniroute_core::{artifact::Artifact, persist, router::Router};
+//! use uniroute_server::{Config, FileBackend, Server};
+//!
+//! let path = std::path::PathBuf::from("pool.uniroute");
+//! let (snapshot, _) = Artifact::load(&path).and_then(persist::from_artifact)?;
+//! let router = Arc::new(Router::new(snapshot));
+//! let backend = FileBackend { router: Arc::clone(&router), path: Some(path.clone()) };
+//! let config = Config::read(None, "{}")?;
+//! let mut server = Server::start(router, Arc::new(backend), &config, Some(path))?;
+//! println!("http://{}", server.address());
+//! while !server.wait(std::time::Duration::from_secs(60)) {}
+//! # Ok(())
+//! # }
+//! ```
+
+mod backend;
+mod budget;
+mod chat;
+mod chat_text;
+mod config;
+mod decide;
+mod explain;
+mod http;
+mod listen;
+mod log;
+mod metrics;
+mod models;
+mod policy;
+mod question;
+mod refusal;
+mod reload;
+mod server;
+mod service;
+
+pub use backend::{Backend, Change, FileBackend, Outcomes};
+pub use config::Config;
+pub use hyper::StatusCode;
+pub use refusal::Refusal;
+pub use server::Server;

@@ -1,0 +1,207 @@
+//! What Prometheus reads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Instant;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use uniroute_core::router::{Row, Snapshot};
+
+use crate::budget::Budget;
+use crate::decide::status_name;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Decided {
+    model: Arc<str>,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    route: &'static str,
+    code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Named {
+    policy: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Tried {
+    model: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reloaded {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+type Level = Gauge<f64, AtomicU64>;
+
+/// Counters that requests move, and gauges that are set when they are read.
+pub struct Metrics {
+    registry: Registry,
+    decisions: Family<Decided, Counter>,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Kind, Histogram, fn() -> Histogram>,
+    reloads: Family<Reloaded, Counter>,
+    upstream: Family<Tried, Counter>,
+    coverage: Histogram,
+    version: Gauge<i64, AtomicI64>,
+    models: Gauge<i64, AtomicI64>,
+    enabled: Gauge<i64, AtomicI64>,
+    /// Open connections.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Connections that were told to come back later.
+    pub refused_connections: Counter,
+    budget_remaining: Family<Named, Level>,
+    budget_spent: Family<Named, Level>,
+    budget_price: Family<Named, Level>,
+    /// Nobody's name: of prompts that no model answers.
+    none: Arc<str>,
+}
+
+/// From 2 us to 131 ms.
+fn latencies() -> Histogram {
+    Histogram::new(exponential_buckets(2e-6, 2.0, 17))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut all = Self {
+            registry: Registry::with_prefix("uniroute"),
+            decisions: Family::default(),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(latencies),
+            reloads: Family::default(),
+            upstream: Family::default(),
+            coverage: Histogram::new((1..10).map(|tenth| f64::from(tenth) / 10.0)),
+            version: Gauge::default(),
+            models: Gauge::default(),
+            enabled: Gauge::default(),
+            connections: Gauge::default(),
+            refused_connections: Counter::default(),
+            budget_remaining: Family::default(),
+            budget_spent: Family::default(),
+            budget_price: Family::default(),
+            none: "".into(),
+        };
+        all.register();
+        all
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        let prompts = "Prompts routed, by model and status";
+        r.register("decisions", prompts, self.decisions.clone());
+        let answers = "Requests answered, by route and HTTP status";
+        r.register("requests", answers, self.requests.clone());
+        r.register_with_unit(
+            "decision",
+            "Time from the body of a routing request to its answer",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        let known = "Share of each text's feature weight that the embedder knows";
+        r.register("coverage", known, self.coverage.clone());
+        let reloads = "Reloads of the artifact";
+        r.register("reloads", reloads, self.reloads.clone());
+        let upstream = "Chats passed on, by model and outcome";
+        r.register("upstream_requests", upstream, self.upstream.clone());
+        let version = "Version of the snapshot that routes";
+        r.register("snapshot_version", version, self.version.clone());
+        r.register("models", "Models in the pool", self.models.clone());
+        let enabled = "Models that may be chosen";
+        r.register("models_enabled", enabled, self.enabled.clone());
+        let open = "Open connections";
+        r.register("connections", open, self.connections.clone());
+        let refused = "Connections refused because too many were open";
+        r.register(
+            "connections_refused",
+            refused,
+            self.refused_connections.clone(),
+        );
+        let left = "What is left of a policy's budget in this period";
+        r.register("budget_remaining", left, self.budget_remaining.clone());
+        let spent = "What a policy's prompts have cost in this period";
+        r.register("budget_spent", spent, self.budget_spent.clone());
+        let price = "Cost weight that a policy's budget has led to";
+        r.register("budget_cost_weight", price, self.budget_price.clone());
+    }
+
+    /// Counts what became of the prompts of one request.
+    pub fn decided(&self, snapshot: &Snapshot, rows: &[Row], since: Instant) {
+        for row in rows {
+            let model = row
+                .choice
+                .map_or(&self.none, |c| &snapshot.pool().names()[c.model as usize]);
+            let decided = Decided {
+                model: Arc::clone(model),
+                status: status_name(row),
+            };
+            self.decisions.get_or_create(&decided).inc();
+            self.coverage.observe(f64::from(row.coverage));
+        }
+        let kind = if rows.len() == 1 { "one" } else { "many" };
+        let elapsed = since.elapsed().as_secs_f64();
+        self.seconds.get_or_create(&Kind { kind }).observe(elapsed);
+    }
+
+    /// Counts one answer.
+    pub fn answered(&self, route: &'static str, code: u16) {
+        self.requests.get_or_create(&Answered { route, code }).inc();
+    }
+
+    /// Counts one reload.
+    pub fn reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&Reloaded { outcome }).inc();
+    }
+
+    /// Counts one chat passed on.
+    pub fn tried(&self, model: &Arc<str>, outcome: &'static str) {
+        let model = Arc::clone(model);
+        self.upstream.get_or_create(&Tried { model, outcome }).inc();
+    }
+
+    /// Everything, as text in the format of `OpenMetrics`.
+    pub fn text<'b>(
+        &self,
+        snapshot: &Snapshot,
+        budgets: impl Iterator<Item = (&'b str, Budget)>,
+    ) -> String {
+        self.version.set(snapshot.version() as i64);
+        self.models.set(snapshot.pool().len() as i64);
+        self.enabled.set(snapshot.pool().enabled().count() as i64);
+        for (policy, budget) in budgets {
+            let policy = Named {
+                policy: policy.to_owned(),
+            };
+            self.budget_remaining
+                .get_or_create(&policy)
+                .set(budget.remaining);
+            self.budget_spent.get_or_create(&policy).set(budget.spent);
+            self.budget_price
+                .get_or_create(&policy)
+                .set(budget.cost_weight);
+        }
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

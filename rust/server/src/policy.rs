@@ -1,0 +1,242 @@
+//! Named ways to route, and what a request asks once its policy is taken into account.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uniroute_core::Error;
+use uniroute_core::constraints::{Compiled, Constraints, Terms};
+use uniroute_core::router::Snapshot;
+
+use crate::budget::Pacer;
+use crate::config::{Config, PolicyConfig};
+use crate::question::{Conditions, Question, Weights};
+use crate::refusal::Refusal;
+
+/// A named way to route.
+pub struct Policy {
+    cost_weight: f64,
+    terms: Terms,
+    /// The terms, ready to use; `None` if they ask nothing.
+    constraints: Option<Arc<Constraints>>,
+    fallback: Option<String>,
+    /// What the policy's prompts may cost together.
+    pub pacer: Option<Pacer>,
+}
+
+impl Policy {
+    fn new(config: PolicyConfig, now: f64) -> Result<Self, Error> {
+        let terms = Terms::from(config.constraints);
+        let constraints = if terms == Terms::default() {
+            None
+        } else {
+            Some(Arc::new(Constraints::new(terms.clone())?))
+        };
+        let pacer = config
+            .budget
+            .map(|budget| Pacer::new(budget, config.cost_weight, now));
+        Ok(Self {
+            cost_weight: config.cost_weight,
+            terms,
+            constraints,
+            fallback: config.fallback,
+            pacer: pacer.transpose()?,
+        })
+    }
+}
+
+/// All policies.
+pub struct Policies {
+    named: BTreeMap<String, Policy>,
+    unnamed: Policy,
+}
+
+impl Policies {
+    /// Those of a configuration.
+    pub fn new(config: &Config, now: f64) -> Result<Self, Error> {
+        let named = config.policies.iter();
+        let unnamed = PolicyConfig {
+            cost_weight: config.cost_weight,
+            ..PolicyConfig::default()
+        };
+        Ok(Self {
+            named: named
+                .map(|(name, policy)| Ok((name.clone(), Policy::new(policy.clone(), now)?)))
+                .collect::<Result<_, Error>>()?,
+            unnamed: Policy::new(unnamed, now)?,
+        })
+    }
+
+    /// Those that have a name.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Policy)> {
+        self.named.iter().map(|(name, policy)| (&**name, policy))
+    }
+
+    fn find(&self, name: Option<&str>) -> Result<&Policy, Refusal> {
+        let Some(name) = name else {
+            return Ok(&self.unnamed);
+        };
+        self.named.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.named.keys().map(|name| format!("{name:?}")).collect();
+            let expected = if known.is_empty() {
+                "none: the service has no policies".to_owned()
+            } else {
+                format!("one of {}", known.join(", "))
+            };
+            Refusal::field("policy", &format!("no policy named {name:?}"), &expected)
+        })
+    }
+
+    /// What a question asks of a snapshot.
+    pub fn resolve(
+        &self,
+        question: &Question<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<Asked<'_>, Refusal> {
+        let policy = self.find(question.policy.as_deref())?;
+        if policy.pacer.is_some() && question.cost_weight.is_some() {
+            let problem = "given beside a policy whose budget sets it";
+            return Err(Refusal::field("cost_weight", problem, "one of the two"));
+        }
+        let constraints = match &question.constraints {
+            None => policy.constraints.clone(),
+            Some(own) => Some(Arc::new(Constraints::new(both(&policy.terms, own)?)?)),
+        };
+        if let Some(weights) = &question.cost_weight {
+            check_weights(weights, question.prompts.len())?;
+        }
+        let fallback = question.fallback.as_deref().or(policy.fallback.as_deref());
+        let (cost_weight, each_weight) = match &question.cost_weight {
+            None => (policy.cost_weight, None),
+            Some(Weights::Same(weight)) => (*weight, None),
+            Some(Weights::Each(weights)) => (0.0, Some(weights.clone())),
+        };
+        Ok(Asked {
+            cost_weight,
+            each_weight,
+            compiled: constraints.as_ref().map(|c| snapshot.compile(c)),
+            constraints,
+            tokens: question.tokens,
+            fallback: fallback
+                .map(|name| snapshot.pool().find("fallback", name))
+                .transpose()?,
+            pacer: policy.pacer.as_ref(),
+        })
+    }
+}
+
+/// What a question asks of one snapshot.
+pub struct Asked<'p> {
+    /// Of all prompts, unless each has its own.
+    pub cost_weight: f64,
+    /// One for each prompt.
+    pub each_weight: Option<Vec<f64>>,
+    /// What the model must meet.
+    pub constraints: Option<Arc<Constraints>>,
+    /// The same, for the snapshot.
+    pub compiled: Option<Arc<Compiled>>,
+    /// Length of the prompt, where it is known better than estimated.
+    pub tokens: Option<u64>,
+    /// The model that answers where none meets the constraints.
+    pub fallback: Option<u32>,
+    /// The budget that sets the cost weight and books what is chosen.
+    pub pacer: Option<&'p Pacer>,
+}
+
+/// Fails unless the weights can be used, and are one or as many as there are prompts.
+fn check_weights(weights: &Weights, prompts: usize) -> Result<(), Refusal> {
+    let all = match weights {
+        Weights::Same(weight) => std::slice::from_ref(weight),
+        Weights::Each(all) => all,
+    };
+    if matches!(weights, Weights::Each(all) if all.len() != prompts) {
+        let problem = format!("{} of them for {prompts} prompts", all.len());
+        return Err(Refusal::field(
+            "cost_weight",
+            &problem,
+            "one, or one for each",
+        ));
+    }
+    match all
+        .iter()
+        .find(|weight| !(weight.is_finite() && **weight >= 0.0))
+    {
+        Some(bad) => Err(Refusal::field(
+            "cost_weight",
+            &bad.to_string(),
+            "numbers, 0 or more",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What meets both the policy's terms and the request's.
+fn both(policy: &Terms, own: &Conditions) -> Result<Terms, Refusal> {
+    let own = Terms::from(own.clone());
+    if policy.allow.is_some() && own.allow.is_some() {
+        let problem = "given beside a policy that has an allow list";
+        let expected = "one of the two; narrow a policy with deny";
+        return Err(Refusal::field("constraints.allow", problem, expected));
+    }
+    let join = |a: &[String], b: Vec<String>| a.iter().cloned().chain(b).collect();
+    let least = |a: Option<f64>, b: Option<f64>| match (a, b) {
+        // NaN and negative caps pass, for `Constraints::new` to refuse.
+        (Some(a), Some(b)) if b >= 0.0 => Some(a.min(b)),
+        (a, b) => b.or(a),
+    };
+    let groups = policy.require_tags.iter().cloned();
+    Ok(Terms {
+        allow: own.allow.or_else(|| policy.allow.clone()),
+        deny: join(&policy.deny, own.deny),
+        require_tags: groups.chain(own.require_tags).collect(),
+        forbid_tags: join(&policy.forbid_tags, own.forbid_tags),
+        max_cost: least(policy.max_cost, own.max_cost),
+        max_latency: least(policy.max_latency, own.max_latency),
+        fit_context: policy.fit_context || own.fit_context,
+        answer_tokens: policy.answer_tokens.max(own.answer_tokens),
+    })
+}
+
+impl Asked<'_> {
+    /// The same, with nothing dearer than `most`.
+    pub fn capped(&self, most: f64, snapshot: &Snapshot) -> Result<Arc<Compiled>, Error> {
+        let terms = self.constraints.as_ref().map(|c| c.terms().clone());
+        let terms = terms.unwrap_or_default();
+        let capped = Terms {
+            max_cost: Some(terms.max_cost.map_or(most, |cap| cap.min(most))),
+            ..terms
+        };
+        Ok(snapshot.compile(&Arc::new(Constraints::new(capped)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions(json: &str) -> Conditions {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_request_may_ask_for_more_and_never_for_less() {
+        let policy = Terms::from(conditions(
+            r#"{"deny": ["a"], "require_tags": ["eu"], "max_cost": 1, "answer_tokens": 10}"#,
+        ));
+        let own = conditions(
+            r#"{"allow": ["x"], "deny": ["b"], "require_tags": [["p", "q"]], "max_cost": 2,
+                "max_latency": 3, "fit_context": true, "answer_tokens": 5}"#,
+        );
+        let expected = conditions(
+            r#"{"allow": ["x"], "deny": ["a", "b"], "require_tags": ["eu", ["p", "q"]],
+                "max_cost": 1, "max_latency": 3, "fit_context": true, "answer_tokens": 10}"#,
+        );
+        assert_eq!(both(&policy, &own).unwrap(), Terms::from(expected));
+    }
+
+    #[test]
+    fn two_allow_lists_are_refused() {
+        let allow = conditions(r#"{"allow": ["x"]}"#);
+        let refusal = both(&Terms::from(allow.clone()), &allow).unwrap_err();
+        assert_eq!(refusal.param.as_deref(), Some("constraints.allow"));
+    }
+}

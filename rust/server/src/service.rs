@@ -1,0 +1,339 @@
+//! Which handler answers a request, and what all of them share.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use uniroute_core::router::{Router, Snapshot};
+
+use crate::backend::Backend;
+use crate::chat::Upstreams;
+use crate::config::{self, Config};
+use crate::decide;
+use crate::http::{self, Body, Reading};
+use crate::metrics::Metrics;
+use crate::models;
+use crate::policy::Policies;
+use crate::question::Question;
+use crate::refusal::Refusal;
+
+/// Prompts of a request that are routed on the thread that read it: a millisecond of work.
+const IN_PLACE: usize = 128;
+
+/// Headers of W3C trace context, which go wherever a request goes.
+pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
+const PAGE: &str = include_str!("page.html");
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What all requests share.
+pub struct Service {
+    pub(crate) router: Arc<Router>,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) policies: Policies,
+    pub(crate) metrics: Metrics,
+    pub(crate) upstreams: Option<Upstreams>,
+    pub(crate) stopping: AtomicBool,
+    reading: Reading,
+    max_batch: usize,
+    admin_token: Option<Vec<u8>>,
+    client_token: Option<Vec<u8>>,
+    began: Instant,
+}
+
+/// The route that answered, for metrics and logs; and its answer.
+type Handled = (&'static str, Result<Response<Body>, Refusal>);
+
+impl Service {
+    /// A service over a router.
+    pub fn new(
+        router: Arc<Router>,
+        backend: Arc<dyn Backend>,
+        config: &Config,
+    ) -> uniroute_core::Result<Self> {
+        let upstreams = &config.upstreams;
+        Ok(Self {
+            policies: Policies::new(config, 0.0)?,
+            metrics: Metrics::default(),
+            upstreams: upstreams.as_ref().map(Upstreams::new).transpose()?,
+            stopping: AtomicBool::new(false),
+            reading: Reading {
+                most: config.max_body_bytes,
+                time: Duration::from_secs_f64(config.body_seconds),
+                room: Semaphore::new(config.max_body_memory_bytes >> 10),
+            },
+            max_batch: config.max_batch,
+            admin_token: config::token("admin_token_file", config.admin_token_file.as_deref())?,
+            client_token: config::token("client_token_file", config.client_token_file.as_deref())?,
+            began: Instant::now(),
+            router,
+            backend,
+        })
+    }
+
+    /// Seconds since the service began: the time by which budgets go.
+    pub(crate) fn now(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// Answers one request.
+    pub async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let began = Instant::now();
+        let trace = TRACE.map(|name| request.headers().get(name).cloned());
+        let (route, handled) = self.dispatch(request).await;
+        let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
+        let traceparent = traceparent.map(ToOwned::to_owned);
+        let mut response = handled.unwrap_or_else(|refusal| {
+            let status = refusal.status.as_u16();
+            if status >= 500 {
+                tracing::warn!(route, status, traceparent, message = refusal.message);
+            }
+            http::refuse(&refusal)
+        });
+        for (name, value) in TRACE.into_iter().zip(trace) {
+            if let Some(value) = value {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        let status = response.status().as_u16();
+        let seconds = began.elapsed().as_secs_f64();
+        tracing::debug!(route, status, seconds, traceparent, "request");
+        self.metrics.answered(route, status);
+        Ok(response)
+    }
+
+    async fn dispatch(self: &Arc<Self>, request: Request<Incoming>) -> Handled {
+        let (head, body) = request.into_parts();
+        let (method, path) = (&head.method, head.uri.path());
+        if let Some(name) = path.strip_prefix("/v1/models/") {
+            return ("/v1/models/{name}", self.model(&head, name, body).await);
+        }
+        match path {
+            "/v1/route" => (
+                "/v1/route",
+                match self.posted(&head.headers, method, body).await {
+                    Ok(body) => self.route(body).await,
+                    Err(refusal) => Err(refusal),
+                },
+            ),
+            "/v1/chat/completions" => ("/v1/chat/completions", self.chat(&head, body).await),
+            "/v1/observe" => ("/v1/observe", self.observe(&head, body).await),
+            "/v1/models" => ("/v1/models", got(method).map(|()| self.models())),
+            "/healthz" => ("/healthz", got(method).map(|()| alive())),
+            "/readyz" => ("/readyz", got(method).and_then(|()| self.ready())),
+            "/metrics" => ("/metrics", got(method).map(|()| self.metrics_text())),
+            "/openapi.json" => ("/openapi.json", got(method).map(|()| document())),
+            "/" => ("/", got(method).map(|()| page())),
+            _ => {
+                let message = format!("no such route: {path:?}; /openapi.json lists them");
+                let refusal = Refusal::new(StatusCode::NOT_FOUND, "unknown_route", message);
+                ("other", Err(refusal))
+            }
+        }
+    }
+
+    /// The body of a request that a client with the right token posted.
+    async fn posted(
+        &self,
+        headers: &HeaderMap,
+        method: &Method,
+        body: Incoming,
+    ) -> Result<Bytes, Refusal> {
+        if method != Method::POST {
+            return Err(not_allowed(method, "POST"));
+        }
+        if let Some(token) = &self.client_token {
+            http::authorise(headers, token)?;
+        }
+        self.reading.json(headers, body).await
+    }
+
+    async fn route(self: &Arc<Self>, body: Bytes) -> Result<Response<Body>, Refusal> {
+        let began = Instant::now();
+        // Long texts and many of them are as much work as they are bytes.
+        let question: Question<'_> = serde_json::from_slice(&body)?;
+        let prompts = question.prompts.len();
+        if prompts > self.max_batch {
+            let expected = format!("{} prompts at most", self.max_batch);
+            return Err(Refusal::field(
+                "texts",
+                &format!("{prompts} of them"),
+                &expected,
+            ));
+        }
+        if prompts <= IN_PLACE && body.len() <= IN_PLACE * (16 << 10) {
+            return self.decide(&question, began);
+        }
+        drop(question);
+        let service = Arc::clone(self);
+        let work = move || service.decide(&serde_json::from_slice(&body)?, began);
+        let worked = tokio::task::spawn_blocking(work).await;
+        worked.unwrap_or_else(|_| Err(internal()))
+    }
+
+    fn decide(&self, question: &Question<'_>, began: Instant) -> Result<Response<Body>, Refusal> {
+        let snapshot = self.router.snapshot();
+        let asked = self.policies.resolve(question, &snapshot)?;
+        let answer = decide::answer(question, &asked, &snapshot, self.now())?;
+        self.metrics.decided(&snapshot, &answer.rows, began);
+        Ok(http::json(StatusCode::OK, answer.body))
+    }
+
+    async fn model(
+        self: &Arc<Self>,
+        head: &hyper::http::request::Parts,
+        name: &str,
+        body: Incoming,
+    ) -> Result<Response<Body>, Refusal> {
+        let name = models::decode(name)?;
+        if matches!(head.method, Method::GET | Method::HEAD) {
+            return models::show(&self.router.snapshot(), &name);
+        }
+        if !matches!(head.method, Method::PUT | Method::PATCH | Method::DELETE) {
+            return Err(not_allowed(&head.method, "GET, HEAD, PUT, PATCH, DELETE"));
+        }
+        self.authorise_admin(&head.headers)?;
+        let method = head.method.clone();
+        let body = match method {
+            Method::DELETE => Bytes::new(),
+            _ => self.reading.json(&head.headers, body).await?,
+        };
+        let service = Arc::clone(self);
+        // Changing a pool of thousands takes milliseconds, profiling longer.
+        let work = move || match method {
+            Method::DELETE => models::delete(&service, &name),
+            Method::PATCH => models::patch(&service, &name, &body),
+            _ => models::put(&service, &name, &body),
+        };
+        let worked = tokio::task::spawn_blocking(work).await;
+        worked.unwrap_or_else(|_| Err(internal()))
+    }
+
+    async fn observe(
+        self: &Arc<Self>,
+        head: &hyper::http::request::Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, Refusal> {
+        if head.method != Method::POST {
+            return Err(not_allowed(&head.method, "POST"));
+        }
+        self.authorise_admin(&head.headers)?;
+        let body = self.reading.json(&head.headers, body).await?;
+        let backend = Arc::clone(&self.backend);
+        let worked = tokio::task::spawn_blocking(move || backend.observe(&body)).await;
+        let body = worked.unwrap_or_else(|_| Err(internal()))?;
+        Ok(http::json(StatusCode::OK, body))
+    }
+
+    async fn chat(
+        self: &Arc<Self>,
+        head: &hyper::http::request::Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, Refusal> {
+        let Some(upstreams) = &self.upstreams else {
+            let message = "chats are not passed on: the service has no upstreams";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "no_upstreams", message));
+        };
+        let body = self.posted(&head.headers, &head.method, body).await?;
+        upstreams.pass_on(self, &head.headers, &body).await
+    }
+
+    /// Fails unless the request may change things.
+    fn authorise_admin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match &self.admin_token {
+            Some(token) => http::authorise(headers, token),
+            None => Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "closed",
+                "this route is closed: the service was started without an admin token",
+            )),
+        }
+    }
+
+    fn models(&self) -> Response<Body> {
+        models::list(&self.router.snapshot())
+    }
+
+    fn ready(&self) -> Result<Response<Body>, Refusal> {
+        let snapshot: Arc<Snapshot> = self.router.snapshot();
+        let refuse = |message: &str| {
+            Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_ready",
+                message,
+            ))
+        };
+        if self.stopping.load(Ordering::Relaxed) {
+            return refuse("the service is stopping");
+        }
+        if snapshot.pool().enabled().count() == 0 {
+            return refuse("no model may be chosen");
+        }
+        let body = json!({"status": "ready", "version": snapshot.version()});
+        Ok(http::json(StatusCode::OK, body.to_string()))
+    }
+
+    fn metrics_text(&self) -> Response<Body> {
+        let now = self.now();
+        let budgets = self.policies.named();
+        let budgets = budgets.filter_map(|(name, p)| Some((name, p.pacer.as_ref()?.show(now))));
+        let text = self.metrics.text(&self.router.snapshot(), budgets);
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        http::respond(StatusCode::OK, kind, text)
+    }
+}
+
+/// Fails unless a request only asks to see something.
+fn got(method: &Method) -> Result<(), Refusal> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(not_allowed(method, "GET, HEAD")),
+    }
+}
+
+fn alive() -> Response<Body> {
+    http::json(StatusCode::OK, r#"{"status":"ok"}"#)
+}
+
+fn document() -> Response<Body> {
+    http::json(StatusCode::OK, OPENAPI)
+}
+
+fn page() -> Response<Body> {
+    let mut response = http::respond(StatusCode::OK, "text/html; charset=utf-8", PAGE);
+    // The page is whole in itself: it may talk to this service and to nobody else.
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                  connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                  frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+}
+
+/// What a client is told when a handler panicked.
+pub(crate) fn internal() -> Refusal {
+    let message = "the service failed; its log says more";
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+}
+
+fn not_allowed(method: &Method, allowed: &'static str) -> Refusal {
+    let message = format!("method {method} is not allowed here; expected {allowed}");
+    Refusal {
+        allow: Some(allowed),
+        ..Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            message,
+        )
+    }
+}
