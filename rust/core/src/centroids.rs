@@ -110,7 +110,7 @@ impl Centroids {
             return Err(self.wrong_length(x.len(), 1));
         }
         let (label, distance) = SEARCH.with_borrow_mut(|search| {
-            self.find(search, x, &[]);
+            self.find(search, x);
             self.resolve(search.candidates(0), x, true)
         });
         if label == UNASSIGNED {
@@ -176,11 +176,9 @@ impl Centroids {
             tasks.into_iter(),
             Search::default,
             |search, ((x, labels), mut distances)| {
-                let ahead = self.kernels.block * self.dim;
-                for (block, part) in x.chunks(ahead).enumerate() {
-                    let next = &x[block * ahead + part.len()..];
-                    self.find(search, part, &next[..next.len().min(ahead)]);
-                    for (i, x) in part.chunks_exact(self.dim).enumerate() {
+                for (block, x) in x.chunks(self.kernels.block * self.dim).enumerate() {
+                    self.find(search, x);
+                    for (i, x) in x.chunks_exact(self.dim).enumerate() {
                         let row = block * self.kernels.block + i;
                         let found = self.resolve(search.candidates(i), x, distances.is_some());
                         labels[row] = found.0;
@@ -200,7 +198,7 @@ impl Centroids {
         let mut search = Search::default();
         let mut counts = Vec::with_capacity(x.len() / self.dim);
         for x in x.chunks(self.kernels.block * self.dim) {
-            self.find(&mut search, x, &[]);
+            self.find(&mut search, x);
             counts.extend(
                 (0..x.len() / self.dim)
                     .map(|i| search.candidates(i).map_or(self.len(), <[Candidate]>::len) as u32),
@@ -209,12 +207,12 @@ impl Centroids {
         counts
     }
 
-    /// Looks for the candidates of a block of rows, `next` being those of the next block.
-    fn find(&self, search: &mut Search, x: &[f32], next: &[f32]) {
+    /// Looks for the candidates of a block of rows.
+    fn find(&self, search: &mut Search, x: &[f32]) {
         match &self.packed {
             Some(packed) => {
                 search.quantise(self.kernels, packed, x, self.dim);
-                search.find(self.kernels, packed, packed.offsets(), 1, next);
+                search.find(self.kernels, packed, packed.offsets(), 1);
                 for (i, x) in x.chunks_exact(self.dim).enumerate() {
                     self.refine(search, i, x);
                 }

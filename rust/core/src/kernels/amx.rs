@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 
 use super::packed::{LANES, Line, TILE_STEPS};
 use super::search::{Best, Group, Task};
-use super::{Isa, Kernels, avx2, avx512};
+use super::{Isa, Kernels, avx512};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `refusal` finds nothing, hence
 // where the CPU has what `avx512` asks for, and AMX, which this process may use.
@@ -343,7 +343,6 @@ fn finish_panels<const P: usize>(
 ) {
     let group = Group::<P>::of(task, block.panel);
     let rows = if block.tall { PAIR } else { ROWS };
-    avx2::prefetch(task.next_share(block.row..block.row + rows, block.panel));
     for (sums, at) in sums.0[..rows].iter().zip(block.row..) {
         let start = _mm512_set1_epi32(task.rows[at].start);
         // SAFETY: 64 bytes, aligned to 64.

@@ -142,14 +142,6 @@ fn quick_distance(x: &[f32], c: &[f32]) -> f64 {
     portable::tail(lanes.iter().sum(), x_rest, c_rest)
 }
 
-/// Asks for values to be brought to L2.
-pub fn prefetch(x: &[f32]) {
-    for line in x.chunks(LANES) {
-        // SAFETY: a hint, for an address that is there.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-}
-
 #[target_feature(enable = "avx2,fma")]
 fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
@@ -254,7 +246,6 @@ fn tile<const R: usize>(
             }
         }
     }
-    prefetch(task.next_share(row..row + R, panel));
     let group = Group::<1>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;

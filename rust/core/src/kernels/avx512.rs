@@ -282,7 +282,6 @@ fn tile<const R: usize, const P: usize>(
             }
         }
     }
-    avx2::prefetch(task.next_share(row..row + R, panel));
     let group = Group::<P>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
         let at = row + r;

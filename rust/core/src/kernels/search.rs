@@ -25,8 +25,6 @@ pub struct Task<'a> {
     pub rows: &'a [Row],
     /// Their words, `packed.row_stride` apart.
     pub words: &'a [i32],
-    /// Rows that will be quantised next: kernels bring them to L2 as they go.
-    pub next: &'a [f32],
 }
 
 impl Task<'_> {
@@ -55,17 +53,6 @@ impl Task<'_> {
             && (self.rows.iter().zip(best)).all(|(row, best)| {
                 (groups.clone()).all(|group| self.offsets.ceiling(group, row) < best.certain)
             })
-    }
-
-    /// The share of the next rows that goes with rows of this task against the panels from `panel`:
-    /// all shares together are all of the next rows.
-    #[inline]
-    pub fn next_share(&self, rows: std::ops::Range<usize>, panel: usize) -> &[f32] {
-        if self.first + panel > 0 {
-            return &[];
-        }
-        let at = |row: usize| row * self.next.len() / self.rows.len();
-        &self.next[at(rows.start)..at(rows.end)]
     }
 
     /// Where the scores of a row against `P` panels go.
@@ -241,14 +228,7 @@ impl Search {
 
     /// Finds the candidates of the rows taken: all vectors that may be among the `best` of a row,
     /// at most [`LANES`] of them.
-    pub fn find(
-        &mut self,
-        kernels: &Kernels,
-        packed: &Packed,
-        offsets: Offsets<'_>,
-        best: usize,
-        next: &[f32],
-    ) {
+    pub fn find(&mut self, kernels: &Kernels, packed: &Packed, offsets: Offsets<'_>, best: usize) {
         let n = self.rows.len();
         self.best.clear();
         self.best.resize(n, Best::default());
@@ -270,7 +250,6 @@ impl Search {
                 panels: run.min(panels - first),
                 rows: &self.rows,
                 words: &self.words,
-                next,
             };
             if task.is_hopeless(&self.best) {
                 continue;

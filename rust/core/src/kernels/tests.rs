@@ -216,7 +216,6 @@ proptest! {
                     panels: count.div_ceil(LANES),
                     rows: &[row],
                     words: &words,
-                    next: &[],
                 };
                 let mut scores = vec![f32::NAN; task.panels * LANES];
                 let mut best = [Best::default()];

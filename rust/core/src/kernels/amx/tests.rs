@@ -290,7 +290,6 @@ proptest! {
             panels: panels - first,
             rows: &rows,
             words: &words,
-            next: &x,
         };
         let run = |kernels: &Kernels| {
             let mut scores = vec![f32::NAN; n * task.panels * LANES];
