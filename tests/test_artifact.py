@@ -181,3 +181,27 @@ def test_a_saved_file_may_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> N
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_fingerprints_tell_which_part_differs(tmp_path: Path) -> None:
+    router, again = small(), small()
+    before = router.fingerprint()
+    assert before == again.fingerprint()
+    assert before["embedder"] is None
+    router.save(tmp_path / "pool.uniroute")
+    assert uf.Router.load(tmp_path / "pool.uniroute").fingerprint() == before
+    for change in (
+        lambda: again.set_cost("m1", 5.0),
+        lambda: again.enable_model("m2"),
+        lambda: again.set_metadata("m1", latency=1.0),
+        lambda: again.set_usage(["m1"], np.ones((CLUSTERS, 1)), [1.0], [0.0]),
+    ):
+        last = again.fingerprint()
+        change()
+        assert again.fingerprint()["pool"] != last["pool"]
+        assert again.fingerprint()["cluster_map"] == last["cluster_map"]
+    assert small(seed=1).fingerprint()["cluster_map"] != before["cluster_map"]
+    texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+    one, two = (uf.Router.fit(texts[skip:], n_clusters=2) for skip in (0, 3))
+    assert one.fingerprint()["embedder"] != two.fingerprint()["embedder"]
+    assert one.fingerprint() == uf.Router.fit(texts, n_clusters=2).fingerprint()

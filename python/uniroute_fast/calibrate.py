@@ -99,6 +99,7 @@ def calibrate(
     confidence: float = 0.95,
     n_bootstrap: int = 500,
     seed: int = 0,
+    tokens: ArrayLike | None = None,
 ) -> Calibration:
     """Find the cost weight that meets a budget or a quality; see `Router.calibrate`."""
     _check(budget, quality, quality_drop, confidence, n_bootstrap)
@@ -124,7 +125,11 @@ def calibrate(
         raise InvalidArgumentError("router: all models are disabled; expected one that may answer")
     predicted = predicted[usable][:, enabled]
     actual = predicted if measured is None else measured[:, enabled]
-    steps = _Steps.of(predicted, actual, snapshot.costs[enabled])
+    costs = snapshot.costs[enabled]
+    if snapshot.metered.any():
+        each = snapshot.predict_cost(texts, embeddings=embeddings, tokens=tokens)
+        costs = each[usable][:, enabled]
+    steps = _Steps.of(predicted, actual, costs)
     frontier = steps.frontier(np.ones(steps.n_prompts))
     target = _Target.of(frontier, budget, quality, quality_drop)
     low, high, share = target.corner(frontier)
@@ -165,9 +170,11 @@ class _Steps:
         actual: NDArray[np.float64],
         costs: NDArray[np.float64],
     ) -> _Steps:
+        """Take the steps of prompts on which models cost `costs`, [models] or [prompts, models]."""
         offsets, models, weights = _native.lower_hulls(predicted, costs)
         prompt = np.repeat(np.arange(len(predicted)), np.diff(offsets))
-        cost, loss = costs[models], actual[prompt, models]
+        cost = costs[models] if costs.ndim == 1 else costs[prompt, models]
+        loss = actual[prompt, models]
         first = offsets[:-1]
         change = np.ones(len(models), bool)
         change[first] = False

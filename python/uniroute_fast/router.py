@@ -22,6 +22,7 @@ from uniroute_fast.outcomes import Outcomes, as_array, as_losses, as_weights
 from uniroute_fast.profiling import prompt_keys
 from uniroute_fast.records import Records
 from uniroute_fast.typical import Typical
+from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,18 +209,27 @@ class Router(_native.Router):
             else [t for t, ok in zip(_listed(texts), usable, strict=True) if ok]
         )
         router._typical = Typical.of(profiler.map, x[usable], listed, typical_prompts)
+        if isinstance(embedder, LexicalEmbedder):
+            router.measure_baseline(texts, leave_out=True)
+        else:
+            router.measure_baseline(embeddings=x[usable], leave_out=True)
         return router
 
     def add_models(
         self,
         names: Sequence[str],
-        costs: ArrayLike,
+        costs: ArrayLike | None,
         texts: Sequence[str] | None = None,
         losses: ArrayLike | None = None,
         *,
         embeddings: ArrayLike | None = None,
         weights: ArrayLike | None = None,
         flip_rate: float = 0.0,
+        input_prices: ArrayLike | None = None,
+        output_prices: ArrayLike | None = None,
+        output_tokens: ArrayLike | None = None,
+        input_tokens: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
     ) -> None:
         """Add LLMs to the pool, profiled in one pass over the same labelled prompts.
 
@@ -227,8 +237,9 @@ class Router(_native.Router):
         ----------
         names : sequence of str
             New and distinct.
-        costs : float64[M]
-            Cost per prompt of each, finite, 0 or more, all in one unit.
+        costs : float64[M], or None
+            Cost per prompt of each, finite, 0 or more, all in one unit. None for LLMs charged by
+            the token: then it is their mean cost over these prompts.
         texts : sequence of str, n_val of them
             Prompts that the LLMs were run on. Those that cannot be embedded are left out.
         losses : float[n_val, M]
@@ -240,6 +251,12 @@ class Router(_native.Router):
         flip_rate : float
             Share of the labels that are known to be wrong, such as those of a judge, at random:
             0 or more, below 1/2. Profiles are corrected for them, and rest on less.
+        input_prices, output_prices : float64[M], optional
+            Prices of a million tokens of the prompt, and of the answer.
+        output_tokens, input_tokens : float[n_val, M], optional
+        tokens : int[n_val], optional
+            What the LLMs used on these prompts: see `fit_tokens`. With prices and `output_tokens`
+            they are charged by the token; the costs are then in the currency of the prices.
 
         Raises
         ------
@@ -270,10 +287,13 @@ class Router(_native.Router):
                 f"{len(names)} names"
             )
         counts = as_weights("weights", weights, rows)
+        prices = _prices(input_prices, output_prices, len(names))
+        if input_tokens is not None and output_tokens is None:
+            raise InvalidArgumentError("output_tokens: missing; expected beside input_tokens")
         with self._lock:
             profiler = self._fitted()
             phi = self.phi(texts, embeddings=embeddings)
-            usable = phi.any(axis=1) & (counts > 0)
+            usable = np.asarray(phi.any(axis=1) & (counts > 0))
             outcomes = outcomes[usable]
             never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
             if len(never):
@@ -281,11 +301,23 @@ class Router(_native.Router):
                     f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt "
                     "that can be embedded; expected at least one for each LLM"
                 )
+            usage = None
+            if output_tokens is not None:
+                lengths = _lengths(texts, tokens, rows)
+                usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
+                if costs is None and prices is not None and lengths is not None:
+                    costs = usage.cost(phi[usable], lengths[usable], *prices).mean(axis=0)
+            if costs is None:
+                raise InvalidArgumentError(
+                    "costs: None; expected a cost for each LLM, or prices and tokens that tell it: "
+                    "input_prices, output_prices, output_tokens, and texts or tokens"
+                )
             keys = _keys(texts, embeddings)[usable]
             evidence = profiler.observe(phi[usable], outcomes, counts[usable], keys=keys)
             evidence = without_flips(evidence, flip_rate, discount=not profiler.joint)
             profiles = profiler.profile(evidence)
-            super().insert(names, costs, profiles.psi)
+            used = None if usage is None else usage.parts()
+            super().insert(names, costs, profiles.psi, prices=prices, usage=used)
             self._records.add(names, evidence, profiles)
 
     def add_model(
@@ -649,6 +681,76 @@ class Router(_native.Router):
         """
         return self._with_errors()[1]
 
+    def fit_tokens(
+        self,
+        texts: Sequence[str] | None = None,
+        output_tokens: ArrayLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        input_tokens: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        embeddings: ArrayLike | None = None,
+    ) -> None:
+        """Learn from a log what tokens LLMs use, so that they can be charged by the token.
+
+        From then on the cost of an LLM whose `input_price` and `output_price` are known
+        (`set_metadata`) is, for each prompt, ``input_price * (scale * tokens + extra) +
+        output_price * expected output tokens in the prompt's clusters``. Prices, scale and extra
+        are constants of the LLM; the prompt's length is given or estimated at each call. Other LLMs
+        keep their one cost, which must be in the currency of the prices.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+            Prompts that the LLMs answered. Those that cannot be embedded are left out.
+        output_tokens : float[N, M]
+            Tokens of the answers; NaN = not run.
+        names : sequence of str, optional
+            The LLMs of the columns. Default: all, in the order of `models`.
+        input_tokens : float[N, M], optional
+            Tokens that were charged as input; NaN = not known. Default: those of the prompt.
+        tokens : int[N], optional
+            Lengths of the prompts, counted as they will be at `route`. Default: a quarter of the
+            UTF-8 bytes of each text, rounded up.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError, UnknownModelError
+            Arguments that cannot be used; an LLM without any answer. Nothing has changed then.
+
+        Notes
+        -----
+        O(N K M). Decisions over a pool in which an LLM is charged by the token take O(M): no hull
+        can hold costs that differ from prompt to prompt.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=4)
+        >>> router.add_model("terse", cost=0.0, texts=texts, losses=np.full(40, 0.2))
+        >>> router.set_metadata("terse", input_price=0.5, output_price=10.0)
+        >>> router.fit_tokens(texts, [[3.0], [3.0], [90.0], [90.0]] * 10)
+        >>> cheap, dear = router.route_batch(["3 + 2", "name a river"]).cost
+        >>> bool(cheap < dear)
+        True
+        """
+        names = self.models if names is None else _as_names(names)
+        if (texts is None) == (embeddings is None):
+            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
+        if output_tokens is None:
+            raise InvalidArgumentError("output_tokens: missing; expected float[N, len(names)]")
+        if texts is not None:
+            texts = _as_sequence("texts", texts)
+        with self._lock:
+            phi = self.phi(texts, embeddings=embeddings)
+            lengths = _lengths(texts, tokens, len(phi))
+            usable = np.asarray(phi.any(axis=1))
+            usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
+            self.set_usage(names, *usage.parts())
+
     def calibrate(
         self,
         texts: Sequence[str] | None = None,
@@ -661,6 +763,7 @@ class Router(_native.Router):
         confidence: float = 0.95,
         n_bootstrap: int = 500,
         seed: int = 0,
+        tokens: ArrayLike | None = None,
     ) -> Calibration:
         """Find the cost weight that meets a budget or a quality.
 
@@ -686,6 +789,8 @@ class Router(_native.Router):
         n_bootstrap : int
             Resamples behind the interval.
         seed : int
+        tokens : int[N], optional
+            As in `route`, where LLMs are charged by the token.
 
         Returns
         -------
@@ -729,6 +834,7 @@ class Router(_native.Router):
             confidence=confidence,
             n_bootstrap=n_bootstrap,
             seed=seed,
+            tokens=tokens,
         )
 
     def explain(
@@ -785,6 +891,38 @@ class Router(_native.Router):
             tokens=tokens,
             standard_errors=errors,
             typical=self._typical,
+        )
+
+    def set_baseline(
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        window: int = 500,
+    ) -> None:
+        """Compare the prompts to come with these, in place of those that the router was fitted on.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+            Prompts as they should be, some hundreds or more; not those of `fit`, which the embedder
+            knows better than any to come.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+        window : int
+            Prompts that `drift` looks at together, 50 or more.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            No prompt that can be embedded; a window too short to tell anything.
+
+        Notes
+        -----
+        What `drift` has counted so far is dropped. O(N K D). The baseline is saved with the router.
+        """
+        self.measure_baseline(
+            texts, embeddings=embeddings, window=_as_count("window", window, 50, 2**40)
         )
 
     def replace(self, other: Router) -> None:
@@ -942,6 +1080,59 @@ class Router(_native.Router):
 
 def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Router:
     return cls._from_loaded(_native.Loaded.from_bytes(data), embedder)
+
+
+def _prices(
+    input_prices: ArrayLike | None, output_prices: ArrayLike | None, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return prices of input and output, checked; None where none are given."""
+    if (input_prices is None) != (output_prices is None):
+        raise InvalidArgumentError("input_prices, output_prices: one is missing; expected both")
+    if input_prices is None or output_prices is None:
+        return None
+    return (
+        as_prices("input_prices", input_prices, count),
+        as_prices("output_prices", output_prices, count),
+    )
+
+
+def _lengths(
+    texts: Sequence[str] | None, tokens: ArrayLike | None, rows: int
+) -> NDArray[np.float64] | None:
+    """Return lengths of prompts in tokens, given or estimated; None where nothing tells them."""
+    if tokens is not None:
+        lengths = as_tokens("tokens", tokens, rows, 1)[:, 0]
+        if np.isnan(lengths).any():
+            raise InvalidArgumentError("tokens: NaN; expected the length of each prompt")
+        return lengths
+    return None if texts is None else estimate_tokens(_listed(texts))
+
+
+def _usage(
+    phi: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    names: Sequence[str],
+    output_tokens: ArrayLike,
+    input_tokens: ArrayLike | None,
+    lengths: NDArray[np.float64] | None,
+) -> Usage:
+    """Check a log of tokens, and learn from it what LLMs use."""
+    shape = (len(phi), len(names))
+    output = as_tokens("output_tokens", output_tokens, *shape)[usable]
+    never = np.flatnonzero(np.isnan(output).all(axis=0))
+    if len(never):
+        raise InvalidArgumentError(
+            f"output_tokens: {names[never[0]]!r} (column {never[0]}) has no answer to a prompt "
+            "that can be embedded; expected at least one for each LLM"
+        )
+    charged = None
+    if input_tokens is not None:
+        charged = as_tokens("input_tokens", input_tokens, *shape)[usable]
+        if lengths is None:
+            raise InvalidArgumentError(
+                "tokens: missing; expected the prompts' lengths beside input_tokens and embeddings"
+            )
+    return fit_usage(phi[usable], output, None if lengths is None else lengths[usable], charged)
 
 
 def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[np.uint64]:

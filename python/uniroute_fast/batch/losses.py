@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.errors import InvalidArgumentError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,6 +57,11 @@ class LossReader:
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
         self.router = router = prompter.router
+        if router.metered.any():
+            raise InvalidArgumentError(
+                "pool: charges LLMs by the token; expected one cost for each LLM, or a cost weight "
+                "found by `Router.calibrate`, which knows such costs"
+            )
         heads = router.heads()
         self._hard = len(heads) == 1 and heads[0][0] == "nearest"
         self._profiles = router.profiles

@@ -28,8 +28,10 @@ fn scans(c: &mut Criterion) {
     let gamma = Aligned::from(&noise(MODELS, 1)[..]);
     let (in_prices, out_prices) = (wide(noise(MODELS, 2)), wide(noise(MODELS, 3)));
     let tokens_out = Aligned::from(&noise(MODELS, 4)[..]);
+    let base = wide(noise(MODELS, 7));
     let mask = vec![0xffff_fffe_ffff_ff7f; MODELS.div_ceil(64)];
     let metered = Costs::Metered {
+        base: &base,
         in_prices: &in_prices,
         out_prices: &out_prices,
         tokens_in: 663.0,

@@ -3,7 +3,7 @@
 //! The safetensors header holds one metadata entry, `uniroute`, whose value is JSON:
 //!
 //! ```json
-//! {"format": 2, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
+//! {"format": 3, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
 //! ```
 //!
 //! Nothing in a file is ever executed. A file is written beside its final place, synced and
@@ -11,6 +11,7 @@
 //! extent of every tensor, the format number and the checksum are verified before any value is
 //! used; whoever takes a tensor states the dtype and shape it must have.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::ops::Range;
@@ -19,13 +20,16 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3Default;
+use zerocopy::{FromBytes, Immutable};
 
 use crate::error::{Error, Result};
 
 /// Format that this version writes, and the newest that it reads.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 
 /// The one key of the safetensors metadata: with a single key the bytes of a file depend on its
 /// content alone.
@@ -48,13 +52,13 @@ impl PartialEq for Tensor {
 }
 
 /// A type that tensors can hold.
-pub trait Element: Copy {
+pub trait Element: Copy + FromBytes + Immutable {
     /// Its safetensors dtype.
     const DTYPE: Dtype;
     /// Appends the little-endian bytes.
     fn write(self, bytes: &mut Vec<u8>);
-    /// From exactly as many little-endian bytes as the type has.
-    fn read(bytes: &[u8]) -> Self;
+    /// From little-endian bytes; those left over at the end are passed over.
+    fn read_all(bytes: &[u8]) -> Vec<Self>;
 }
 
 macro_rules! elements {
@@ -64,10 +68,9 @@ macro_rules! elements {
             fn write(self, bytes: &mut Vec<u8>) {
                 bytes.extend_from_slice(&self.to_le_bytes());
             }
-            fn read(bytes: &[u8]) -> Self {
-                let mut own = [0; size_of::<Self>()];
-                own.copy_from_slice(bytes);
-                Self::from_le_bytes(own)
+            fn read_all(bytes: &[u8]) -> Vec<Self> {
+                let (values, _) = bytes.as_chunks();
+                values.iter().map(|&bytes| Self::from_le_bytes(bytes)).collect()
             }
         }
     )*};
@@ -110,42 +113,88 @@ impl Tensor {
         &self.buffer[self.range.clone()]
     }
 
+    /// The values where they lie, copied only where bytes are in another order or out of line; `None`
+    /// if they are of another type.
+    pub fn view<T: Element>(&self) -> Option<Cow<'_, [T]>> {
+        if cfg!(target_endian = "little")
+            && self.dtype == T::DTYPE
+            && let Ok(values) = <[T]>::ref_from_bytes(self.bytes())
+        {
+            return Some(Cow::Borrowed(values));
+        }
+        self.values().map(Cow::Owned)
+    }
+
     /// The values, or `None` if they are of another type.
     pub fn values<T: Element>(&self) -> Option<Vec<T>> {
-        (self.dtype == T::DTYPE).then(|| {
-            self.bytes()
-                .chunks_exact(size_of::<T>())
-                .map(T::read)
-                .collect()
-        })
+        (self.dtype == T::DTYPE).then(|| T::read_all(self.bytes()))
     }
 }
 
 /// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Artifact {
-    /// Everything that is not a tensor.
-    pub manifest: Value,
+    /// Everything that is not a tensor, as JSON text.
+    pub manifest: String,
     /// Tensors by name.
     pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// What the safetensors metadata hold under [`KEY`].
+#[derive(Serialize, Deserialize)]
+struct Header<'a> {
+    checksum: String,
+    format: u64,
+    /// Kept as text: the checksum is that of its bytes, and it is parsed once, by whoever knows it.
+    #[serde(borrow)]
+    manifest: &'a RawValue,
+}
+
+const WHOLE: &str = "a whole file written by uniroute_fast";
+
+/// Fails unless a header is of a format that this version reads: the first thing to know of it.
+fn check_format(header: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Format {
+        #[serde(default)]
+        format: Value,
+    }
+    let Format { format } = serde_json::from_str(header).map_err(|e| not_json(&e))?;
+    if format.as_u64().is_some_and(|f| (1..=FORMAT).contains(&f)) {
+        return Ok(());
+    }
+    let expected = format!("format 1 to {FORMAT}; a newer uniroute_fast may read it");
+    Err(damaged(format!("its format is {format}"), expected))
+}
+
+fn not_json(error: &serde_json::Error) -> Error {
+    damaged(format!("its manifest is not JSON ({error})"), WHOLE)
 }
 
 impl Artifact {
     /// Takes out a tensor that must be there, with this type and number of dimensions.
     pub fn take<T: Element, const N: usize>(&mut self, name: &str) -> Result<([usize; N], Vec<T>)> {
+        let (shape, tensor) = self.take_tensor::<T, N>(name)?;
+        Ok((shape, tensor.values().unwrap_or_default()))
+    }
+
+    /// As [`Self::take`], the values left where they lie.
+    pub fn take_tensor<T: Element, const N: usize>(
+        &mut self,
+        name: &str,
+    ) -> Result<([usize; N], Tensor)> {
         let expected = || format!("a {:?} tensor of {N} dimensions", T::DTYPE);
         let tensor = self
             .tensors
             .remove(name)
             .ok_or_else(|| damaged(format!("tensor {name:?} is missing"), expected()))?;
-        let found = || {
-            damaged(
-                format!("tensor {name:?} is {:?} {:?}", tensor.dtype, tensor.shape),
-                expected(),
-            )
-        };
-        let shape = tensor.shape.as_slice().try_into().map_err(|_| found())?;
-        Ok((shape, tensor.values().ok_or_else(found)?))
+        match tensor.shape.as_slice().try_into() {
+            Ok(shape) if tensor.dtype == T::DTYPE => Ok((shape, tensor)),
+            _ => {
+                let found = format!("tensor {name:?} is {:?} {:?}", tensor.dtype, tensor.shape);
+                Err(damaged(found, expected()))
+            }
+        }
     }
 
     /// The bytes of a file.
@@ -156,55 +205,46 @@ impl Artifact {
             .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), t.bytes())?)))
             .collect::<Result<_, safetensors::SafeTensorError>>()
             .map_err(|e| damaged(e.to_string(), "tensors whose shape fits their bytes"))?;
-        let header = json!({
-            "format": FORMAT,
-            "checksum": self.checksum(),
-            "manifest": self.manifest,
-        });
-        let metadata = HashMap::from([(KEY.to_owned(), header.to_string())]);
+        let header = Header {
+            checksum: self.checksum(),
+            format: FORMAT,
+            manifest: serde_json::from_str(&self.manifest).map_err(|e| not_json(&e))?,
+        };
+        let header = serde_json::to_string(&header).map_err(|e| not_json(&e))?;
+        let metadata = HashMap::from([(KEY.to_owned(), header)]);
         safetensors::serialize(views, Some(metadata))
             .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
     }
 
     /// The content of a file's bytes, which the tensors go on using where they lie.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self> {
-        const WHOLE: &str = "a whole file written by uniroute_fast";
         let buffer = Arc::new(bytes.into());
-        let bytes = &buffer[..];
-        let (_, header) = SafeTensors::read_metadata(bytes)
+        // Checks that the tensors lie side by side and fill the file.
+        let (length, content) = SafeTensors::read_metadata(&buffer)
             .map_err(|e| damaged(format!("not a safetensors file, or cut short ({e})"), WHOLE))?;
-        let header = header
+        let header = content
             .metadata()
             .as_ref()
             .and_then(|metadata| metadata.get(KEY))
             .ok_or_else(|| damaged("a safetensors file of another program", WHOLE))?;
-        let mut header: Value = serde_json::from_str(header)
-            .map_err(|e| damaged(format!("its manifest is not JSON ({e})"), WHOLE))?;
-        let format = header["format"].as_u64();
-        if !format.is_some_and(|f| (1..=FORMAT).contains(&f)) {
-            let found = &header["format"];
-            let expected = format!("format 1 to {FORMAT}; a newer uniroute_fast may read it");
-            return Err(damaged(format!("its format is {found}"), expected));
-        }
-        let checksum = header["checksum"].take();
-        let content = SafeTensors::deserialize(bytes)
-            .map_err(|e| damaged(format!("its tensors are damaged ({e})"), WHOLE))?;
-        let tensors = content.iter().map(|(name, view)| {
-            // The views point into the buffer.
-            let start = view.data().as_ptr().addr() - bytes.as_ptr().addr();
+        check_format(header)?;
+        let header: Header<'_> = serde_json::from_str(header).map_err(|e| not_json(&e))?;
+        let first = size_of::<u64>() + length;
+        let tensors = content.tensors().into_iter().map(|(name, info)| {
+            let (start, end) = info.data_offsets;
             let tensor = Tensor {
-                dtype: view.dtype(),
-                shape: view.shape().to_vec(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
                 buffer: Arc::clone(&buffer),
-                range: start..start + view.data().len(),
+                range: first + start..first + end,
             };
-            (name.to_owned(), tensor)
+            (name, tensor)
         });
         let artifact = Self {
             tensors: tensors.collect(),
-            manifest: header["manifest"].take(),
+            manifest: header.manifest.get().to_owned(),
         };
-        if checksum != Value::String(artifact.checksum()) {
+        if header.checksum != artifact.checksum() {
             return Err(damaged("its checksum does not fit its content", WHOLE));
         }
         Ok(artifact)
@@ -235,14 +275,22 @@ impl Artifact {
     }
 
     fn checksum(&self) -> String {
-        let mut hash = Xxh3Default::new();
-        hash.update(self.manifest.to_string().as_bytes());
-        for (name, tensor) in &self.tensors {
-            hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
-            hash.update(tensor.bytes());
-        }
-        format!("{:016x}", hash.digest())
+        digest(&self.manifest, &self.tensors)
     }
+}
+
+/// xxh3-64 of a text and named tensors, as 16 hexadecimal digits.
+pub fn digest<'a>(
+    text: &str,
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+) -> String {
+    let mut hash = Xxh3Default::new();
+    hash.update(text.as_bytes());
+    for (name, tensor) in tensors {
+        hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
+        hash.update(tensor.bytes());
+    }
+    format!("{:016x}", hash.digest())
 }
 
 /// An [`Error::Artifact`] whose path is filled in by [`at`].
@@ -322,7 +370,7 @@ mod tests {
         tensors.insert("b".to_owned(), Tensor::new(&[3], [1i8, -2, 3]));
         tensors.insert("empty".to_owned(), Tensor::new::<f64>(&[0, 4], []));
         Artifact {
-            manifest: json!({"names": ["x", "é"], "n": 3}),
+            manifest: r#"{"n":3,"names":["x","é"]}"#.to_owned(),
             tensors,
         }
     }

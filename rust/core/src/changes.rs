@@ -26,6 +26,8 @@ pub enum Action {
     Disable,
     /// What is known of a model changed.
     Metadata,
+    /// What is known of the tokens that models take changed.
+    Usage,
     /// Everything was replaced by another router's.
     Replace,
 }
@@ -41,6 +43,7 @@ impl Action {
             Self::Enable => "enable",
             Self::Disable => "disable",
             Self::Metadata => "metadata",
+            Self::Usage => "usage",
             Self::Replace => "replace",
         }
     }

@@ -250,7 +250,12 @@ impl ClusterMap {
 
     /// The cluster that a prompt is said to belong to: the heaviest of the first head.
     pub fn cluster(&self, phi: &Phi) -> u32 {
-        phi.heaviest(self.heads[0].clusters())
+        phi.heaviest(self.first_clusters())
+    }
+
+    /// Number of clusters of the first head: those that prompts are said to belong to.
+    pub fn first_clusters(&self) -> usize {
+        self.heads[0].clusters()
     }
 }
 

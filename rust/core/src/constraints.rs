@@ -104,6 +104,8 @@ impl Rule {
             Self::Deny(patterns) => named(pool, patterns).complement(),
             Self::Require(_, patterns) => tagged(pool, patterns),
             Self::Forbid(patterns) => tagged(pool, patterns).complement(),
+            // Where costs depend on the prompt, so does who stays below the cap.
+            Self::MaxCost(_) if pool.metering().is_some() => Mask::all(pool.len()),
             Self::MaxCost(cap) => Mask::of(pool.len(), |m| pool.costs()[m] <= *cap),
             Self::MaxLatency(cap) => {
                 let metadata = pool.directory().models();
@@ -114,8 +116,16 @@ impl Rule {
         }
     }
 
-    /// Why the rule stopped a model, in words.
-    fn reason(&self, pool: &Pool, model: usize) -> String {
+    /// Whether the rule stops a model of that cost, which its mask may not know.
+    fn stops(&self, mask: &Mask, model: usize, cost: f64) -> bool {
+        match self {
+            Self::MaxCost(cap) => cost > *cap,
+            _ => !mask.contains(model),
+        }
+    }
+
+    /// Why the rule stopped a model of that cost, in words.
+    fn reason(&self, pool: &Pool, model: usize, cost: f64) -> String {
         let metadata = &pool.directory().models()[model];
         match self {
             Self::Enabled => "disabled".into(),
@@ -127,7 +137,7 @@ impl Rule {
                 let found: Vec<_> = metadata.tags.iter().filter(has).cloned().collect();
                 format!("forbid_tags: has {}", found.join(", "))
             }
-            Self::MaxCost(cap) => format!("max_cost: costs {}, above {cap}", pool.costs()[model]),
+            Self::MaxCost(cap) => format!("max_cost: costs {cost}, above {cap}"),
             Self::MaxLatency(cap) => match metadata.latency {
                 Some(latency) => format!("max_latency: takes {latency} s, above {cap} s"),
                 None => "max_latency: its latency is not known".into(),
@@ -298,16 +308,28 @@ impl Compiled {
         }))
     }
 
-    /// Every model that may not answer a prompt of so many tokens, with all the reasons.
-    pub fn excluded(&self, pool: &Pool, tokens: Option<u64>) -> Result<Vec<Exclusion>> {
+    /// What a model may cost at most; infinity where there is no cap.
+    pub fn max_cost(&self) -> f64 {
+        self.constraints.terms.max_cost.unwrap_or(f64::INFINITY)
+    }
+
+    /// Every model that may not answer a prompt of so many tokens on which the models have these
+    /// costs, with all the reasons.
+    pub fn excluded(
+        &self,
+        pool: &Pool,
+        tokens: Option<u64>,
+        costs: &[f64],
+    ) -> Result<Vec<Exclusion>> {
         let allowed = self.allowed(pool, tokens)?;
-        let excluded = (0..pool.len()).filter(|&m| !allowed.mask.contains(m));
+        let cap = self.max_cost();
+        let excluded = (0..pool.len()).filter(|&m| !allowed.mask.contains(m) || costs[m] > cap);
         excluded
             .map(|m| {
                 let rules = self.constraints.rules.iter().zip(&self.masks);
                 let mut reasons: Vec<_> = rules
-                    .filter(|(_, mask)| !mask.contains(m))
-                    .map(|(rule, _)| rule.reason(pool, m))
+                    .filter(|(rule, mask)| rule.stops(mask, m, costs[m]))
+                    .map(|(rule, _)| rule.reason(pool, m, costs[m]))
                     .collect();
                 reasons.extend(self.misfit(pool, m, tokens)?);
                 let model = m as u32;
@@ -316,11 +338,15 @@ impl Compiled {
             .collect()
     }
 
-    /// Why nobody may answer: how many models each rule stops.
-    pub fn nobody(&self, pool: &Pool, tokens: Option<u64>) -> Error {
+    /// Why nobody may answer a prompt on which the models have these costs: how many models each
+    /// rule stops.
+    pub fn nobody(&self, pool: &Pool, tokens: Option<u64>, costs: &[f64]) -> Error {
         let rules = self.constraints.rules.iter().zip(&self.masks);
         let mut stopped: Vec<(&str, usize)> = rules
-            .map(|(rule, mask)| (rule.argument(), mask.len() - mask.count()))
+            .map(|(rule, mask)| {
+                let stopped = (0..pool.len()).filter(|&m| rule.stops(mask, m, costs[m]));
+                (rule.argument(), stopped.count())
+            })
             .collect();
         let misfits =
             (0..pool.len()).filter(|&m| matches!(self.misfit(pool, m, tokens), Ok(Some(_))));

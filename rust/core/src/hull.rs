@@ -221,16 +221,20 @@ pub struct RowHulls {
     pub cost_weights: Vec<f64>,
 }
 
-/// Hull of every row of `losses`, `shape` = [rows, models] row-major, for models of these costs.
+/// Hull of every row of `losses`, `shape` = [rows, models] row-major, for models of these costs:
+/// [models], or [rows, models] where they differ from row to row.
 ///
-/// Fails unless the shapes fit and every value is finite. O(rows x models + models log models).
+/// Fails unless the shapes fit and every value is finite. O(rows x models + models log models);
+/// with costs for each row O(rows x models log models).
 pub fn lower_hulls(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<RowHulls> {
     let [rows, models] = shape;
-    if models == 0 || costs.len() != models || losses.len() != rows * models {
+    let priced = costs.len() == models || costs.len() == rows * models;
+    if models == 0 || !priced || losses.len() != rows * models {
         return Err(Error::invalid(
             "predicted_loss",
             format!("shape {shape:?} with {} costs", costs.len()),
-            "[prompts, models] with one cost for each model, at least one model",
+            "[prompts, models] with one cost for each model, or for each prompt and model, at \
+             least one model",
         ));
     }
     if let Some(at) = losses.iter().position(|v| !v.is_finite()) {
@@ -247,13 +251,17 @@ pub fn lower_hulls(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<R
         return Err(Error::invalid("costs", problem, "finite values"));
     }
     let mut order: Vec<usize> = (0..models).collect();
-    order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
     let mut points: Vec<Candidate> = Vec::with_capacity(models);
     let mut all = RowHulls {
         offsets: vec![0],
         ..RowHulls::default()
     };
-    for row in losses.chunks_exact(models) {
+    for (i, row) in losses.chunks_exact(models).enumerate() {
+        let own = costs.len() > models;
+        let costs = &costs[if own { i * models } else { 0 }..][..models];
+        if own || i == 0 {
+            order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
+        }
         points.clear();
         points.extend(order.iter().map(|&m| Candidate {
             cost: costs[m] + 0.0,
@@ -359,6 +367,19 @@ mod tests {
         assert_eq!(hulls.offsets, [0, 3, 4]);
         assert_eq!(hulls.models, [0, 1, 2, 2]);
         assert_eq!(hulls.cost_weights, [0.0, 0.5 / 3.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn rows_may_have_costs_of_their_own() {
+        let losses = [0.0, 0.5, 1.0, 0.3, 0.2, 0.2];
+        let costs = [4.0, 1.0, 0.0, 1.0, 2.0, 3.0];
+        let both = lower_hulls(&losses, [2, 3], &costs).unwrap();
+        for row in 0..2 {
+            let own = lower_hulls(&losses[3 * row..][..3], [1, 3], &costs[3 * row..][..3]).unwrap();
+            let entries = both.offsets[row]..both.offsets[row + 1];
+            assert_eq!(both.models[entries.clone()], own.models);
+            assert_eq!(both.cost_weights[entries], own.cost_weights);
+        }
     }
 
     #[test]

@@ -418,6 +418,25 @@ impl LexicalEmbedder {
         )
     }
 
+    /// This embedder without the rarest features that it knows: to a text that it was fitted on, what
+    /// it would be if it had not been fitted on that text, whose rarest features would be unknown.
+    pub fn without_rarest(&self) -> Result<Self> {
+        let idf = self.vocabulary.idf();
+        let rarest = idf.iter().copied().max().unwrap_or(0);
+        let common = |row: usize| idf[row] < rarest;
+        let tags: Vec<u16> = (self.vocabulary.tags().enumerate())
+            .map(|(row, tag)| if common(row) { tag } else { 0 })
+            .collect();
+        let kept: Vec<u8> = (0..idf.len())
+            .map(|row| if common(row) { idf[row] } else { 0 })
+            .collect();
+        let vocabulary = Vocabulary::from_parts(&tags, &kept, self.vocabulary.unknown_idf())?;
+        Ok(Self {
+            vocabulary,
+            ..self.clone()
+        })
+    }
+
     /// What an artifact's manifest has to say beside [`Self::tensors`].
     pub fn params(&self) -> Value {
         json!({
@@ -461,7 +480,7 @@ impl LexicalEmbedder {
             ));
         }
         let mut artifact = crate::artifact::Artifact {
-            manifest: Value::Null,
+            manifest: String::new(),
             tensors,
         };
         let ([_], tags) = artifact.take::<u16, 1>("tags")?;

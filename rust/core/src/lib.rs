@@ -13,14 +13,17 @@
 pub mod artifact;
 pub mod centroids;
 pub mod changes;
+pub mod choice;
 pub mod cluster_map;
 pub mod constraints;
+pub mod drift;
 pub mod error;
 pub mod hull;
 pub mod kernels;
 pub mod lexical;
 pub mod mask;
 pub mod metadata;
+pub mod metering;
 pub mod persist;
 pub mod profiles;
 pub mod ranking;

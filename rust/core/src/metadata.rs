@@ -27,6 +27,9 @@ pub struct Metadata {
     /// Price of a million tokens of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_price: Option<f64>,
+    /// Price of a million tokens of the prompt that the model finds in its cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_input_price: Option<f64>,
 }
 
 impl Metadata {
@@ -48,6 +51,7 @@ impl Metadata {
             ("latency", self.latency),
             ("input_price", self.input_price),
             ("output_price", self.output_price),
+            ("cached_input_price", self.cached_input_price),
         ];
         for (argument, number) in numbers {
             if let Some(number) = number.filter(|n| !(n.is_finite() && *n >= 0.0)) {
@@ -56,6 +60,13 @@ impl Metadata {
             }
         }
         Ok(())
+    }
+
+    /// What finding so many tokens of the prompt in the model's cache saves, or `None` if its input
+    /// price is not known. Without a price for cached tokens they are taken to be free.
+    pub fn cache_value(&self, tokens: u64) -> Option<f64> {
+        let saved = self.input_price? - self.cached_input_price.unwrap_or(0.0);
+        Some((saved / 1e6 * tokens as f64).max(0.0))
     }
 }
 

@@ -4,6 +4,10 @@
 //! |---|---|---|
 //! | `costs` | float64 [models] | cost per prompt |
 //! | `profiles` | float32 [clusters, models] | Psi |
+//! | `usage.output_tokens` | float32 [clusters, models] | since format 3, where usage is known |
+//! | `usage.input` | float64 [models, 2] | scale and extra; NaN where usage is not known |
+//! | `baseline.counts`, `baseline.centres` | float64 [clusters of the first head], float32 [those, dim] | since format 3, where there is a baseline |
+//! | `baseline.moments` | float64 [2, 2] | mean and deviation of distance and coverage |
 //! | `head.I.centroids` | float32 [clusters, dim] | of a nearest head |
 //! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
@@ -17,9 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::artifact::{Artifact, Tensor, damaged};
+use crate::artifact::{self, Artifact, Tensor, damaged};
 use crate::centroids::Centroids;
 use crate::cluster_map::{ClusterMap, Head, Softmax};
+use crate::drift::{Baseline, Moments};
 use crate::error::Result;
 use crate::lexical::LexicalEmbedder;
 use crate::mask::Mask;
@@ -38,6 +43,11 @@ pub struct Extra {
 
 const EXTRA: &str = "extra.";
 const EMBEDDER: &str = "embedder.";
+const OUTPUT_TOKENS: &str = "usage.output_tokens";
+const INPUT: &str = "usage.input";
+const COUNTS: &str = "baseline.counts";
+const CENTRES: &str = "baseline.centres";
+const MOMENTS: &str = "baseline.moments";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +61,9 @@ struct Manifest {
     disabled: BTreeSet<String>,
     heads: Vec<Kind>,
     embedder: Option<Value>,
+    /// Prompts in a window of the drift monitor, where there is a baseline. Since format 3.
+    #[serde(default)]
+    window: Option<u64>,
     extra: Value,
 }
 
@@ -75,6 +88,31 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         "profiles".to_owned(),
         Tensor::new(&[clusters, pool.len()], profiles),
     );
+    if let Some(usage) = pool.usage().filter(|_| !pool.is_empty()) {
+        let output_tokens = (0..clusters).flat_map(|k| usage.output_tokens().row(k));
+        tensors.insert(
+            OUTPUT_TOKENS.to_owned(),
+            Tensor::new(&[clusters, pool.len()], output_tokens),
+        );
+        tensors.insert(
+            INPUT.to_owned(),
+            Tensor::new(&[pool.len(), 2], usage.input().iter().flatten().copied()),
+        );
+    }
+    let window = snapshot.monitor().map(|monitor| {
+        let baseline = monitor.baseline();
+        let (counts, dim) = (baseline.counts(), baseline.dim());
+        let moments = [baseline.distance(), baseline.coverage()];
+        let moments = moments.iter().flat_map(|m| [m.mean, m.deviation]);
+        let centres = baseline.centres().iter().copied();
+        let parts = [
+            (COUNTS, Tensor::new(&[counts.len()], counts.iter().copied())),
+            (CENTRES, Tensor::new(&[counts.len(), dim], centres)),
+            (MOMENTS, Tensor::new(&[2, 2], moments)),
+        ];
+        tensors.extend(parts.map(|(name, tensor)| (name.to_owned(), tensor)));
+        monitor.window()
+    });
     let dim = snapshot.map().dim();
     let mut heads = Vec::new();
     for (i, head) in snapshot.map().heads().iter().enumerate() {
@@ -124,20 +162,54 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         "disabled": disabled,
         "heads": heads,
         "embedder": embedder,
+        "window": window,
         "extra": extra.json,
     });
-    Artifact { manifest, tensors }
+    Artifact {
+        manifest: manifest.to_string(),
+        tensors,
+    }
+}
+
+/// What tells two routers apart: for each part a digest of its content, 16 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The embedder; `None` where embeddings come from outside.
+    pub embedder: Option<String>,
+    /// The cluster map.
+    pub cluster_map: String,
+    /// Names, costs, profiles, metadata and usage of the models, and which are disabled.
+    pub pool: String,
+}
+
+/// The fingerprint of a snapshot: the same wherever the same is served. O(size).
+pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
+    let artifact = to_artifact(snapshot, Extra::default());
+    let manifest: Value = serde_json::from_str(&artifact.manifest).unwrap_or_default();
+    let digest = |fields: &[&str], prefixes: &[&str]| {
+        let said = fields.iter().map(|field| manifest[field].to_string());
+        let own = |name: &String| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let tensors = artifact.tensors.iter().filter(|(name, _)| own(name));
+        artifact::digest(&said.collect::<String>(), tensors)
+    };
+    Fingerprint {
+        embedder: (snapshot.embedder()).map(|_| digest(&["embedder"], &[EMBEDDER])),
+        cluster_map: digest(&["heads"], &["head."]),
+        pool: digest(
+            &["models", "metadata", "disabled"],
+            &["costs", "profiles", "usage."],
+        ),
+    }
 }
 
 /// The snapshot that an artifact holds, checked part by part, and what went with it.
 pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
-    let manifest: Manifest = serde_json::from_value(std::mem::take(&mut artifact.manifest))
-        .map_err(|e| {
-            damaged(
-                format!("its manifest is not understood ({e})"),
-                "a router's manifest",
-            )
-        })?;
+    let manifest: Manifest = serde_json::from_str(&artifact.manifest).map_err(|e| {
+        damaged(
+            format!("its manifest is not understood ({e})"),
+            "a router's manifest",
+        )
+    })?;
     let heads = manifest
         .heads
         .iter()
@@ -167,7 +239,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
         }
     };
     let ([models], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
-    let ([clusters, columns], profiles): ([usize; 2], Vec<f32>) = artifact.take("profiles")?;
+    let ([clusters, columns], profiles) = artifact.take_tensor::<f32, 2>("profiles")?;
     if (clusters, columns, models) != (map.clusters(), models, manifest.models.len()) {
         let problem = format!(
             "profiles of {clusters} clusters x {columns} models, {models} costs, {} names",
@@ -181,8 +253,17 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     let names: Vec<&str> = manifest.models.iter().map(String::as_str).collect();
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
+        let profiles = profiles.view().unwrap_or_default();
         let pool = snapshot.pool().with(&names, &costs, &profiles)?;
-        snapshot = snapshot.with_pool(describe(pool, manifest.metadata, &manifest.disabled)?);
+        let mut pool = describe(pool, manifest.metadata, &manifest.disabled)?;
+        if artifact.tensors.contains_key(OUTPUT_TOKENS) {
+            pool = with_usage(&pool, &mut artifact)?;
+        }
+        snapshot = snapshot.with_pool(pool);
+    }
+    if let Some(window) = manifest.window {
+        let baseline = Some(baseline(&mut artifact)?);
+        snapshot = snapshot.with_baseline(baseline, window)?;
     }
     let extra = Extra {
         json: manifest.extra,
@@ -216,6 +297,37 @@ fn describe(
         .collect();
     let enabled = Mask::of(pool.len(), |m| !disabled.contains(&*pool.names()[m]));
     pool.with_directory(known, enabled)
+}
+
+/// What prompts are compared with.
+fn baseline(artifact: &mut Artifact) -> Result<Baseline> {
+    let ([_], counts): ([usize; 1], _) = artifact.take(COUNTS)?;
+    let ([_, _], centres): ([usize; 2], _) = artifact.take(CENTRES)?;
+    let ([_, _], moments): ([usize; 2], Vec<f64>) = artifact.take(MOMENTS)?;
+    let [mean, deviation, coverage, spread] = moments[..] else {
+        let problem = format!("a baseline of {} moments", moments.len());
+        return Err(damaged(problem, "2 of distance and 2 of coverage"));
+    };
+    let moments = |mean, deviation| Moments { mean, deviation };
+    Baseline::new(
+        counts,
+        centres,
+        moments(mean, deviation),
+        moments(coverage, spread),
+    )
+}
+
+/// The pool with what its file says of the tokens that models take.
+fn with_usage(pool: &Pool, artifact: &mut Artifact) -> Result<Pool> {
+    let ([clusters, models], output_tokens): ([usize; 2], Vec<f32>) =
+        artifact.take(OUTPUT_TOKENS)?;
+    let ([rows, columns], input): ([usize; 2], Vec<f64>) = artifact.take(INPUT)?;
+    if (clusters, models, rows, columns) != (pool.clusters(), pool.len(), pool.len(), 2) {
+        let problem = format!("usage of {clusters} clusters x {models} models, {rows} x {columns}");
+        let expected = format!("that of its {} models", pool.len());
+        return Err(damaged(problem, expected));
+    }
+    pool.with_all_usage(&output_tokens, input.as_chunks().0)
 }
 
 /// Takes out the tensors whose names start with `prefix`, without it.

@@ -9,9 +9,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::hull::{Candidate, Hull, by_cost, scan};
-use crate::kernels;
+use crate::kernels::{self, Scan};
 use crate::mask::Mask;
 use crate::metadata::{Directory, Metadata};
+use crate::metering::{Metering, Usage};
 
 /// Models per strip of the profile table.
 pub const STRIP: usize = 256;
@@ -24,11 +25,11 @@ pub struct Profiles {
     clusters: usize,
     models: usize,
     /// Each [clusters, STRIP]; columns past the last model hold zeros.
-    strips: Vec<Arc<[f32]>>,
+    strips: Vec<Arc<Vec<f32>>>,
 }
 
 impl Profiles {
-    fn new(clusters: usize) -> Self {
+    pub(crate) fn new(clusters: usize) -> Self {
         Self {
             clusters,
             models: 0,
@@ -46,7 +47,7 @@ impl Profiles {
         let widths = (0..self.models)
             .step_by(STRIP)
             .map(|at| STRIP.min(self.models - at));
-        self.strips.iter().map(|strip| &**strip).zip(widths)
+        self.strips.iter().map(|strip| &strip[..]).zip(widths)
     }
 
     /// Predicted loss of one model in one cluster.
@@ -61,7 +62,7 @@ impl Profiles {
     }
 
     /// Appends models: `columns` is [clusters, added], row-major.
-    fn push(&mut self, columns: &[f32], added: usize) {
+    pub(crate) fn push(&mut self, columns: &[f32], added: usize) {
         let mut done = 0;
         while done < added {
             let at = (self.models + done) % STRIP;
@@ -76,9 +77,12 @@ impl Profiles {
                 }
                 // A new one, written in one pass.
                 _ => {
-                    let value = |i| column(i / STRIP).get(i % STRIP).copied().unwrap_or(0.0);
-                    let strip = (0..self.clusters * STRIP).map(value).collect();
-                    self.strips.push(strip);
+                    let mut strip = Vec::with_capacity(self.clusters * STRIP);
+                    for k in 0..self.clusters {
+                        strip.extend_from_slice(column(k));
+                        strip.resize((k + 1) * STRIP, 0.0);
+                    }
+                    self.strips.push(Arc::new(strip));
                 }
             }
             done += width;
@@ -86,8 +90,16 @@ impl Profiles {
         self.models += added;
     }
 
+    /// Replaces what is said of one model, [clusters].
+    pub(crate) fn set_column(&mut self, model: usize, column: impl Iterator<Item = f32>) {
+        let strip = Arc::make_mut(&mut self.strips[model / STRIP]);
+        for (k, value) in column.enumerate() {
+            strip[k * STRIP + model % STRIP] = value;
+        }
+    }
+
     /// Takes a model out; later ones move down.
-    fn remove(&mut self, model: usize) {
+    pub(crate) fn remove(&mut self, model: usize) {
         let (first, at) = (model / STRIP, model % STRIP);
         for s in first..self.strips.len() {
             let next = self.strips.get(s + 1).map(Arc::clone);
@@ -116,6 +128,8 @@ pub struct Pool {
     costs: Vec<f64>,
     profiles: Profiles,
     directory: Arc<Directory>,
+    /// `None` as long as no usage is known.
+    metering: Option<Arc<Metering>>,
     /// The models that may be chosen.
     enabled: Mask,
     /// Model indices by ascending cost, then by index.
@@ -134,6 +148,7 @@ impl Pool {
             costs: Vec::new(),
             profiles: Profiles::new(clusters),
             directory: Arc::default(),
+            metering: None,
             enabled: Mask::default(),
             by_cost: Vec::new(),
             hulls: (0..clusters).map(|_| Arc::default()).collect(),
@@ -173,6 +188,16 @@ impl Pool {
     /// What else is known of the models.
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// Costs that depend on the prompt; `None` where no model is charged by the token.
+    pub fn metering(&self) -> Option<&Metering> {
+        (self.metering.as_deref()).filter(|metering| metering.metered().count() > 0)
+    }
+
+    /// What is known of the tokens that models take; `None` where nothing is.
+    pub fn usage(&self) -> Option<&Metering> {
+        self.metering.as_deref()
     }
 
     /// The models that may be chosen.
@@ -248,6 +273,47 @@ impl Pool {
         scan(winners, cost_weight)
     }
 
+    /// As [`Self::scan`] where models are charged by the token, for a prompt of `tokens` tokens:
+    /// `fill` is asked for the losses, then for the tokens of answers. Models that cost more than
+    /// `cap` take no part. O(models).
+    pub fn scan_metered(
+        &self,
+        metering: &Metering,
+        tokens: u64,
+        cap: f64,
+        cost_weight: f64,
+        mask: &Mask,
+        mut fill: impl FnMut(&[f32], &mut [f32]),
+    ) -> Option<Candidate> {
+        let (mut losses, mut tokens_out) = ([0.0; STRIP], [0.0; STRIP]);
+        let strips = (self.profiles.strips()).zip(metering.output_tokens().strips());
+        let winners = strips
+            .enumerate()
+            .filter_map(|(s, ((psi, width), (usage, _)))| {
+                let (losses, tokens_out) = (&mut losses[..width], &mut tokens_out[..width]);
+                fill(psi, losses);
+                fill(usage, tokens_out);
+                let costs = metering.costs(s, tokens, tokens_out);
+                let mut bits = mask.words_from(s * STRIP);
+                let mut payable = [0; STRIP / 64];
+                if cap < f64::INFINITY {
+                    let all = Scan::new(losses, costs, cost_weight, Some(bits));
+                    for m in (0..width).filter(|&m| all.takes_part(m) && all.cost(m) <= cap) {
+                        payable[m / 64] |= 1 << (m % 64);
+                    }
+                    bits = &payable;
+                }
+                let scan = Scan::new(losses, costs, cost_weight, Some(bits));
+                let at = scan.argmin()? as usize;
+                Some(Candidate {
+                    cost: scan.cost(at),
+                    loss: f64::from(losses[at]),
+                    model: (s * STRIP + at) as u32,
+                })
+            });
+        scan(winners, cost_weight)
+    }
+
     /// This pool with more models. `columns` is their profiles, [clusters, added], row-major.
     ///
     /// One model is merged into the hulls; after many they are built anew when next needed.
@@ -315,6 +381,12 @@ impl Pool {
             directory.push(Arc::clone(&unknown));
             pool.enabled.push(true);
         }
+        if let Some(metering) = &mut pool.metering {
+            let metering = Arc::make_mut(metering);
+            for cost in costs {
+                metering.push(cost + 0.0);
+            }
+        }
         if added == 1 {
             pool.place_by_cost(self.len() as u32);
             pool.update_hulls(self.len() as u32, false);
@@ -339,6 +411,9 @@ impl Pool {
         pool.costs.remove(at);
         pool.profiles.remove(at);
         Arc::make_mut(&mut pool.directory).remove(at);
+        if let Some(metering) = &mut pool.metering {
+            Arc::make_mut(metering).remove(at);
+        }
         pool.enabled.remove(at);
         pool.by_cost.retain(|&m| m != model);
         for m in &mut pool.by_cost {
@@ -362,6 +437,7 @@ impl Pool {
         pool.costs[model as usize] = cost + 0.0;
         pool.by_cost.retain(|&m| m != model);
         pool.place_by_cost(model);
+        pool.charge(model..model + 1);
         pool.update_hulls(model, true);
         Ok(pool)
     }
@@ -384,11 +460,8 @@ impl Pool {
             .collect::<Result<Vec<_>>>()?;
         let mut pool = self.clone();
         for (column, &model) in models.iter().enumerate() {
-            let at = model as usize;
-            let strip = Arc::make_mut(&mut pool.profiles.strips[at / STRIP]);
-            for k in 0..clusters {
-                strip[k * STRIP + at % STRIP] = columns[k * changed + column];
-            }
+            let own = columns.iter().skip(column).step_by(changed);
+            pool.profiles.set_column(model as usize, own.copied());
         }
         match models[..] {
             [model] => pool.update_hulls(model, true),
@@ -414,7 +487,72 @@ impl Pool {
         metadata.check()?;
         let mut pool = self.clone();
         Arc::make_mut(&mut pool.directory).set(model as usize, Arc::new(metadata));
+        pool.charge(model..model + 1);
         Ok(pool)
+    }
+
+    /// This pool with other prices for some models: of a million tokens of the prompt, and of the
+    /// answer. O(models).
+    pub fn with_prices(&self, names: &[&str], input: &[f64], output: &[f64]) -> Result<Self> {
+        for (argument, prices) in [("input_prices", input), ("output_prices", output)] {
+            if prices.len() != names.len() {
+                let problem = format!("{} prices for {} names", prices.len(), names.len());
+                return Err(Error::invalid(argument, problem, "one price for each name"));
+            }
+            check_costs(argument, prices)?;
+        }
+        let mut pool = self.clone();
+        let directory = Arc::make_mut(&mut pool.directory);
+        for ((name, &input), &output) in names.iter().zip(input).zip(output) {
+            let model = self.find("names", name)? as usize;
+            let mut metadata = Metadata::clone(&directory.models()[model]);
+            (metadata.input_price, metadata.output_price) = (Some(input), Some(output));
+            directory.set(model, Arc::new(metadata));
+        }
+        pool.charge(0..self.len() as u32);
+        Ok(pool)
+    }
+
+    /// This pool with another usage for some models. O(clusters x models).
+    pub fn with_usage(&self, names: &[&str], usages: &[Usage]) -> Result<Self> {
+        if usages.len() != names.len() {
+            let problem = format!("usage of {} models for {} names", usages.len(), names.len());
+            return Err(Error::invalid("usage", problem, "one for each name"));
+        }
+        let mut pool = self.clone();
+        let unknown = || Arc::new(Metering::new(self.clusters(), &self.costs));
+        let metering = Arc::make_mut(pool.metering.get_or_insert_with(unknown));
+        for (name, usage) in names.iter().zip(usages) {
+            metering.set(self.find("names", name)? as usize, usage)?;
+        }
+        pool.charge(0..self.len() as u32);
+        Ok(pool)
+    }
+
+    /// This pool with the usage of all models: `output_tokens` [clusters, models] row-major, and
+    /// input scale and extra of each, NaN where its usage is not known. O(clusters x models).
+    pub fn with_all_usage(&self, output_tokens: &[f32], input: &[[f64; 2]]) -> Result<Self> {
+        let metering = Metering::of(&self.costs, output_tokens, input)?;
+        if metering.output_tokens().clusters() != self.clusters() {
+            let problem = format!("{} clusters", metering.output_tokens().clusters());
+            let expected = format!("the pool's {}", self.clusters());
+            return Err(Error::invalid("output_tokens", problem, expected));
+        }
+        let mut pool = self.clone();
+        pool.metering = Some(Arc::new(metering));
+        pool.charge(0..self.len() as u32);
+        Ok(pool)
+    }
+
+    /// Brings what some models charge up to date with their cost, prices and usage.
+    fn charge(&mut self, models: std::ops::Range<u32>) {
+        if let Some(metering) = &mut self.metering {
+            let metering = Arc::make_mut(metering);
+            for m in models {
+                let m = m as usize;
+                metering.charge(m, self.costs[m], &self.directory.models()[m]);
+            }
+        }
     }
 
     /// This pool with the metadata of all models, and which of them are enabled.
@@ -431,16 +569,18 @@ impl Pool {
             directory.push(Arc::new(one));
         }
         pool.directory = Arc::new(directory);
+        pool.charge(0..self.len() as u32);
         pool.enabled = enabled;
         pool.forget_hulls();
         Ok(pool)
     }
 
     fn sort_by_cost(&mut self) {
-        self.by_cost = (0..self.len() as u32).collect();
-        let costs = &self.costs;
-        self.by_cost
-            .sort_by(|&a, &b| costs[a as usize].total_cmp(&costs[b as usize]));
+        // Costs are 0 or more, so their bits are in the same order: pairs of integers sort fastest.
+        let bits = self.costs.iter().map(|cost| cost.to_bits());
+        let mut keys: Vec<(u64, u32)> = bits.zip(0..).collect();
+        keys.sort_unstable();
+        self.by_cost = keys.into_iter().map(|(_, model)| model).collect();
     }
 
     /// Puts a model that is not among them yet into its place.
@@ -509,6 +649,14 @@ fn check_name(name: &str) -> Result<()> {
             "names",
             "an empty name",
             "a non-empty string for each model",
+        ));
+    }
+    if name.contains(char::is_control) {
+        let problem = format!("{name:?} has a control character");
+        return Err(Error::invalid(
+            "names",
+            problem,
+            "names that can be printed",
         ));
     }
     Ok(())
@@ -625,6 +773,7 @@ mod tests {
         assert!(message(pool.with_profiles(&["zz"], &[0.0; 3])).contains("zz"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0, f32::NAN, 0.0])).contains("cluster 1"));
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
+        assert!(message(pool.with(&["a\n"], &[1.0], &[0.0; 3])).contains("control character"));
         assert!(message(pool.with_cost("m0", f64::NAN)).starts_with("cost: NaN"));
         assert!(message(pool.with_cost("x", 1.0)).contains("\"x\""));
         assert!(Pool::new(2).choose(1, 0.0).is_none());

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::changes::{Action, Change, Log};
+use crate::choice::{self, choose};
+pub use crate::choice::{Blend, Choice, Request, Stay};
 use crate::cluster_map::{self, ClusterMap, Phi};
 use crate::constraints::{Cache, Compiled, Constraints};
+use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
-use crate::hull::Candidate;
-use crate::kernels;
 use crate::lexical::{self, LexicalEmbedder, Status};
-use crate::profiles::{Pool, STRIP};
+use crate::profiles::Pool;
 use crate::soft::{Batch, LazySoft, Soft};
 use crate::threads::Run;
 
@@ -75,19 +76,6 @@ impl<T: Copy> PerRow<'_, T> {
     }
 }
 
-/// What a request asks beside its prompt.
-#[derive(Clone, Copy, Default)]
-pub struct Request<'a> {
-    /// How much a unit of cost weighs against a unit of loss: finite, 0 or more.
-    pub cost_weight: f64,
-    /// What the model must meet, compiled for the snapshot that routes.
-    pub constraints: Option<&'a Compiled>,
-    /// Length of the prompt in tokens; estimated from its text where not given.
-    pub tokens: Option<u64>,
-    /// The model to choose where none meets the constraints.
-    pub fallback: Option<u32>,
-}
-
 /// What the requests of a batch ask.
 #[derive(Clone, Copy)]
 pub struct Requests<'a> {
@@ -99,6 +87,10 @@ pub struct Requests<'a> {
     pub tokens: PerRow<'a, Option<u64>>,
     /// See [`Request::fallback`].
     pub fallback: Option<u32>,
+    /// See [`Request::stay`].
+    pub stay: PerRow<'a, Option<Stay>>,
+    /// See [`Request::counted`].
+    pub counted: bool,
 }
 
 impl<'a> Requests<'a> {
@@ -109,6 +101,8 @@ impl<'a> Requests<'a> {
             constraints: PerRow::Same(None),
             tokens: PerRow::Same(None),
             fallback: None,
+            stay: PerRow::Same(None),
+            counted: false,
         }
     }
 
@@ -122,6 +116,8 @@ impl<'a> Requests<'a> {
             constraints: self.constraints.at(row),
             tokens,
             fallback: self.fallback,
+            stay: self.stay.at(row),
+            counted: self.counted,
         }
     }
 
@@ -130,15 +126,29 @@ impl<'a> Requests<'a> {
         self.cost_weights.check("cost_weight", rows)?;
         self.constraints.check("constraints", rows)?;
         self.tokens.check("tokens", rows)?;
-        let all = self.cost_weights.values();
-        match all.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
-            None => Ok(()),
-            Some(at) => Err(Error::invalid(
-                "cost_weight",
-                format!("{} at index {at}", all[at]),
-                "finite numbers, 0 or more",
-            )),
-        }
+        self.stay.check("current_model", rows)?;
+        check_numbers("cost_weight", self.cost_weights.values().iter().copied())?;
+        let stays = self.stay.values().iter();
+        check_numbers(
+            "switch_cost",
+            stays.map(|stay| stay.map_or(0.0, |s| s.switch_cost)),
+        )
+    }
+}
+
+/// Fails unless all are finite and 0 or more.
+fn check_numbers(argument: &'static str, mut all: impl Iterator<Item = f64>) -> Result<()> {
+    let mut bad = 0.0;
+    match all.position(|v| {
+        bad = v;
+        !(v.is_finite() && v >= 0.0)
+    }) {
+        None => Ok(()),
+        Some(at) => Err(Error::invalid(
+            argument,
+            format!("{bad} at index {at}"),
+            "finite numbers, 0 or more",
+        )),
     }
 }
 
@@ -149,6 +159,8 @@ impl<'a> From<Request<'a>> for Requests<'a> {
             constraints: PerRow::Same(request.constraints),
             tokens: PerRow::Same(request.tokens),
             fallback: request.fallback,
+            stay: PerRow::Same(request.stay),
+            counted: request.counted,
         }
     }
 }
@@ -157,21 +169,6 @@ impl<'a> From<Request<'a>> for Requests<'a> {
 /// what tokenisers of current LLMs make of English prose.
 pub fn estimate_tokens(text: &str) -> u64 {
     text.len().div_ceil(4) as u64
-}
-
-/// Which model, and what was known of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Choice {
-    /// Index in the snapshot's pool.
-    pub model: u32,
-    /// Cluster that weighs most for the prompt.
-    pub cluster: u32,
-    /// gamma: predicted loss of the model on the prompt.
-    pub predicted_loss: f32,
-    /// Cost of the model.
-    pub cost: f64,
-    /// Whether it is the caller's fallback, because no model met the constraints.
-    pub fallback: bool,
 }
 
 /// What became of one prompt.
@@ -215,6 +212,7 @@ pub struct Snapshot {
     /// This pool packed for batches of prompts that belong to several clusters.
     soft: Arc<LazySoft>,
     companion: Option<Companion>,
+    monitor: Option<Arc<Monitor>>,
 }
 
 /// Something of the caller's own that travels with a snapshot.
@@ -241,6 +239,7 @@ impl Snapshot {
             compiled: Arc::default(),
             soft: Arc::default(),
             companion: None,
+            monitor: None,
         })
     }
 
@@ -263,6 +262,40 @@ impl Snapshot {
             companion: Some(companion),
             ..self
         }
+    }
+
+    /// The same, but it compares prompts with another baseline, in windows of so many; or with none.
+    /// Counts start anew.
+    pub fn with_baseline(&self, baseline: Option<Baseline>, window: u64) -> Result<Self> {
+        if let Some(baseline) = &baseline {
+            let found = [baseline.counts().len(), baseline.dim()];
+            let own = [self.map.first_clusters(), self.map.dim()];
+            if found != own {
+                let problem = format!("shape {found:?}");
+                return Err(Error::invalid("baseline", problem, format!("{own:?}")));
+            }
+        }
+        Ok(Self {
+            monitor: baseline.map(|baseline| Arc::new(Monitor::new(baseline, window))),
+            ..self.clone()
+        })
+    }
+
+    /// The same with counters of its own.
+    fn counting_anew(self) -> Self {
+        let fresh = |monitor: &Arc<Monitor>| {
+            Arc::new(Monitor::new(monitor.baseline().clone(), monitor.window()))
+        };
+        Self {
+            monitor: self.monitor.as_ref().map(fresh),
+            ..self
+        }
+    }
+
+    /// Counts the prompts that are routed, if there is a baseline to compare them with. All versions
+    /// since the baseline was set share it.
+    pub fn monitor(&self) -> Option<&Arc<Monitor>> {
+        self.monitor.as_ref()
     }
 
     /// What [`Self::with_companion`] was given.
@@ -313,6 +346,9 @@ impl Snapshot {
         if row.status == Status::Ok {
             row.choice = self.choose(&embedding, &request, scratch)?;
         }
+        if request.counted {
+            self.count_one(&row, &embedding);
+        }
         scratch.embeddings = embedding;
         Ok(row)
     }
@@ -332,11 +368,15 @@ impl Snapshot {
                 format!("the {} values of one embedding", self.map.dim()),
             ));
         }
-        Ok(Row {
+        let row = Row {
             status: Status::Ok,
             coverage: 1.0,
             choice: self.choose(embedding, request, scratch)?,
-        })
+        };
+        if request.counted {
+            self.count_one(&row, embedding);
+        }
+        Ok(row)
     }
 
     /// Routes many prompts; row by row the same as one at a time.
@@ -348,14 +388,16 @@ impl Snapshot {
     ) -> Result<Vec<Row>> {
         let count = self.count(prompts)?;
         self.check_routable(requests, count)?;
-        let soft = match self.map.single_nearest() {
-            None => self.soft.get(&self.pool, count),
-            Some(_) => None,
-        };
-        self.for_each_task(prompts, (&mut [], 0), run, |task, scratch| {
+        // Packed are costs that are the same for every prompt.
+        let packable = self.map.single_nearest().is_none() && self.pool.metering().is_none();
+        let soft = packable.then(|| self.soft.get(&self.pool, count)).flatten();
+        let nothing: &mut [u8] = &mut [];
+        self.for_each_task(prompts, (nothing, 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
                 let request = |i: usize| requests.at(task.first + i, prompts);
-                return self.choose_each(task.rows, task.embeddings, &request, soft, scratch);
+                self.choose_each(task.rows, task.embeddings, &request, soft, scratch)?;
+                self.count_many(requests.counted, task);
+                return Ok(());
             };
             scratch.labels.resize(task.rows.len(), 0);
             let here = Run {
@@ -365,10 +407,156 @@ impl Snapshot {
             centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
                 let request = requests.at(task.first + i, prompts);
-                row.choice = self.choose_in(scratch.labels[i], &request)?;
+                row.choice = choose(&self.pool, Blend::One(scratch.labels[i]), &request)?;
             }
+            self.count_many(requests.counted, task);
             Ok(())
         })
+    }
+
+    /// Compares prompts with the baseline, without counting them.
+    pub fn compare(&self, prompts: Prompts<'_>, run: &Run<'_>) -> Result<Report> {
+        let baseline = self.baseline()?;
+        let mut tally = Tally::new(baseline.counts().len());
+        for one in self.places(prompts, baseline.centres(), run)? {
+            match one {
+                Some(place) => tally.add(place.cluster, place.distance, place.coverage, 0.0),
+                None => tally.add_unroutable(),
+            }
+        }
+        Ok(baseline.compare(&tally))
+    }
+
+    /// What these prompts are like, as a baseline. With `leave_out`, they are those that the router
+    /// was fitted on, and each is looked at as if it had not been: a word that no other prompt has
+    /// would be unknown.
+    pub fn baseline_of(
+        &self,
+        prompts: Prompts<'_>,
+        leave_out: bool,
+        run: &Run<'_>,
+    ) -> Result<Baseline> {
+        let (clusters, dim) = (self.map.first_clusters(), self.map.dim());
+        let mut embeddings = vec![0.0; self.count(prompts)? * dim];
+        let rows = self.for_each_task(prompts, (&mut embeddings, dim), run, |task, _| {
+            task.out.copy_from_slice(task.embeddings);
+            Ok(())
+        })?;
+        let mut sums = vec![0.0f64; clusters * dim];
+        let mut members = vec![0.0f64; clusters];
+        let mut scratch = Scratch::default();
+        for (_, embedding) in
+            (rows.iter().zip(embeddings.chunks(dim))).filter(|(row, _)| row.status == Status::Ok)
+        {
+            self.map
+                .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+            let k = self.map.cluster(&scratch.phi) as usize;
+            members[k] += 1.0;
+            let sum = &mut sums[k * dim..][..dim];
+            sum.iter_mut()
+                .zip(embedding)
+                .for_each(|(s, &e)| *s += f64::from(e));
+        }
+        let centres: Vec<f32> = (sums.chunks(dim).zip(&members))
+            .flat_map(|(sum, n)| sum.iter().map(move |s| (s / n.max(1.0)) as f32))
+            .collect();
+        let mut seen = Vec::new();
+        if let Some(embedder) = self.embedder.as_ref().filter(|_| leave_out) {
+            let witness = Self {
+                embedder: Some(Arc::new(embedder.without_rarest()?)),
+                ..self.clone()
+            };
+            seen = witness.places(prompts, &centres, run)?;
+        }
+        // Of prompts that share nothing, nothing is left.
+        if seen.iter().all(Option::is_none) {
+            seen = self.places(prompts, &centres, run)?;
+        }
+        let mut counts = vec![0.0; clusters];
+        let (mut distance, mut coverage) = (Vec::new(), Vec::new());
+        for place in seen.into_iter().flatten() {
+            counts[place.cluster as usize] += 1.0;
+            // Its own part in the centre left out, an embedding is that much further away.
+            let n = members[place.cluster as usize];
+            let own = if leave_out && n > 1.0 {
+                n / (n - 1.0)
+            } else {
+                1.0
+            };
+            distance.push(place.distance * own * own);
+            coverage.push(f64::from(place.coverage));
+        }
+        if distance.is_empty() {
+            let expected = "at least one that can be embedded";
+            return Err(Error::invalid("texts", "no prompt", expected));
+        }
+        let (distance, coverage) = (Moments::of(&distance), Moments::of(&coverage));
+        Baseline::new(counts, centres, distance, coverage)
+    }
+
+    fn baseline(&self) -> Result<&Baseline> {
+        let monitor = self.monitor.as_deref().ok_or_else(|| {
+            let expected = "a router that was fitted, or `set_baseline` before";
+            Error::invalid(
+                "router",
+                "has no baseline to compare prompts with",
+                expected,
+            )
+        })?;
+        Ok(monitor.baseline())
+    }
+
+    /// Where every prompt lies among centres, [clusters, dim]; `None` if it cannot be embedded.
+    fn places(
+        &self,
+        prompts: Prompts<'_>,
+        centres: &[f32],
+        run: &Run<'_>,
+    ) -> Result<Vec<Option<Place>>> {
+        let mut places = vec![None; self.count(prompts)?];
+        self.for_each_task(prompts, (&mut places, 1), run, |task, scratch| {
+            for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let cluster = self.map.cluster(&scratch.phi);
+                let centre = &centres[cluster as usize * embedding.len()..][..embedding.len()];
+                task.out[i] = Some(Place {
+                    cluster,
+                    distance: squared_distance(embedding, centre),
+                    coverage: row.coverage,
+                });
+            }
+            Ok(())
+        })?;
+        Ok(places)
+    }
+
+    fn count_one(&self, row: &Row, embedding: &[f32]) {
+        match (self.monitor.as_deref(), row.choice) {
+            (Some(monitor), Some(choice)) => {
+                monitor.note(choice.cluster, embedding, row.coverage, choice.cost);
+            }
+            (Some(monitor), None) if row.status != Status::Ok => monitor.note_unroutable(),
+            _ => {}
+        }
+    }
+
+    fn count_many<T>(&self, counted: bool, task: &Task<'_, T>) {
+        let Some(monitor) = self.monitor.as_deref().filter(|_| counted) else {
+            return;
+        };
+        let mut tally = Tally::new(monitor.baseline().counts().len());
+        for (row, embedding) in task.rows.iter().zip(task.embeddings.chunks(self.map.dim())) {
+            match row.choice {
+                Some(choice) => {
+                    let distance = monitor.baseline().distance_to(choice.cluster, embedding);
+                    tally.add(choice.cluster, distance, row.coverage, choice.cost);
+                }
+                None if row.status != Status::Ok => tally.add_unroutable(),
+                None => {}
+            }
+        }
+        monitor.note_all(&tally);
     }
 
     /// gamma: predicted loss of every model on every prompt, into [prompts, models] row-major; NaN
@@ -388,7 +576,8 @@ impl Snapshot {
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-                self.gamma(&scratch.phi, &mut task.out[i * models..][..models]);
+                let own = &mut task.out[i * models..][..models];
+                choice::losses(&self.pool, self.blend(&scratch.phi), own);
             }
             Ok(())
         })
@@ -412,11 +601,32 @@ impl Snapshot {
         })
     }
 
-    /// Predicted loss of every model for one Phi, in index order.
-    pub fn gamma(&self, phi: &Phi, out: &mut [f32]) {
-        for ((strip, _), out) in self.pool.profiles().strips().zip(out.chunks_mut(STRIP)) {
-            weighted_strip(phi, strip, out);
-        }
+    /// What every model costs on every prompt, into [prompts, models] row-major; NaN in the rows of
+    /// prompts whose status is not ok. `tokens` as in [`Request::tokens`].
+    pub fn predict_cost(
+        &self,
+        prompts: Prompts<'_>,
+        tokens: PerRow<'_, Option<u64>>,
+        costs: &mut [f64],
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let requests = Requests {
+            tokens,
+            ..Requests::at_cost_weight(0.0)
+        };
+        self.check_routable(&requests, self.count(prompts)?)?;
+        let models = self.pool.len();
+        costs.fill(f64::NAN);
+        self.for_each_task(prompts, (costs, models), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let tokens = requests.at(task.first + i, prompts).tokens;
+                let own = choice::costs(&self.pool, self.blend(&scratch.phi), tokens)?;
+                task.out[i * models..][..models].copy_from_slice(&own);
+            }
+            Ok(())
+        })
     }
 
     /// The winners for prompts that belong to several clusters: those that ask for nothing special
@@ -433,7 +643,7 @@ impl Snapshot {
         scratch.batch.clear();
         for (i, row, embedding) in self.ok_rows(rows, embeddings) {
             let request = request(i);
-            if soft.is_none() || request.constraints.is_some() {
+            if soft.is_none() || request.constraints.is_some() || request.stay.is_some() {
                 row.choice = self.choose(embedding, &request, scratch)?;
                 continue;
             }
@@ -455,28 +665,10 @@ impl Snapshot {
                 predicted_loss,
                 cost: self.pool.costs()[model as usize],
                 fallback: false,
+                stayed: false,
             });
         }
         Ok(())
-    }
-
-    /// The winner for a prompt that belongs to one cluster alone.
-    fn choose_in(&self, cluster: u32, request: &Request<'_>) -> Result<Option<Choice>> {
-        let k = cluster as usize;
-        let winner = match request.constraints {
-            None => self.pool.choose(k, request.cost_weight),
-            Some(constraints) => {
-                let allowed = constraints.allowed(&self.pool, request.tokens)?;
-                allowed.choose(&self.pool, k, request.cost_weight)
-            }
-        };
-        let fallback = || {
-            let losses = |m: usize| self.pool.profiles().get(k, m);
-            self.fall_back(cluster, request, losses)
-        };
-        Ok(winner
-            .map(|winner| Choice::new(&winner, cluster))
-            .or_else(fallback))
     }
 
     /// The winner for one embedding. Leaves Phi in the scratch.
@@ -488,49 +680,17 @@ impl Snapshot {
     ) -> Result<Option<Choice>> {
         self.map
             .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-        let phi = &scratch.phi;
-        let cluster = self.map.cluster(phi);
-        if self.map.single_nearest().is_some() {
-            return self.choose_in(cluster, request);
-        }
-        let allowed = match request.constraints {
-            None => self.pool.enabled(),
-            Some(constraints) => constraints.allowed(&self.pool, request.tokens)?.mask(),
-        };
-        let winner = self
-            .pool
-            .scan(request.cost_weight, allowed, |strip, losses| {
-                weighted_strip(phi, strip, losses);
-            });
-        let fallback = || {
-            let losses = |m: usize| {
-                let mut losses = vec![0.0; self.pool.len()];
-                self.gamma(phi, &mut losses);
-                losses[m]
-            };
-            self.fall_back(cluster, request, losses)
-        };
-        Ok(winner
-            .map(|winner| Choice::new(&winner, cluster))
-            .or_else(fallback))
+        choose(&self.pool, self.blend(&scratch.phi), request)
     }
 
-    /// The caller's fallback, if there is one and it is not disabled.
-    fn fall_back(
-        &self,
-        cluster: u32,
-        request: &Request<'_>,
-        loss: impl Fn(usize) -> f32,
-    ) -> Option<Choice> {
-        let model = request.fallback?;
-        let at = model as usize;
-        self.pool.enabled().contains(at).then(|| Choice {
-            model,
-            cluster,
-            predicted_loss: loss(at),
-            cost: self.pool.costs()[at],
-            fallback: true,
-        })
+    /// A prompt's clusters, by its Phi.
+    pub fn blend<'p>(&self, phi: &'p Phi) -> Blend<'p> {
+        let cluster = self.map.cluster(phi);
+        if self.map.single_nearest().is_some() {
+            Blend::One(cluster)
+        } else {
+            Blend::Mixed { phi, cluster }
+        }
     }
 
     /// Embeds one text into `out`, [dim]; zeros unless the status is ok.
@@ -613,12 +773,12 @@ impl Snapshot {
 
     /// Embeds the prompts block by block, on several threads, and hands each block to `work`.
     /// `out` is split alike: so many values for each prompt.
-    fn for_each_task(
+    fn for_each_task<T: Send>(
         &self,
         prompts: Prompts<'_>,
-        (mut out, width): (&mut [f32], usize),
+        (mut out, width): (&mut [T], usize),
         run: &Run<'_>,
-        work: impl Fn(&mut Task<'_>, &mut Scratch) -> Result<()> + Sync,
+        work: impl Fn(&mut Task<'_, T>, &mut Scratch) -> Result<()> + Sync,
     ) -> Result<Vec<Row>> {
         let count = self.count(prompts)?;
         if out.len() != count * width {
@@ -693,39 +853,24 @@ impl Snapshot {
     }
 }
 
-impl Choice {
-    fn new(winner: &Candidate, cluster: u32) -> Self {
-        // The loss came from a float32 and goes back to the same one.
-        let predicted_loss = winner.loss as f32;
-        Self {
-            model: winner.model,
-            cluster,
-            predicted_loss,
-            cost: winner.cost,
-            fallback: false,
-        }
-    }
-}
-
-/// Predicted losses of the models of one strip of the profiles, as many as `losses` has room for.
-fn weighted_strip(phi: &Phi, strip: &[f32], losses: &mut [f32]) {
-    if losses.len() == STRIP {
-        return kernels::weighted_rows(&phi.clusters, &phi.weights, strip, losses);
-    }
-    let mut all = [0.0; STRIP];
-    kernels::weighted_rows(&phi.clusters, &phi.weights, strip, &mut all);
-    losses.copy_from_slice(&all[..losses.len()]);
+/// Where a prompt lies among the clusters.
+#[derive(Clone, Copy)]
+struct Place {
+    cluster: u32,
+    /// Squared, to the cluster's centre.
+    distance: f64,
+    coverage: f32,
 }
 
 /// A block of prompts, embedded.
-struct Task<'a> {
+struct Task<'a, T> {
     /// Row of the first prompt.
     first: usize,
     rows: &'a mut [Row],
     /// [rows, dim]
     embeddings: &'a [f32],
     /// This block's share of the caller's output.
-    out: &'a mut [f32],
+    out: &'a mut [T],
 }
 
 /// Text in, model out, while the pool changes.
@@ -739,7 +884,7 @@ impl Router {
     /// A router that starts from this snapshot.
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
-            current: ArcSwap::from_pointee(snapshot),
+            current: ArcSwap::from_pointee(snapshot.counting_anew()),
             log: Mutex::default(),
         }
     }
@@ -767,9 +912,29 @@ impl Router {
         self.publish(Action::Replace, &names, |now| {
             Ok(Snapshot {
                 version: now.version + 1,
-                ..snapshot.clone()
+                ..snapshot.clone().counting_anew()
             })
         })
+    }
+
+    /// Compares prompts to come with another baseline, in windows of so many; or with none. No
+    /// decision changes, so it is no new version.
+    pub fn set_baseline(&self, baseline: Option<Baseline>, window: u64) -> Result<()> {
+        let _writing = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.snapshot().with_baseline(baseline, window)?;
+        self.current.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// How the latest complete window of prompts compares with the baseline, or before the first
+    /// what there is; and whether it is complete.
+    pub fn drift(&self) -> Result<(Report, bool)> {
+        let now = self.snapshot();
+        let baseline = now.baseline()?;
+        let latest = now.monitor.as_deref().map(Monitor::latest);
+        let (tally, complete) =
+            latest.unwrap_or_else(|| (Tally::new(baseline.counts().len()), false));
+        Ok((baseline.compare(&tally), complete))
     }
 
     /// The latest changes, oldest first: those that made versions above `version`.

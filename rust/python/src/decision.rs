@@ -6,29 +6,14 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use uniroute_core::Result;
+use uniroute_core::choice::{self, Blend};
 use uniroute_core::cluster_map::Phi;
-use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
 use uniroute_core::router::{Choice, Row, Snapshot};
 
+use crate::asked::Asked;
 use crate::errors::to_py;
 use crate::text::status_name;
-
-/// What a request asked, kept with its decision.
-pub(crate) struct Asked {
-    pub(crate) cost_weight: f64,
-    pub(crate) constraints: Option<Arc<Compiled>>,
-    pub(crate) tokens: Option<u64>,
-    pub(crate) fallback: Option<u32>,
-}
-
-impl Asked {
-    /// The constraints; where none were given, those that only stop disabled models.
-    pub(crate) fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
-        let none = || snapshot.compile(&Arc::default());
-        self.constraints.as_ref().map_or_else(none, Arc::clone)
-    }
-}
 
 /// Which model answers one prompt.
 #[pyclass(frozen, module = "uniroute_fast")]
@@ -42,17 +27,18 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Predicted loss of every model for this prompt.
-    fn losses(&self) -> Vec<f32> {
-        let pool = self.snapshot.pool();
+    /// The prompt's clusters.
+    fn blend(&self) -> Blend<'_> {
+        let cluster = self.choice.cluster;
         match &self.phi {
-            None => pool.profiles().row(self.choice.cluster as usize).collect(),
-            Some(phi) => {
-                let mut losses = vec![0.0; pool.len()];
-                self.snapshot.gamma(phi, &mut losses);
-                losses
-            }
+            None => Blend::One(cluster),
+            Some(phi) => Blend::Mixed { phi, cluster },
         }
+    }
+
+    /// What every model costs on this prompt.
+    fn costs(&self) -> Result<Vec<f64>> {
+        choice::costs(self.snapshot.pool(), self.blend(), self.asked.tokens)
     }
 
     /// The other models that may answer, at most `gap` behind the chosen one, best first.
@@ -60,20 +46,21 @@ impl Decision {
         let pool = self.snapshot.pool();
         let compiled = self.asked.compiled(&self.snapshot);
         let allowed = compiled.allowed(pool, self.asked.tokens)?.mask();
+        let costs = self.costs()?;
+        let mut losses = vec![0.0; pool.len()];
+        choice::losses(pool, self.blend(), &mut losses);
+        let may_answer = |m: usize| allowed.contains(m) && costs[m] <= compiled.max_cost();
         let objective = |loss: f32, cost: f64| f64::from(loss) + self.asked.cost_weight * cost;
         let limit = objective(self.choice.predicted_loss, self.choice.cost) + gap;
-        let mut others: Vec<Alternative> = self
-            .losses()
-            .into_iter()
-            .enumerate()
-            .filter(|&(index, _)| index as u32 != self.choice.model && allowed.contains(index))
-            .filter(|&(index, loss)| objective(loss, pool.costs()[index]) <= limit)
-            .map(|(index, predicted_loss)| Alternative {
-                model: pool.names()[index].to_string(),
-                index: index as u32,
-                predicted_loss,
-                cost: pool.costs()[index],
-                objective: objective(predicted_loss, pool.costs()[index]),
+        let mut others: Vec<Alternative> = (0..pool.len())
+            .filter(|&m| m as u32 != self.choice.model && may_answer(m))
+            .filter(|&m| objective(losses[m], costs[m]) <= limit)
+            .map(|m| Alternative {
+                model: pool.names()[m].to_string(),
+                index: m as u32,
+                predicted_loss: losses[m],
+                cost: costs[m],
+                objective: objective(losses[m], costs[m]),
             })
             .collect();
         others.sort_by(|a, b| {
@@ -105,7 +92,8 @@ impl Decision {
         self.choice.predicted_loss
     }
 
-    /// Its cost, in the unit in which costs were given.
+    /// Its cost, in the unit in which costs were given; where it is charged by the token, what it is
+    /// expected to cost on this prompt.
     #[getter]
     fn cost(&self) -> f64 {
         self.choice.cost
@@ -133,6 +121,12 @@ impl Decision {
     #[getter]
     fn fallback(&self) -> bool {
         self.choice.fallback
+    }
+
+    /// Whether it is `current_model`, though another one would have won without the switching cost.
+    #[getter]
+    fn stayed(&self) -> bool {
+        self.choice.stayed
     }
 
     /// Share of the prompt's feature weight that the embedder knows; 1 where embeddings were given.
@@ -164,10 +158,10 @@ impl Decision {
     #[getter]
     fn excluded(&self, py: Python<'_>) -> PyResult<Vec<Exclusion>> {
         let pool = self.snapshot.pool();
+        let compiled = self.asked.compiled(&self.snapshot);
         let excluded = self
-            .asked
-            .compiled(&self.snapshot)
-            .excluded(pool, self.asked.tokens)
+            .costs()
+            .and_then(|costs| compiled.excluded(pool, self.asked.tokens, &costs))
             .map_err(|e| to_py(py, &e))?;
         Ok(excluded
             .into_iter()
@@ -321,6 +315,13 @@ impl Decisions {
     #[getter]
     fn fallback<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
         self.column(py, |row| row.choice.is_some_and(|c| c.fallback))
+    }
+
+    /// Whether each model is `current_model`, though another one would have won without the switching
+    /// cost, bool[N].
+    #[getter]
+    fn stayed<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.column(py, |row| row.choice.is_some_and(|c| c.stayed))
     }
 
     /// What became of each prompt, list[str]: "ok", or why it could not be routed.

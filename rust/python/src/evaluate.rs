@@ -18,7 +18,7 @@ type RowHulls<'py> = (
 /// Parameters
 /// ----------
 /// predicted_loss : float64[N, M], finite
-/// costs : float64[M], finite
+/// costs : float64[M], or float64[N, M] where they differ from prompt to prompt; finite
 ///
 /// Returns
 /// -------
@@ -34,7 +34,7 @@ type RowHulls<'py> = (
 /// InvalidArgumentError
 ///     Shapes that do not fit, or values that are not finite.
 ///
-/// O(N M + M log M).
+/// O(N M + M log M); with costs of each prompt's own O(N M log M).
 #[pyfunction]
 fn lower_hulls<'py>(
     py: Python<'py>,
@@ -42,7 +42,15 @@ fn lower_hulls<'py>(
     costs: &Bound<'py, PyAny>,
 ) -> PyResult<RowHulls<'py>> {
     let losses = array::<f64>(predicted_loss, "predicted_loss", 2, "[prompts, models]")?;
-    let costs = array::<f64>(costs, "costs", 1, "[models]")?;
+    let per_prompt = costs
+        .getattr("ndim")
+        .is_ok_and(|n| n.extract().is_ok_and(|n: usize| n == 2));
+    let (dimensions, expected) = if per_prompt {
+        (2, "[prompts, models]")
+    } else {
+        (1, "[models]")
+    };
+    let costs = array::<f64>(costs, "costs", dimensions, expected)?;
     let shape = [losses.shape()[0], losses.shape()[1]];
     let (losses, costs) = (losses.as_slice()?, costs.as_slice()?);
     let hulls = detached(py, |_| hull::lower_hulls(losses, shape, costs))?;

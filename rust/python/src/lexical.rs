@@ -116,7 +116,7 @@ impl LexicalEmbedder {
             .tensors()
             .map(|(name, tensor)| (name.to_owned(), tensor));
         let artifact = Artifact {
-            manifest: self.inner.params(),
+            manifest: self.inner.params().to_string(),
             tensors: tensors.into_iter().collect(),
         };
         let bytes = py
@@ -130,7 +130,8 @@ impl LexicalEmbedder {
         let py = cls.py();
         let embedder = py.detach(|| {
             let Artifact { manifest, tensors } = Artifact::from_bytes(data)?;
-            core::LexicalEmbedder::from_parts(&manifest, tensors)
+            let params = serde_json::from_str(&manifest).unwrap_or_default();
+            core::LexicalEmbedder::from_parts(&params, tensors)
         });
         let inner = Arc::new(embedder.map_err(|e| to_py(py, &e))?);
         cls.call1((Self { inner },))

@@ -9,9 +9,11 @@
 )]
 
 mod arrays;
+mod asked;
 mod centroids;
 mod constraints;
 mod decision;
+mod drift;
 mod errors;
 mod evaluate;
 mod lexical;
@@ -30,6 +32,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     centroids::register(m)?;
     constraints::register(m)?;
     decision::register(m)?;
+    drift::register(m)?;
     evaluate::register(m)?;
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;

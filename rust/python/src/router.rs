@@ -10,20 +10,23 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use uniroute_core::artifact::{self, Artifact};
 use uniroute_core::centroids::Centroids;
 use uniroute_core::changes::Action;
+use uniroute_core::choice;
 use uniroute_core::cluster_map::{ClusterMap, Head, Softmax};
-use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
 use uniroute_core::metadata::Metadata;
+use uniroute_core::metering::Usage;
 use uniroute_core::persist::{self, Extra};
 use uniroute_core::profiles::Pool;
-use uniroute_core::router::{
-    PerRow, Prompts, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
-};
-use uniroute_core::{Error, Result, router as core};
+use uniroute_core::router::{Prompts, Request, Requests, Row, Scratch, Snapshot, estimate_tokens};
+use uniroute_core::{Error, Result, drift, router as core};
 
 use crate::arrays::array;
-use crate::constraints::{Constraints, strings};
-use crate::decision::{Asked, Decision, Decisions};
+use crate::asked::{
+    Arguments, Asked, number, one_cost, one_cost_weight, refuse_booleans, token_counts,
+};
+use crate::constraints::strings;
+use crate::decision::{Decision, Decisions};
+use crate::drift::DriftReport;
 use crate::errors::{to_py, unroutable, wrong_type};
 use crate::lexical::LexicalEmbedder;
 use crate::run::detached;
@@ -85,6 +88,11 @@ impl Input<'_> {
             Self::Embeddings(embeddings) => embeddings.shape()[0],
         }
     }
+
+    /// The texts whose tokens are to be counted here: those that the core does not see.
+    fn measured<'a, T>(&self, texts: Option<&'a T>) -> Option<&'a T> {
+        texts.filter(|_| matches!(self, Self::Embeddings(_)))
+    }
 }
 
 /// An immutable view of a router at one moment: the same methods for routing, and always the same
@@ -95,6 +103,8 @@ impl Input<'_> {
 #[pyclass(frozen, name = "Snapshot", module = "uniroute_fast")]
 pub struct View {
     snapshot: Arc<Snapshot>,
+    /// Whether what it routes counts as the router's traffic.
+    counted: bool,
 }
 
 impl View {
@@ -163,16 +173,6 @@ impl View {
         };
         detached(py, |run| work(&self.snapshot, prompts, run))
     }
-
-    fn compile(&self, constraints: Option<&Bound<'_, Constraints>>) -> Option<Arc<Compiled>> {
-        constraints.map(|c| self.snapshot.compile(&c.get().inner))
-    }
-
-    fn find_fallback(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Option<u32>> {
-        name.map(|name| self.snapshot.pool().find("fallback", name))
-            .transpose()
-            .map_err(|e| to_py(py, &e))
-    }
 }
 
 #[pymethods]
@@ -209,6 +209,17 @@ impl View {
         switches.into_pyarray(py)
     }
 
+    /// Which models are charged by the token, bool[M], in index order.
+    #[getter]
+    fn metered<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        let pool = self.snapshot.pool();
+        let metered = |m| pool.metering().is_some_and(|all| all.metered().contains(m));
+        (0..pool.len())
+            .map(metered)
+            .collect::<Vec<bool>>()
+            .into_pyarray(py)
+    }
+
     /// Number of clusters: length of Phi.
     #[getter]
     fn n_clusters(&self) -> usize {
@@ -242,7 +253,8 @@ impl View {
 
     /// As `Router.route`.
     #[pyo3(signature = (
-        text=None, cost_weight=0.0, *, embeddings=None, constraints=None, tokens=None, fallback=None
+        text=None, cost_weight=0.0, *, embeddings=None, constraints=None, tokens=None,
+        fallback=None, current_model=None, switch_cost=None, cached_tokens=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn route<'py>(
@@ -251,16 +263,22 @@ impl View {
         text: Option<&Bound<'py, PyAny>>,
         #[pyo3(from_py_with = one_cost_weight)] cost_weight: f64,
         embeddings: Option<&Bound<'py, PyAny>>,
-        constraints: Option<&Bound<'py, Constraints>>,
-        tokens: Option<u64>,
-        fallback: Option<&str>,
+        constraints: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
+        fallback: Option<&Bound<'py, PyAny>>,
+        current_model: Option<&Bound<'py, PyAny>>,
+        switch_cost: Option<&Bound<'py, PyAny>>,
+        cached_tokens: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Decision> {
-        let asked = Asked {
-            cost_weight,
-            constraints: self.compile(constraints),
+        let arguments = Arguments {
+            constraints,
             tokens,
-            fallback: self.find_fallback(py, fallback)?,
+            fallback,
+            current_model,
+            switch_cost,
+            cached_tokens,
         };
+        let asked = arguments.one(py, &self.snapshot, cost_weight)?;
         // The common case first: one string, and an embedder in Rust.
         if let (Some(text), None) = (text, embeddings)
             && let Ok(text) = text.cast::<PyString>()
@@ -313,7 +331,7 @@ impl View {
     /// As `Router.route_batch`.
     #[pyo3(signature = (
         texts=None, cost_weight=None, *, embeddings=None, constraints=None, tokens=None,
-        fallback=None
+        fallback=None, current_model=None, switch_cost=None, cached_tokens=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn route_batch<'py>(
@@ -324,43 +342,34 @@ impl View {
         embeddings: Option<&Bound<'py, PyAny>>,
         constraints: Option<&Bound<'py, PyAny>>,
         tokens: Option<&Bound<'py, PyAny>>,
-        fallback: Option<&str>,
+        fallback: Option<&Bound<'py, PyAny>>,
+        current_model: Option<&Bound<'py, PyAny>>,
+        switch_cost: Option<&Bound<'py, PyAny>>,
+        cached_tokens: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Decisions> {
-        let each_weight;
-        let cost_weights = match cost_weight {
-            None => PerRow::Same(0.0),
-            Some(weight) => {
-                if let Ok(weight) = weight.extract::<f64>() {
-                    PerRow::Same(weight)
-                } else {
-                    each_weight =
-                        array::<f64>(weight, "cost_weight", 1, "[], or one for each prompt")?;
-                    PerRow::Each(each_weight.as_slice()?)
-                }
-            }
-        };
         let input = self.input(py, texts, embeddings)?;
-        let each_tokens = token_counts(tokens, texts, &input)?;
-        let compiled = self.compile_each(constraints)?;
-        let each_constraints: Vec<Option<&Compiled>>;
-        let constraints = match &compiled {
-            PerPrompt::Same(one) => PerRow::Same(one.as_deref()),
-            PerPrompt::Each(all) => {
-                each_constraints = all.iter().map(Option::as_deref).collect();
-                PerRow::Each(&each_constraints)
-            }
-        };
-        let requests = Requests {
-            cost_weights,
+        let arguments = Arguments {
             constraints,
-            tokens: match &each_tokens {
-                PerPrompt::Same(tokens) => PerRow::Same(*tokens),
-                PerPrompt::Each(tokens) => PerRow::Each(tokens),
-            },
-            fallback: self.find_fallback(py, fallback)?,
+            tokens,
+            fallback,
+            current_model,
+            switch_cost,
+            cached_tokens,
         };
+        let measured = input.measured(texts);
+        let asked = arguments.many(py, &self.snapshot, cost_weight, input.len(), measured)?;
         let rows = self.with_prompts(py, &input, |snapshot, prompts, run| {
-            snapshot.route_batch(prompts, &requests, run)
+            asked.with(|requests| {
+                let counted = self.counted;
+                snapshot.route_batch(
+                    prompts,
+                    &Requests {
+                        counted,
+                        ..*requests
+                    },
+                    run,
+                )
+            })
         })?;
         let snapshot = Arc::clone(&self.snapshot);
         Ok(Decisions { snapshot, rows })
@@ -382,6 +391,26 @@ impl View {
             Ok(losses)
         })?;
         losses.into_pyarray(py).reshape(shape)
+    }
+
+    /// As `Router.predict_cost`.
+    #[pyo3(signature = (texts=None, *, embeddings=None, tokens=None))]
+    fn predict_cost<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Option<&Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let input = self.input(py, texts, embeddings)?;
+        let tokens = token_counts(tokens, input.measured(texts))?;
+        let shape = [input.len(), self.snapshot.pool().len()];
+        let costs = self.with_prompts(py, &input, |snapshot, prompts, run| {
+            let mut costs = vec![0.0; shape[0] * shape[1]];
+            snapshot.predict_cost(prompts, tokens.as_rows(), &mut costs, run)?;
+            Ok(costs)
+        })?;
+        costs.into_pyarray(py).reshape(shape)
     }
 
     /// As `Router.phi`.
@@ -441,14 +470,17 @@ impl View {
         let asked = Asked { tokens, ..asked };
         let snapshot = &self.snapshot;
         let request = Request {
-            cost_weight: asked.cost_weight,
-            constraints: asked.constraints.as_deref(),
-            tokens,
-            fallback: asked.fallback,
+            counted: self.counted,
+            ..asked.request()
         };
         let routed = py.detach(|| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let row = route(snapshot, &request, scratch)?;
+                if row.status == Status::Ok && row.choice.is_none() {
+                    let (pool, blend) = (snapshot.pool(), snapshot.blend(scratch.phi()));
+                    let costs = choice::costs(pool, blend, tokens)?;
+                    return Err(asked.compiled(snapshot).nobody(pool, tokens, &costs));
+                }
                 let phi = snapshot
                     .map()
                     .single_nearest()
@@ -459,7 +491,12 @@ impl View {
         });
         let (row, phi) = routed.map_err(|e| to_py(py, &e))?;
         let Some(choice) = row.choice else {
-            return Err(self.refusal(py, row.status, &asked));
+            let name = status_name(row.status);
+            let expected = "text that the embedder knows; `route_batch` gives each row its status";
+            return Err(unroutable(
+                py,
+                &format!("text: {name}; expected {expected}"),
+            ));
         };
         Ok(Decision {
             snapshot: Arc::clone(snapshot),
@@ -468,85 +505,6 @@ impl View {
             asked,
             coverage: row.coverage,
         })
-    }
-
-    /// Why a prompt has no model.
-    fn refusal(&self, py: Python<'_>, status: Status, asked: &Asked) -> PyErr {
-        if status == Status::Ok {
-            let compiled = asked.compiled(&self.snapshot);
-            return to_py(py, &compiled.nobody(self.snapshot.pool(), asked.tokens));
-        }
-        let name = status_name(status);
-        let expected = "text that the embedder knows; `route_batch` gives each row its status";
-        unroutable(py, &format!("text: {name}; expected {expected}"))
-    }
-
-    /// The constraints of a batch: one for all prompts, or one for each.
-    fn compile_each(
-        &self,
-        constraints: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<PerPrompt<Option<Arc<Compiled>>>> {
-        let Some(constraints) = constraints else {
-            return Ok(PerPrompt::Same(None));
-        };
-        if let Ok(one) = constraints.cast::<Constraints>() {
-            return Ok(PerPrompt::Same(self.compile(Some(one))));
-        }
-        let refuse = |found: &Bound<'_, PyAny>| {
-            let problem = format!("a {}", found.get_type());
-            let expected = "Constraints, or a sequence of Constraints or None";
-            wrong_type(found.py(), "constraints", &problem, expected)
-        };
-        let Ok(items) = constraints.try_iter() else {
-            return Err(refuse(constraints));
-        };
-        let compile = |item: PyResult<Bound<'_, PyAny>>| {
-            let item = item?;
-            match item.cast::<Constraints>() {
-                Ok(one) => Ok(self.compile(Some(one))),
-                Err(_) if item.is_none() => Ok(None),
-                Err(_) => Err(refuse(&item)),
-            }
-        };
-        items
-            .map(compile)
-            .collect::<PyResult<_>>()
-            .map(PerPrompt::Each)
-    }
-}
-
-/// An argument of a batch: one value for all prompts, or one for each.
-enum PerPrompt<T> {
-    Same(T),
-    Each(Vec<T>),
-}
-
-/// Lengths of the prompts in tokens: as given, or estimated from texts that a foreign embedder
-/// turned into embeddings; texts that reach the core are measured there.
-fn token_counts(
-    tokens: Option<&Bound<'_, PyAny>>,
-    texts: Option<&Bound<'_, PyAny>>,
-    input: &Input<'_>,
-) -> PyResult<PerPrompt<Option<u64>>> {
-    match (tokens, texts, input) {
-        (Some(tokens), ..) => {
-            if let Ok(tokens) = tokens.extract::<u64>() {
-                return Ok(PerPrompt::Same(Some(tokens)));
-            }
-            let counts = array::<u64>(tokens, "tokens", 1, "[], or one for each prompt")?;
-            Ok(PerPrompt::Each(
-                counts.as_slice()?.iter().copied().map(Some).collect(),
-            ))
-        }
-        (None, Some(texts), Input::Embeddings(_)) => {
-            let texts = Texts::collect(texts)?;
-            let estimates = texts
-                .rows()
-                .into_iter()
-                .map(|t| t.ok().map(estimate_tokens));
-            Ok(PerPrompt::Each(estimates.collect()))
-        }
-        _ => Ok(PerPrompt::Same(None)),
     }
 }
 
@@ -571,11 +529,23 @@ pub struct ModelInfo {
     input_price: Option<f64>,
     /// Price of a million tokens of the answer, or None.
     output_price: Option<f64>,
+    /// Price of a million tokens of the prompt that it finds in its cache, or None.
+    cached_input_price: Option<f64>,
+    /// Whether it is charged by the token: both prices and its usage are known.
+    metered: bool,
+    /// Tokens of its answer in each cluster, or None.
+    output_tokens: Option<Vec<f32>>,
+    /// Tokens that it counts for one of the prompt, or None.
+    input_scale: Option<f64>,
+    /// Tokens that it is sent beside the prompt, or None.
+    input_extra: Option<f64>,
 }
 
 impl ModelInfo {
     fn of(pool: &Pool, index: usize) -> Self {
         let metadata = &pool.directory().models()[index];
+        let usage = pool.usage().and_then(|metering| metering.usage(index));
+        let metered = pool.metering().is_some_and(|m| m.metered().contains(index));
         Self {
             name: pool.names()[index].to_string(),
             index,
@@ -586,6 +556,11 @@ impl ModelInfo {
             latency: metadata.latency,
             input_price: metadata.input_price,
             output_price: metadata.output_price,
+            cached_input_price: metadata.cached_input_price,
+            metered,
+            input_scale: usage.as_ref().map(|usage| usage.input_scale),
+            input_extra: usage.as_ref().map(|usage| usage.input_extra),
+            output_tokens: usage.map(|usage| usage.output_tokens),
         }
     }
 }
@@ -610,7 +585,7 @@ pub struct PyChange {
     version: u64,
     /// When, in seconds since 1970.
     time: f64,
-    /// "add", "remove", "cost", "profile", "enable", "disable", "metadata" or "replace".
+    /// "add", "remove", "cost", "profile", "enable", "disable", "metadata", "usage" or "replace".
     action: &'static str,
     /// Names of the models concerned, the first 8.
     models: Vec<String>,
@@ -637,7 +612,10 @@ pub struct Router {
 impl Router {
     fn now(&self) -> View {
         let snapshot = self.core.snapshot();
-        View { snapshot }
+        View {
+            snapshot,
+            counted: true,
+        }
     }
 
     /// Makes the next pool from the current one, without the GIL.
@@ -689,7 +667,10 @@ impl Router {
     ///
     /// O(1).
     fn snapshot(&self) -> View {
-        self.now()
+        View {
+            counted: false,
+            ..self.now()
+        }
     }
 
     /// What embeds texts, or None.
@@ -720,6 +701,12 @@ impl Router {
     #[getter]
     fn enabled<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
         self.now().enabled(py)
+    }
+
+    /// Which models are charged by the token, bool[M], in index order.
+    #[getter]
+    fn metered<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.now().metered(py)
     }
 
     /// Number of clusters: length of Phi.
@@ -767,20 +754,58 @@ impl Router {
         self.now().heads(py)
     }
 
-    /// Appends models with these costs and profiles, float32[K, added].
+    /// Appends models with these costs and profiles, float32[K, added]; with prices of a million
+    /// tokens, float64[added] each, and what they use (see `set_usage`) where given.
+    #[pyo3(signature = (names, costs, profiles, *, prices=None, usage=None))]
     fn insert(
         &self,
         py: Python<'_>,
         names: Vec<String>,
         costs: &Bound<'_, PyAny>,
         profiles: &Bound<'_, PyAny>,
+        prices: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        usage: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>)>,
     ) -> PyResult<()> {
+        refuse_booleans("costs", costs)?;
         let costs = array::<f64>(costs, "costs", 1, "[models]")?;
         let profiles = array::<f32>(profiles, "profiles", 2, "[n_clusters, models]")?;
         let (costs, profiles) = (costs.as_slice()?, profiles.as_slice()?);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let prices = prices.map(|(input, output)| {
+            let input = array::<f64>(&input, "input_prices", 1, "[models]")?;
+            let output = array::<f64>(&output, "output_prices", 1, "[models]")?;
+            Ok::<_, PyErr>((input.as_slice()?.to_vec(), output.as_slice()?.to_vec()))
+        });
+        let prices = prices.transpose()?;
+        let usages = usage
+            .map(|usage| usages(py, names.len(), &usage))
+            .transpose()?;
         self.change(py, Action::Add, &names, |pool| {
-            pool.with(&names, costs, profiles)
+            let mut pool = pool.with(&names, costs, profiles)?;
+            if let Some((input, output)) = &prices {
+                pool = pool.with_prices(&names, input, output)?;
+            }
+            if let Some(usages) = &usages {
+                pool = pool.with_usage(&names, usages)?;
+            }
+            Ok(pool)
+        })
+    }
+
+    /// Says what tokens models use: output tokens in each cluster, float32[K, n], and the line
+    /// ``scale * tokens of the prompt + extra`` of their input tokens, float64[n] each.
+    fn set_usage(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        output_tokens: Bound<'_, PyAny>,
+        input_scale: Bound<'_, PyAny>,
+        input_extra: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let usages = usages(py, names.len(), &(output_tokens, input_scale, input_extra))?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.change(py, Action::Usage, &names, |pool| {
+            pool.with_usage(&names, &usages)
         })
     }
 
@@ -795,7 +820,12 @@ impl Router {
     ///
     /// Raises `UnknownModelError` or `InvalidArgumentError`. O(clusters x hull), and O(models) for
     /// each cluster where the model is on the hull.
-    fn set_cost(&self, py: Python<'_>, name: &str, cost: f64) -> PyResult<()> {
+    fn set_cost(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        #[pyo3(from_py_with = one_cost)] cost: f64,
+    ) -> PyResult<()> {
         self.change(py, Action::Cost, &[name], |pool| pool.with_cost(name, cost))
     }
 
@@ -854,7 +884,10 @@ impl Router {
     /// latency : float
     ///     Typical seconds to answer.
     /// input_price, output_price : float
-    ///     Price of a million tokens of the prompt, of the answer.
+    ///     Price of a million tokens of the prompt, of the answer. Where both are known, and what
+    ///     tokens the LLM uses (`fit_tokens`), it is charged by the token.
+    /// cached_input_price : float
+    ///     Price of a million tokens of the prompt that the LLM finds in its cache.
     ///
     /// Raises
     /// ------
@@ -877,6 +910,78 @@ impl Router {
         })
     }
 
+    /// Compares prompts to come with these: `Router.set_baseline`, or with `leave_out` those that the
+    /// router was fitted on.
+    #[pyo3(signature = (texts=None, *, embeddings=None, window=None, leave_out=false))]
+    fn measure_baseline(
+        &self,
+        py: Python<'_>,
+        texts: Option<&Bound<'_, PyAny>>,
+        embeddings: Option<&Bound<'_, PyAny>>,
+        window: Option<u64>,
+        leave_out: bool,
+    ) -> PyResult<()> {
+        let now = self.now();
+        let input = now.input(py, texts, embeddings)?;
+        now.with_prompts(py, &input, |snapshot, prompts, run| {
+            let baseline = snapshot.baseline_of(prompts, leave_out, run)?;
+            self.core
+                .set_baseline(Some(baseline), window.unwrap_or(drift::WINDOW))
+        })
+    }
+
+    /// Compares no longer what is routed with what the router was fitted on, nor counts it.
+    fn drop_baseline(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, |_| self.core.set_baseline(None, drift::WINDOW))
+    }
+
+    /// How prompts compare with those that the router was fitted on.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them, optional
+    ///     Prompts to compare. Default: those routed lately, the latest complete window of them;
+    ///     before the first one is complete, all so far. What `Router.route` and `route_batch` get
+    ///     is counted, what a snapshot routes is not.
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    ///
+    /// Returns
+    /// -------
+    /// DriftReport
+    ///     `.alarm`, and the statistics behind it, each beside its threshold: `.psi` over the
+    ///     clusters, `.distance` to the cluster's centre, `.coverage`. `.clusters`: the shares then
+    ///     and now, those that moved most first. `.cost` beside `.cost_in_baseline_mix`.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidArgumentError
+    ///     There is no baseline: the router was neither fitted nor given one with `set_baseline`.
+    ///
+    /// Notes
+    /// -----
+    /// A window of prompts like those of the baseline exceeds a threshold about once in 20,000
+    /// windows. The baseline is saved with the router; counts are of this process. Some
+    /// milliseconds.
+    #[pyo3(signature = (texts=None, *, embeddings=None))]
+    fn drift(
+        &self,
+        py: Python<'_>,
+        texts: Option<&Bound<'_, PyAny>>,
+        embeddings: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<DriftReport> {
+        if texts.is_none() && embeddings.is_none() {
+            let (report, complete) = detached(py, |_| self.core.drift())?;
+            return Ok(DriftReport::new(&report, complete));
+        }
+        let now = self.now();
+        let input = now.input(py, texts, embeddings)?;
+        let report = now.with_prompts(py, &input, |snapshot, prompts, run| {
+            snapshot.compare(prompts, run)
+        })?;
+        Ok(DriftReport::new(&report, true))
+    }
+
     /// Puts everything that another router holds in place of this one's, at once: embedder,
     /// cluster map and models. Calls under way end with what they began with.
     fn swap_in(&self, py: Python<'_>, other: &Bound<'_, Router>) -> PyResult<()> {
@@ -896,10 +1001,19 @@ impl Router {
     /// constraints : Constraints, optional
     ///     What the LLM must meet.
     /// tokens : int, optional
-    ///     Length of the prompt in tokens, for `fit_context`. Default: a quarter of the UTF-8 bytes
-    ///     of `text`, rounded up.
+    ///     Length of the prompt in tokens, for `fit_context` and for LLMs charged by the token.
+    ///     Default: a quarter of the UTF-8 bytes of `text`, rounded up.
     /// fallback : str, optional
     ///     The LLM to choose where none meets the constraints, whether it meets them or not.
+    /// current_model : str, optional
+    ///     The LLM that this conversation is with. It is left only for one that is better by more
+    ///     than `cost_weight` times the cost of the switch; one that the pool no longer has, or that
+    ///     may not answer, is left at no cost.
+    /// switch_cost : float, optional
+    ///     What a switch costs, in the unit of costs, 0 or more: the prompt cache that is lost.
+    /// cached_tokens : int, optional
+    ///     In place of `switch_cost`: tokens of the prompt that `current_model` has in its cache.
+    ///     Their value is the difference of its `input_price` and its `cached_input_price`.
     ///
     /// Returns
     /// -------
@@ -907,6 +1021,7 @@ impl Router {
     ///     `.model`, `.index`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, and
     ///     `.alternatives`: the other models that may answer, best first. `.excluded`: those that
     ///     may not, with the reasons. `.fallback`: whether it is the caller's fallback.
+    ///     `.stayed`: whether it is `current_model`, though another one would have won otherwise.
     ///
     /// Raises
     /// ------
@@ -930,7 +1045,8 @@ impl Router {
     /// --------
     /// See `uniroute_fast.Router`.
     #[pyo3(signature = (
-        text=None, cost_weight=0.0, *, embeddings=None, constraints=None, tokens=None, fallback=None
+        text=None, cost_weight=0.0, *, embeddings=None, constraints=None, tokens=None,
+        fallback=None, current_model=None, switch_cost=None, cached_tokens=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn route<'py>(
@@ -939,9 +1055,12 @@ impl Router {
         text: Option<&Bound<'py, PyAny>>,
         #[pyo3(from_py_with = one_cost_weight)] cost_weight: f64,
         embeddings: Option<&Bound<'py, PyAny>>,
-        constraints: Option<&Bound<'py, Constraints>>,
-        tokens: Option<u64>,
-        fallback: Option<&str>,
+        constraints: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
+        fallback: Option<&Bound<'py, PyAny>>,
+        current_model: Option<&Bound<'py, PyAny>>,
+        switch_cost: Option<&Bound<'py, PyAny>>,
+        cached_tokens: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Decision> {
         let now = self.now();
         now.route(
@@ -952,6 +1071,9 @@ impl Router {
             constraints,
             tokens,
             fallback,
+            current_model,
+            switch_cost,
+            cached_tokens,
         )
     }
 
@@ -971,12 +1093,16 @@ impl Router {
     ///     As in `route`.
     /// fallback : str, optional
     ///     As in `route`.
+    /// current_model : str, or a sequence of N str or None, optional
+    /// switch_cost : float or float64[N], optional
+    /// cached_tokens : int or uint64[N], optional
+    ///     As in `route`; one for all prompts or one for each.
     ///
     /// Returns
     /// -------
     /// Decisions
     ///     Columns `.index`, `.models`, `.predicted_loss`, `.cost`, `.cluster`, `.coverage`, `.ok`,
-    ///     `.status` and `.fallback`. A prompt that cannot be routed has a status other than "ok"
+    ///     `.status`, `.fallback` and `.stayed`. A prompt that cannot be routed has a status other than "ok"
     ///     and no model; where no model may answer, that is "no_candidate".
     ///
     /// Raises
@@ -994,7 +1120,7 @@ impl Router {
     /// Ctrl-C ends the call.
     #[pyo3(signature = (
         texts=None, cost_weight=None, *, embeddings=None, constraints=None, tokens=None,
-        fallback=None
+        fallback=None, current_model=None, switch_cost=None, cached_tokens=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn route_batch<'py>(
@@ -1005,7 +1131,10 @@ impl Router {
         embeddings: Option<&Bound<'py, PyAny>>,
         constraints: Option<&Bound<'py, PyAny>>,
         tokens: Option<&Bound<'py, PyAny>>,
-        fallback: Option<&str>,
+        fallback: Option<&Bound<'py, PyAny>>,
+        current_model: Option<&Bound<'py, PyAny>>,
+        switch_cost: Option<&Bound<'py, PyAny>>,
+        cached_tokens: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Decisions> {
         let now = self.now();
         now.route_batch(
@@ -1016,6 +1145,9 @@ impl Router {
             constraints,
             tokens,
             fallback,
+            current_model,
+            switch_cost,
+            cached_tokens,
         )
     }
 
@@ -1050,6 +1182,41 @@ impl Router {
         self.now().predict_loss(py, texts, embeddings)
     }
 
+    /// What every model is expected to cost on every prompt.
+    ///
+    /// Parameters
+    /// ----------
+    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    /// embeddings : float32[N, D], optional
+    ///     In place of `texts`.
+    /// tokens : int or uint64[N], optional
+    ///     As in `route`.
+    ///
+    /// Returns
+    /// -------
+    /// float64[N, M]
+    ///     In the unit of the costs, models in index order; NaN in the rows of prompts that cannot
+    ///     be embedded. For models that are not charged by the token, their cost.
+    ///
+    /// Raises
+    /// ------
+    /// EmptyPoolError, InvalidArgumentError, ArgumentTypeError
+    ///     As in `route_batch`.
+    ///
+    /// Notes
+    /// -----
+    /// `route` minimises float64(`predict_loss`) + cost_weight * `predict_cost`. O(N K M).
+    #[pyo3(signature = (texts=None, *, embeddings=None, tokens=None))]
+    fn predict_cost<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Option<&Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        self.now().predict_cost(py, texts, embeddings, tokens)
+    }
+
     /// Writes an artifact file, with JSON and tensors of the caller's own in it.
     #[pyo3(signature = (path, json, tensors))]
     fn write(
@@ -1062,6 +1229,20 @@ impl Router {
         let extra = extra(py, json, tensors)?;
         let snapshot = self.core.snapshot();
         detached(py, |_| persist::to_artifact(&snapshot, extra).save(&path))
+    }
+
+    /// What tells two routers apart: "embedder" (None where embeddings come from outside),
+    /// "cluster_map" and "pool", each a digest of its content, 16 hexadecimal digits.
+    ///
+    /// Equal wherever the same is served, whatever file or process it came from. O(size).
+    fn fingerprint<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let snapshot = self.core.snapshot();
+        let found = detached(py, |_| Ok(persist::fingerprint(&snapshot)))?;
+        let parts = PyDict::new(py);
+        parts.set_item("embedder", found.embedder)?;
+        parts.set_item("cluster_map", found.cluster_map)?;
+        parts.set_item("pool", found.pool)?;
+        Ok(parts)
     }
 
     /// The bytes that `write` would put into a file.
@@ -1090,6 +1271,34 @@ impl Router {
     }
 }
 
+/// What so many models use of tokens, from output tokens [clusters, models], scales and extras.
+fn usages(
+    py: Python<'_>,
+    models: usize,
+    (output_tokens, scale, extra): &(Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>),
+) -> PyResult<Vec<Usage>> {
+    let table = array::<f32>(output_tokens, "output_tokens", 2, "[n_clusters, models]")?;
+    let scale = array::<f64>(scale, "input_scale", 1, "[models]")?;
+    let extra = array::<f64>(extra, "input_extra", 1, "[models]")?;
+    let counts = [table.shape()[1], scale.len(), extra.len()];
+    if let Some(found) = counts.into_iter().find(|&n| n != models) {
+        let problem = format!("{found} columns");
+        let error = Error::invalid(
+            "output_tokens",
+            problem,
+            format!("{models}, one for each name"),
+        );
+        return Err(to_py(py, &error));
+    }
+    let (table, scale, extra) = (table.as_slice()?, scale.as_slice()?, extra.as_slice()?);
+    let usage = |m: usize| Usage {
+        output_tokens: table.iter().skip(m).step_by(models).copied().collect(),
+        input_scale: scale[m],
+        input_extra: extra[m],
+    };
+    Ok((0..models).map(usage).collect())
+}
+
 /// Fields of the metadata that a call names: `None` leaves one as it is, `Some(None)` makes it unknown.
 #[derive(Default)]
 #[allow(clippy::option_option)]
@@ -1099,6 +1308,7 @@ struct Fields {
     latency: Option<Option<f64>>,
     input_price: Option<Option<f64>>,
     output_price: Option<Option<f64>>,
+    cached_input_price: Option<Option<f64>>,
 }
 
 impl Fields {
@@ -1108,7 +1318,10 @@ impl Fields {
             let key = key.extract::<String>()?;
             let refuse =
                 |expected: &str| wrong_type(py, &key, &format!("a {}", value.get_type()), expected);
-            let number = || value.extract().map_err(|_| refuse("a number or None"));
+            let number = || match number(&value) {
+                None if !value.is_none() => Err(refuse("a number or None")),
+                number => Ok(number),
+            };
             match key.as_str() {
                 "tags" if value.is_none() => parsed.tags = Some(Vec::new()),
                 "tags" => parsed.tags = Some(strings("tags", &value)?),
@@ -1120,8 +1333,10 @@ impl Fields {
                 "latency" => parsed.latency = Some(number()?),
                 "input_price" => parsed.input_price = Some(number()?),
                 "output_price" => parsed.output_price = Some(number()?),
+                "cached_input_price" => parsed.cached_input_price = Some(number()?),
                 _ => {
-                    let expected = "tags, context_length, latency, input_price or output_price";
+                    let expected = "tags, context_length, latency, input_price, output_price or \
+                                    cached_input_price";
                     return Err(wrong_type(py, &key, "no such field", expected));
                 }
             }
@@ -1139,21 +1354,9 @@ impl Fields {
             latency: self.latency.unwrap_or(known.latency),
             input_price: self.input_price.unwrap_or(known.input_price),
             output_price: self.output_price.unwrap_or(known.output_price),
+            cached_input_price: self.cached_input_price.unwrap_or(known.cached_input_price),
         }
     }
-}
-
-/// The cost weight of one prompt.
-fn one_cost_weight(value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    value.extract().map_err(|_| {
-        let found = format!("a {}", value.get_type());
-        wrong_type(
-            value.py(),
-            "cost_weight",
-            &found,
-            "one number, finite, 0 or more",
-        )
-    })
 }
 
 fn extra(py: Python<'_>, json: &str, tensors: &Bound<'_, PyDict>) -> PyResult<Extra> {

@@ -384,14 +384,16 @@ fn four(scan: &Scan<'_>, first: usize) -> __m256d {
     let cost = match costs {
         Costs::Given(costs) => double(costs),
         Costs::Metered {
+            base,
             in_prices,
             out_prices,
             tokens_in,
             tokens_out,
-        } => _mm256_add_pd(
-            _mm256_mul_pd(double(in_prices), _mm256_set1_pd(tokens_in)),
-            _mm256_mul_pd(double(out_prices), single(tokens_out)),
-        ),
+        } => {
+            let input = _mm256_mul_pd(double(in_prices), _mm256_set1_pd(tokens_in));
+            let output = _mm256_mul_pd(double(out_prices), single(tokens_out));
+            _mm256_add_pd(_mm256_add_pd(input, output), double(base))
+        }
     };
     let weighted = _mm256_mul_pd(_mm256_set1_pd(cost_weight), cost);
     _mm256_add_pd(single(gamma), weighted)

@@ -409,14 +409,16 @@ fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
     let cost = match costs {
         Costs::Given(costs) => double(costs),
         Costs::Metered {
+            base,
             in_prices,
             out_prices,
             tokens_in,
             tokens_out,
-        } => _mm512_add_pd(
-            _mm512_mul_pd(double(in_prices), _mm512_set1_pd(tokens_in)),
-            _mm512_mul_pd(double(out_prices), single(tokens_out)),
-        ),
+        } => {
+            let input = _mm512_mul_pd(double(in_prices), _mm512_set1_pd(tokens_in));
+            let output = _mm512_mul_pd(double(out_prices), single(tokens_out));
+            _mm512_add_pd(_mm512_add_pd(input, output), double(base))
+        }
     };
     let weighted = _mm512_mul_pd(_mm512_set1_pd(cost_weight), cost);
     _mm512_add_pd(single(gamma), weighted)

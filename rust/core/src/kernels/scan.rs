@@ -9,9 +9,11 @@ use super::Kernels;
 pub enum Costs<'a> {
     /// One cost per LLM.
     Given(&'a [f64]),
-    /// `in_prices[m] * tokens_in + out_prices[m] * f64(tokens_out[m])`: two float64
-    /// multiplications and an addition.
+    /// `(in_prices[m] * tokens_in + out_prices[m] * f64(tokens_out[m])) + base[m]`: two float64
+    /// multiplications and two additions.
     Metered {
+        /// What a call costs whatever its tokens, one per LLM.
+        base: &'a [f64],
         /// Price of a token of the prompt, one per LLM.
         in_prices: &'a [f64],
         /// Price of a token of the answer, one per LLM.
@@ -56,11 +58,19 @@ impl<'a> Scan<'a> {
         let fits = match costs {
             Costs::Given(costs) => costs.len() == m,
             Costs::Metered {
+                base,
                 in_prices,
                 out_prices,
                 tokens_out,
                 ..
-            } => in_prices.len() == m && out_prices.len() == m && tokens_out.len() == m,
+            } => {
+                [
+                    base.len(),
+                    in_prices.len(),
+                    out_prices.len(),
+                    tokens_out.len(),
+                ] == [m; 4]
+            }
         };
         assert!(fits, "costs: one per LLM");
         assert!(
@@ -134,11 +144,12 @@ impl<'a> Scan<'a> {
         match self.costs {
             Costs::Given(costs) => costs[m],
             Costs::Metered {
+                base,
                 in_prices,
                 out_prices,
                 tokens_in,
                 tokens_out,
-            } => in_prices[m] * tokens_in + out_prices[m] * f64::from(tokens_out[m]),
+            } => in_prices[m] * tokens_in + out_prices[m] * f64::from(tokens_out[m]) + base[m],
         }
     }
 

@@ -120,7 +120,7 @@ proptest! {
     fn scans_agree_with_sorting(
         rows in prop::collection::vec(
             (prop_oneof![Just(f32::NAN), Just(f32::INFINITY), (-2i8..3).prop_map(f32::from)],
-             0u8..3, 0u8..3, 0u8..4, prop::bool::weighted(0.8)),
+             0u8..3, 0u8..3, 0u8..4, prop::bool::weighted(0.8), 0u8..3),
             0..1300,
         ),
         cost_weight in prop_oneof![Just(0.0), Just(1.0), 0.0..2.0],
@@ -132,6 +132,7 @@ proptest! {
         let gamma: Vec<f32> = rows.iter().map(|r| r.0).collect();
         let a: Vec<f64> = rows.iter().map(|r| f64::from(r.1)).collect();
         let b: Vec<f64> = rows.iter().map(|r| f64::from(r.2)).collect();
+        let base: Vec<f64> = rows.iter().map(|r| f64::from(r.5) / 8.0).collect();
         let tokens_out: Vec<f32> = rows.iter().map(|r| f32::from(r.3)).collect();
         let mut mask = vec![0u64; rows.len().div_ceil(64)];
         for (m, row) in rows.iter().enumerate() {
@@ -139,6 +140,7 @@ proptest! {
         }
         let costs = if metered {
             Costs::Metered {
+                base: &base,
                 in_prices: &a,
                 out_prices: &b,
                 tokens_in: f64::from(tokens_in),
@@ -150,7 +152,7 @@ proptest! {
         let scan = Scan::new(&gamma, costs, cost_weight, masked.then_some(&mask));
 
         let cost = |m: usize| if metered {
-            a[m] * f64::from(tokens_in) + b[m] * f64::from(tokens_out[m])
+            a[m] * f64::from(tokens_in) + b[m] * f64::from(tokens_out[m]) + base[m]
         } else {
             a[m]
         };

@@ -1,0 +1,59 @@
+"""Stored routers and questions: decisions are those of the NumPy reference, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import decision_reference as reference
+import uniroute_fast as uf
+from uniroute_fast import errors
+
+STORED = json.loads((reference.FOLDER / "decisions_v1.json").read_text())
+
+
+def test_the_stored_answers_are_those_of_the_reference() -> None:
+    assert reference.answers() == STORED
+
+
+@pytest.mark.parametrize("name", reference.ROUTERS)
+def test_decisions_are_the_stored_ones_bit_for_bit(name: str) -> None:
+    router = uf.Router.load(reference.FOLDER / f"{name}.uniroute")
+    for ask in STORED["routers"][name]:
+        embedding = np.array(ask["embedding"], np.uint32).view(np.float32)
+        asked: dict[str, Any] = {"tokens": ask["tokens"], "cost_weight": ask["cost_weight"]}
+        if "max_cost" in ask:
+            asked["constraints"] = uf.Constraints(deny=ask["deny"], max_cost=ask["max_cost"])
+        if "current_model" in ask:
+            asked |= {key: ask[key] for key in ("current_model", "switch_cost")}
+        batch = router.route_batch(embeddings=embedding[None], **asked)
+        expected = ask["decision"]
+        if expected is None:
+            assert batch.status == ["no_candidate"]
+            with pytest.raises(errors.NoCandidateError):
+                router.route(embeddings=embedding, **asked)
+            continue
+        one = router.route(embeddings=embedding, **asked)
+        for decision in (
+            (one.index, one.cluster, one.predicted_loss, one.cost),
+            (batch.index[0], batch.cluster[0], batch.predicted_loss[0], batch.cost[0]),
+        ):
+            assert decision[0] == expected["index"]
+            assert decision[1] == expected["cluster"]
+            assert int(np.float32(decision[2]).view(np.uint32)) == expected["predicted_loss"]
+            assert int(np.float64(decision[3]).view(np.uint64)) == expected["cost"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_files_of_older_formats_are_read(number: int) -> None:
+    path = reference.FOLDER / f"format_{number}.uniroute"
+    assert f'\\"format\\":{number},' in path.read_bytes().decode("latin-1")
+    router = uf.Router.load(path)
+    assert len(router.models) == 20
+    assert not router.metered.any()
+    assert router.info("maker/model-0").tags == ([] if number == 1 else ["tools"])
+    with pytest.raises(errors.InvalidArgumentError, match="no baseline"):
+        router.drift()
