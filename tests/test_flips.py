@@ -93,6 +93,7 @@ def test_router_takes_flip_rate_and_weights():
     [
         ({"flip_rate": 0.5}, InvalidArgumentError, "flip_rate: 0.5; expected 0 or more, below 0.5"),
         ({"flip_rate": -0.1}, InvalidArgumentError, "flip_rate: -0.1"),
+        ({"flip_rate": "0.1"}, ArgumentTypeError, "flip_rate: a str"),
         ({"flip_rate": float("nan")}, InvalidArgumentError, "flip_rate: nan"),
         ({"weights": np.ones(3)}, InvalidArgumentError, r"weights: shape \(3,\); expected \(40,\)"),
         ({"weights": np.full(40, -1.0)}, InvalidArgumentError, "weights: -1 in row 0"),

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 import uniroute_fast as uf
-from uniroute_fast.errors import DuplicateModelError, InvalidArgumentError
+from uniroute_fast.errors import ArgumentTypeError, DuplicateModelError, InvalidArgumentError
 from uniroute_fast.preferences import fit_strengths, profile_from_preferences
 
 
@@ -114,6 +114,8 @@ def test_router_takes_preferences():
     ("changes", "error", "message"),
     [
         ({"opponents": "c"}, InvalidArgumentError, "'c' in row 0; expected a model of the pool"),
+        ({"opponents": None}, ArgumentTypeError, "opponents: a NoneType"),
+        ({"opponents": ["a", "a", [], "a"]}, InvalidArgumentError, r"opponents: \[\] in row 2"),
         ({"opponents": ["a"]}, InvalidArgumentError, "opponents: 1 names for 4 prompts"),
         ({"wins": [1, 0, 1]}, InvalidArgumentError, r"wins: shape \(3,\)"),
         ({"wins": [1, 0, 1, 2]}, InvalidArgumentError, "wins: 2 in row 3; expected 0 to 1"),

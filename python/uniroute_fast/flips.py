@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.evidence import Evidence
 
 
@@ -31,14 +31,16 @@ def without_flips(evidence: Evidence, rate: float, *, discount: bool) -> Evidenc
 
     Raises
     ------
-    InvalidArgumentError
-        The rate is out of range.
+    ArgumentTypeError, InvalidArgumentError
+        The rate is no number, or out of range.
 
     Notes
     -----
     Natarajan et al., "Learning with noisy labels", NeurIPS 2013: the unbiased estimator of a loss.
     O(K M).
     """
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
+        raise ArgumentTypeError(f"flip_rate: a {type(rate).__name__}; expected a number")
     if not 0 <= rate < 0.5:
         raise InvalidArgumentError(f"flip_rate: {rate}; expected 0 or more, below 0.5")
     if rate == 0:

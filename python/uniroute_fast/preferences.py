@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.outcomes import as_array
 
 if TYPE_CHECKING:
@@ -128,18 +128,23 @@ def checked_preferences(
 
     Raises
     ------
-    InvalidArgumentError
-        Other than n of them, an opponent that is not in the pool, a value outside [0, 1].
+    ArgumentTypeError, InvalidArgumentError
+        No sequence, other than n of them, an opponent that is not in the pool, or a value outside
+        [0, 1].
     """
     if isinstance(opponents, str):
         opponents = [opponents] * n
+    if not hasattr(opponents, "__len__"):
+        raise ArgumentTypeError(
+            f"opponents: a {type(opponents).__name__}; expected names of models, or one"
+        )
     if len(opponents) != n:
         raise InvalidArgumentError(
             f"opponents: {len(opponents)} names for {n} prompts; expected one, or one for each"
         )
     index = {name: m for m, name in enumerate(pool)}
     for row, name in enumerate(opponents):
-        if name not in index:
+        if not isinstance(name, str) or name not in index:
             raise InvalidArgumentError(
                 f"opponents: {name!r} in row {row}; expected a model of the pool"
             )

@@ -81,7 +81,7 @@ def choose_probes(
 
     Notes
     -----
-    O(n N F + N F² + F³).
+    O(n N F + N F² + F³) time, 24 N F bytes.
     """
     scale = UNKNOWN_SCALE
     if known is not None:
