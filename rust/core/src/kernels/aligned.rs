@@ -17,7 +17,7 @@ pub struct Aligned<T> {
 impl<T: Copy> Aligned<T> {
     /// `len` times the same value.
     pub fn new(value: T, len: usize) -> Self {
-        const { assert!(size_of::<T>() > 0 && LINE.is_multiple_of(size_of::<T>())) };
+        const { assert!(LINE / size_of::<T>() * size_of::<T>() == LINE) };
         let spare = LINE / size_of::<T>() - 1;
         let all = vec![value; len + spare];
         // Where the platform cannot say, loads are slower and no less right.

@@ -379,11 +379,15 @@ fn has_tiles() -> bool {
     const AMX_INT8: u32 = 1 << 25;
     const FEATURES: u32 = 7;
     const TILES: u32 = 0x1d;
-    if x86_64::__cpuid(0).eax < TILES {
+    // Not unsafe in recent versions of Rust.
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 CPU has the instruction.
+    let cpuid = |leaf, part| unsafe { x86_64::__cpuid_count(leaf, part) };
+    if cpuid(0, 0).eax < TILES {
         return false;
     }
-    let features = x86_64::__cpuid_count(FEATURES, 0).edx;
-    let palette = x86_64::__cpuid_count(TILES, 1);
+    let features = cpuid(FEATURES, 0).edx;
+    let palette = cpuid(TILES, 1);
     features & AMX_TILE != 0
         && features & AMX_INT8 != 0
         && palette.ebx & 0xffff == ROW_BYTES as u32
