@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUST   := $(shell find rust -type f) Cargo.toml Cargo.lock
+# Engines whose tests must run: without a Java runtime those of Spark are skipped.
+comma   := ,
+ENGINES := ray$(if $(shell command -v java),$(comma)spark)
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-rust test-python check format bench clean
+.PHONY: help build demo test test-rust test-python test-engines check format bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +36,14 @@ test-rust:
 test-python: build
 	$(BIN)/python -m pytest
 
+# Ray and Spark pin versions of their own, hence an environment of their own.
+test-engines: build ## Run the tests of Ray and Spark, in .venv-engines (Spark needs a Java runtime)
+	$(BIN)/maturin build --quiet --release --out target/wheels
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/pip install --quiet --force-reinstall --no-deps target/wheels/*.whl
+	.venv-engines/bin/pip install --quiet 'uniroute_fast[fit,ray,spark]' pytest pytest-benchmark
+	UNIROUTE_ENGINES=$(ENGINES) .venv-engines/bin/python -m pytest tests/test_integrations.py -k 'ray or spark'
+
 check: build ## Formatting, lints, types, stubs, licences: what CI runs before the tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -52,4 +63,4 @@ bench: build ## Measure this machine: ratios against the peers, in one run; then
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,rounds
 
 clean: ## Remove what building made
-	rm -rf target $(VENV) python/uniroute_fast/*.so
+	rm -rf target $(VENV) .venv-engines python/uniroute_fast/*.so

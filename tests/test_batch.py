@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,9 @@ from uniroute_fast.batch.budget import Spending
 from uniroute_fast.batch.messages import text_of, texts_of
 from uniroute_fast.cli import main
 from uniroute_fast.cli.made_up import make_dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DATA = make_dataset(400, 5)
 
@@ -626,6 +631,37 @@ def test_a_disk_that_fills_up_costs_no_finished_part(pool, tmp_path):
     route_log(pool, log, tmp_path / "whole.jsonl")
     route_log(pool, log, out)
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_job_goes_on_once_a_full_disk_has_room(pool, small_disk, tmp_path, capsys):
+    log, whole = tmp_path / "log.parquet", tmp_path / "whole.parquet"
+    table = log_table(30_000)
+    numbered = [f"{i} {text}" for i, text in enumerate(table["text"].to_pylist())]
+    texts = pa.array(numbered + [f"x{text}" for text in numbered])
+    pq.write_table(pa.table({"text": texts}), log)
+    out = small_disk / "out.parquet"
+    argv = ["route", str(pool), str(log), "--out", str(out)]
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "goes on from there" in said
+    assert not out.exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert main(argv) == 0
+    assert main([*argv[:-1], str(whole)]) == 0
+    assert out.read_bytes() == whole.read_bytes()
 
 
 # --- resume ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import subprocess
@@ -479,6 +480,22 @@ def test_threads_route_while_the_pool_changes(fitted: uf.Router) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_an_event_loop_goes_on_while_a_batch_is_routed(fitted: uf.Router) -> None:
+    texts = [("what is 3 plus 4, " * 60_000)] * 16  # Some hundred milliseconds of work.
+
+    async def ticks_meanwhile() -> int:
+        batch = asyncio.create_task(asyncio.to_thread(fitted.route_batch, texts))
+        ticks = 0
+        while not batch.done():
+            await asyncio.sleep(0)
+            ticks += 1
+        assert len(await batch) == len(texts)
+        return ticks
+
+    # A call that kept the interpreter to itself would leave a handful.
+    assert asyncio.run(ticks_meanwhile()) > 200
+
+
 def test_a_forked_child_routes_batches(fitted: uf.Router) -> None:
     texts = prompts(2000)
     expected = fitted.route_batch(texts).index

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
+import uniroute_fast as uf
 from uniroute_fast.datasets import Dataset
 from uniroute_fast.errors import DatasetError, InvalidArgumentError
 from uniroute_fast.evaluate import (
     METHODS,
     LeakError,
     Method,
+    against_teacher,
     check_leaks,
     random_split,
     run_trials,
@@ -184,7 +186,43 @@ def test_two_standard_errors():
     assert np.isnan(two_standard_errors(values[:1])).all()
 
 
+# --- against a teacher ---
+
+
+@pytest.fixture(scope="module")
+def student(data):
+    return uf.LexicalEmbedder.fit(data.texts, dim=4)
+
+
+def test_a_student_that_is_its_teacher_loses_nothing(data, student):
+    info = against_teacher(student, student.embed(data.texts), data, trials=3).info
+    assert info["area_loss"] == info["area_loss_2se"] == 0
+    assert 0.5 < info["teacher_area"] < 1
+    assert info["method"] == "svd"
+
+
+def test_a_student_that_misses_what_matters_loses_area(data, student, tmp_path):
+    blind = uf.LexicalEmbedder.fit(["? ?", "99 ? 7"] * 5, dim=1)
+    measured = against_teacher(blind, by_kind(data, None, 0), data, trials=5)
+    info = measured.info
+    assert info["area_loss"] > info["area_loss_2se"] > 0
+    assert info["area_loss"] > 0.05
+    assert (measured.embed(data.texts) == blind.embed(data.texts)).all()
+    uf.Router.fit(data.texts, embedder=measured, n_clusters=2).save(tmp_path / "pool.uniroute")
+    assert uf.Router.load(tmp_path / "pool.uniroute").embedder.info == info
+
+
 # --- bad input ---
+
+
+def test_a_teacher_that_does_not_fit_is_named(data, student):
+    with pytest.raises(InvalidArgumentError, match=r"teacher_vectors: .*each of 400 prompts"):
+        against_teacher(student, np.ones((3, 2)), data)
+    with pytest.raises(InvalidArgumentError, match="trials: 1"):
+        against_teacher(student, np.ones((400, 2)), data, trials=1)
+    few = data.select(prompts=np.arange(3))
+    with pytest.raises(InvalidArgumentError, match="dataset: 3 prompts"):
+        against_teacher(student, np.ones((3, 2)), few)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from uniroute_fast.evaluate.leaks import LeakError, check_leaks
 from uniroute_fast.evaluate.methods import METHODS, Method, describe
 from uniroute_fast.evaluate.off_policy import Estimate, OffPolicy, off_policy
 from uniroute_fast.evaluate.table import Row, Table
+from uniroute_fast.evaluate.teacher import against_teacher
 from uniroute_fast.evaluate.trial import Split, Trial, random_split
 from uniroute_fast.evaluate.trials import run_trials
 from uniroute_fast.evaluate.whole_pool import WholePool, route_whole_pool
@@ -21,6 +22,7 @@ __all__ = [
     "Table",
     "Trial",
     "WholePool",
+    "against_teacher",
     "area",
     "check_leaks",
     "deferral_curve",

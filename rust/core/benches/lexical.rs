@@ -1,4 +1,4 @@
-//! Text to embedding, one prompt at a time on one thread, for each instruction set.
+//! Text to embedding, and text to model, one prompt at a time on one thread.
 //!
 //! Each prompt's time is the best of several passes over all prompts, and what is printed is the
 //! distribution of that over prompts: other work on the machine then matters little, while the
@@ -8,14 +8,20 @@
 //! (`bench/export_texts.py` writes one from a data set), else are made up, 663 bytes each.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use uniroute_core::centroids::Centroids;
+use uniroute_core::cluster_map::{ClusterMap, Head};
 use uniroute_core::kernels::available;
 use uniroute_core::lexical::fit::FeatureCounter;
 use uniroute_core::lexical::{LexicalEmbedder, Scratch, features};
+use uniroute_core::router::{self, Request, Snapshot};
 
 const PASSES: usize = 15;
+const CLUSTERS: usize = 64;
+const MODELS: usize = 1_000;
 
 fn prompts() -> Vec<String> {
     if let Some(path) = std::env::var_os("UNIROUTE_TEXTS") {
@@ -58,6 +64,26 @@ fn embedder(prompts: &[String], dim: usize, rows: usize) -> LexicalEmbedder {
         .map(|i| (i % 255) as f32 - 127.0)
         .collect();
     LexicalEmbedder::new(vocabulary, 2, &table, dim, Value::Null).expect("a finite table")
+}
+
+/// A router whose centroids are the embeddings of some prompts, over a pool of made-up LLMs.
+fn snapshot(prompts: &[String], embedder: LexicalEmbedder) -> Snapshot {
+    let dim = embedder.dim();
+    let mut centroids = vec![0.0; CLUSTERS * dim];
+    let some = prompts.iter().step_by(prompts.len() / CLUSTERS);
+    for (prompt, out) in some.zip(centroids.chunks_exact_mut(dim)) {
+        embedder.embed(prompt, out, &mut Scratch::default());
+    }
+    let centroids = Centroids::new(&centroids, dim).expect("finite centroids");
+    let map = ClusterMap::new(vec![Head::Nearest(centroids)]).expect("one head");
+    let snapshot = Snapshot::new(Some(Arc::new(embedder)), map).expect("parts that fit");
+    let names: Vec<String> = (0..MODELS).map(|i| format!("llm-{i}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mixed = |i: usize| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32;
+    let costs: Vec<f64> = (0..MODELS).map(|i| f64::from(mixed(i))).collect();
+    let profiles: Vec<f32> = (MODELS..MODELS * (CLUSTERS + 1)).map(mixed).collect();
+    let pool = snapshot.pool().with(&names, &costs, &profiles);
+    snapshot.with_pool(pool.expect("distinct names"))
 }
 
 /// Prints how long `work` takes on each prompt.
@@ -106,4 +132,14 @@ fn main() {
             );
         }
     }
+    let snapshot = snapshot(&prompts, embedder(&prompts, 64, 1 << 15));
+    let request = Request {
+        cost_weight: 0.1,
+        ..Request::default()
+    };
+    let mut scratch = router::Scratch::default();
+    let name = format!("text to model, {MODELS} LLMs");
+    time(&name, &prompts, |text| {
+        black_box(snapshot.route_text(Ok(text), &request, &mut scratch)).expect("a routable pool");
+    });
 }

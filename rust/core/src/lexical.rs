@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::{Tensor, damaged};
 use crate::error::{Error, Result};
-use crate::kernels::lexical::{Lexical, Work, run};
+use crate::kernels::lexical::{COLUMNS, Lexical, Line, Work, run};
 use crate::kernels::{Isa, Kernels};
 use crate::threads::Run;
 
@@ -112,6 +112,8 @@ static COUNT_WEIGHTS: LazyLock<[u8; 256]> = LazyLock::new(|| {
 #[derive(Default)]
 pub struct Counter {
     buffers: Buffers,
+    /// The rows of a chunk's features.
+    found: Vec<u32>,
     /// Of each row, up to 255; zero between texts.
     counts: Vec<u8>,
     /// The rows counted, in order of first occurrence, and then their weights.
@@ -138,6 +140,7 @@ impl Counter {
     ) -> (Occurrences, &[u32], &[u8]) {
         let idf = vocabulary.idf();
         if self.counts.len() != idf.len() {
+            self.found = vec![0; CHUNK * MAX_ORDER];
             self.counts = vec![0; idf.len()];
             // Room for one more than can be kept: every row is written, then kept if it is new.
             self.rows = vec![0; idf.len() + 1];
@@ -145,10 +148,10 @@ impl Counter {
         }
         let (counts, rows) = (&mut self.counts[..idf.len()], &mut self.rows[..]);
         let (mut distinct, mut known, mut n_known, mut n_features) = (0, 0u64, 0, 0);
-        let mut found = [0; CHUNK * MAX_ORDER];
+        let found = &mut self.found[..];
         let mut features = Features::new(text, order, &mut self.buffers);
         while let Some(ids) = features.next_chunk::<L>() {
-            let n_found = vocabulary.find::<L>(ids, &mut found);
+            let n_found = vocabulary.find::<L>(ids, found);
             let before = distinct;
             for &row in &found[..n_found] {
                 let count = counts[row as usize];
@@ -184,7 +187,7 @@ impl Counter {
 #[derive(Default)]
 pub struct Scratch {
     counter: Counter,
-    sums: Vec<i32>,
+    sums: Vec<[i32; COLUMNS]>,
 }
 
 /// Maps texts to vectors by hashed n-grams and a table. Immutable; share it between threads.
@@ -192,8 +195,8 @@ pub struct Scratch {
 pub struct LexicalEmbedder {
     order: usize,
     vocabulary: Vocabulary,
-    /// [rows, dim], row-major.
-    table: Vec<i8>,
+    /// Each row on lines of its own, the last one filled up with zeros.
+    table: Vec<Line>,
     /// [dim]: what one step of a column is worth.
     scales: Vec<f32>,
     /// What the fit has to say of itself; kept, never read.
@@ -279,7 +282,7 @@ impl LexicalEmbedder {
         Ok(Self {
             order,
             vocabulary,
-            table: table.collect(),
+            table: lines(&table.collect::<Vec<_>>(), dim),
             scales,
             info,
             kernels: Kernels::active(),
@@ -297,6 +300,11 @@ impl LexicalEmbedder {
         self.scales.len()
     }
 
+    /// Lines of the table that a row takes.
+    fn lines(&self) -> usize {
+        self.dim().div_ceil(COLUMNS)
+    }
+
     /// Highest order of the n-grams in use.
     pub fn order(&self) -> usize {
         self.order
@@ -305,6 +313,15 @@ impl LexicalEmbedder {
     /// What the fit had to say of itself.
     pub fn info(&self) -> &Value {
         &self.info
+    }
+
+    /// The same embedder with something else to say of its fit.
+    #[must_use]
+    pub fn with_info(&self, info: Value) -> Self {
+        Self {
+            info,
+            ..self.clone()
+        }
     }
 
     /// Which features have which rows.
@@ -342,7 +359,7 @@ impl LexicalEmbedder {
         let Scratch { counter, sums } = scratch;
         let (seen, rows, weights) =
             counter.count::<L>(text, self.order, &self.vocabulary, |rows| {
-                L::prefetch(&self.table, rows, self.dim());
+                L::prefetch(&self.table, rows, self.lines());
             });
         if seen.known == 0 {
             return Embedded::none(match (seen.unknown, text.is_empty()) {
@@ -352,9 +369,9 @@ impl LexicalEmbedder {
             });
         }
         sums.clear();
-        sums.resize(self.dim(), 0);
+        sums.resize(self.lines(), [0; COLUMNS]);
         L::add_rows(&self.table, rows, weights, sums);
-        for ((out, &sum), scale) in out.iter_mut().zip(&*sums).zip(&self.scales) {
+        for ((out, &sum), scale) in out.iter_mut().zip(sums.as_flattened()).zip(&self.scales) {
             *out = sum as f32 * scale;
         }
         if !normalise(out) {
@@ -451,16 +468,15 @@ impl LexicalEmbedder {
     /// [rows, dim]; `scales` float32 [dim].
     pub fn tensors(&self) -> [(&'static str, Tensor); 4] {
         let (rows, dim) = (self.vocabulary.rows(), self.dim());
+        let table_rows = self.table.chunks_exact(self.lines());
+        let table = table_rows.flat_map(|row| row.iter().flat_map(|line| line.0).take(dim));
         [
             ("tags", Tensor::new(&[rows], self.vocabulary.tags())),
             (
                 "idf",
                 Tensor::new(&[rows], self.vocabulary.idf().iter().copied()),
             ),
-            (
-                "table",
-                Tensor::new(&[rows, dim], self.table.iter().copied()),
-            ),
+            ("table", Tensor::new(&[rows, dim], table)),
             ("scales", Tensor::new(&[dim], self.scales.iter().copied())),
         ]
     }
@@ -506,12 +522,23 @@ impl LexicalEmbedder {
         Ok(Self {
             order: params.ngrams,
             vocabulary,
-            table,
+            table: lines(&table, dim),
             scales,
             info: params.info,
             kernels: Kernels::active(),
         })
     }
+}
+
+/// A row-major table of `dim` columns with every row on lines of its own.
+fn lines(table: &[i8], dim: usize) -> Vec<Line> {
+    let line = |columns: &[i8]| {
+        let mut line = Line([0; COLUMNS]);
+        line.0[..columns.len()].copy_from_slice(columns);
+        line
+    };
+    let rows = table.chunks_exact(dim);
+    rows.flat_map(|row| row.chunks(COLUMNS).map(line)).collect()
 }
 
 fn check_order(order: usize) -> Result<()> {

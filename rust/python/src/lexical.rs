@@ -110,6 +110,16 @@ impl LexicalEmbedder {
         self.inner.info().to_string()
     }
 
+    /// The same embedder with another info, JSON text.
+    fn with_info_json<'py>(slf: &Bound<'py, Self>, info_json: &str) -> PyResult<Bound<'py, PyAny>> {
+        let info = serde_json::from_str(info_json).map_err(|e| {
+            let error = Error::invalid("info_json", e.to_string(), "JSON text");
+            to_py(slf.py(), &error)
+        })?;
+        let inner = Arc::new(slf.get().inner.with_info(info));
+        slf.get_type().call1((Self { inner },))
+    }
+
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let tensors = self
             .inner

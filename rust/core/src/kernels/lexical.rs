@@ -15,6 +15,15 @@ pub const BLOCK: usize = 64;
 /// A block and the bytes after it that a 16-byte load at its last byte reaches.
 pub const WINDOW: usize = BLOCK + 16;
 
+/// Columns of a [`Line`].
+pub const COLUMNS: usize = 64;
+
+/// Columns of a row of the table, as many as a line of the cache holds: were rows not aligned to
+/// lines, each would take two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Line(pub [i8; COLUMNS]);
+
 /// Slots of a bucket of [`Lexical::find`].
 pub const SLOTS: usize = 4;
 
@@ -34,9 +43,8 @@ pub struct Classes {
 
 /// The inner loops for one instruction set.
 pub trait Lexical {
-    /// Classifies the first [`BLOCK`] bytes of `window` and writes them to `lower` with ASCII
-    /// letters in lower case.
-    fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes;
+    /// Classifies the first [`BLOCK`] bytes of `window`.
+    fn classify(window: &[u8; WINDOW]) -> Classes;
 
     /// Finds the slot of each of `ids` in `buckets`, writes those that there are to the front of
     /// `slots` and returns how many.
@@ -55,15 +63,15 @@ pub trait Lexical {
         find(buckets, ids, slots)
     }
 
-    /// Adds `weights[i] * table[rows[i]]` to `sums` for every `i`; a row has `sums.len()` columns.
+    /// Adds `weights[i] * table[rows[i]]` to `sums` for every `i`; a row has `sums.len()` lines.
     ///
     /// # Panics
     /// If a row lies outside the table, a weight is over [`MAX_WEIGHT`], or there are not as many
     /// weights as rows.
-    fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]);
+    fn add_rows(table: &[Line], rows: &[u32], weights: &[u8], sums: &mut [[i32; COLUMNS]]);
 
-    /// Asks the processor to load rows of `dim` columns that will be added soon.
-    fn prefetch(table: &[i8], rows: &[u32], dim: usize);
+    /// Asks the processor to load rows of `lines` lines that will be added soon.
+    fn prefetch(table: &[Line], rows: &[u32], lines: usize);
 }
 
 /// Work that is compiled once for each instruction set, its own code included.
@@ -116,9 +124,10 @@ pub(super) fn find(buckets: &[u64], ids: &[u32], slots: &mut [u32]) -> usize {
 }
 
 /// Checks what [`Lexical::add_rows`] promises to check.
-pub(super) fn check(table: &[i8], rows: &[u32], weights: &[u8], dim: usize) {
+#[inline(always)]
+pub(super) fn check(table: &[Line], rows: &[u32], weights: &[u8], lines: usize) {
     assert_eq!(rows.len(), weights.len(), "weights: one for each row");
-    let n_rows = table.len().checked_div(dim).unwrap_or(0);
+    let n_rows = table.len().checked_div(lines).unwrap_or(0);
     let last = rows.iter().fold(0, |last, &row| row.max(last)) as usize;
     assert!(rows.is_empty() || last < n_rows, "rows: {last} of {n_rows}");
     let heaviest = weights.iter().fold(0, |heaviest, &w| w.max(heaviest));
@@ -152,19 +161,15 @@ pub struct Portable;
 
 impl Lexical for Portable {
     #[inline(always)]
-    fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
+    fn classify(window: &[u8; WINDOW]) -> Classes {
         let mut classes = Classes {
             letters: 0,
             spaces: 0,
             wide: 0,
         };
-        let words = window[..BLOCK].as_chunks::<8>().0;
-        let lower = lower.as_chunks_mut::<8>().0;
-        for (i, (word, lower)) in words.iter().zip(lower).enumerate() {
+        for (i, word) in window[..BLOCK].as_chunks::<8>().0.iter().enumerate() {
             let word = u64::from_le_bytes(*word);
             let (letters, spaces) = classify_word(word);
-            // The high bit of a letter's byte, moved to where it makes a letter lower-case.
-            *lower = (word | letters >> 2).to_le_bytes();
             classes.letters |= high_bits(letters) << (8 * i);
             classes.spaces |= high_bits(spaces) << (8 * i);
             classes.wide |= high_bits(word & HIGH) << (8 * i);
@@ -173,19 +178,21 @@ impl Lexical for Portable {
     }
 
     #[inline(always)]
-    fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]) {
-        let dim = sums.len();
-        check(table, rows, weights, dim);
+    fn add_rows(table: &[Line], rows: &[u32], weights: &[u8], sums: &mut [[i32; COLUMNS]]) {
+        let lines = sums.len();
+        check(table, rows, weights, lines);
         for (&row, &weight) in rows.iter().zip(weights) {
-            let row = &table[row as usize * dim..][..dim];
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                // A product fits 16 bits, whose multiplication every SIMD has.
-                *sum += i32::from(i16::from(value) * i16::from(weight));
+            let row = &table[row as usize * lines..][..lines];
+            for (sums, line) in sums.iter_mut().zip(row) {
+                for (sum, &value) in sums.iter_mut().zip(&line.0) {
+                    // A product fits 16 bits, whose multiplication every SIMD has.
+                    *sum += i32::from(i16::from(value) * i16::from(weight));
+                }
             }
         }
     }
 
-    fn prefetch(_: &[i8], _: &[u32], _: usize) {}
+    fn prefetch(_: &[Line], _: &[u32], _: usize) {}
 }
 
 #[cfg(test)]
@@ -201,31 +208,28 @@ mod tests {
 
     struct Classify<'a>(&'a [u8; WINDOW]);
     impl Work for Classify<'_> {
-        type Output = (Classes, [u8; BLOCK]);
+        type Output = Classes;
         fn run<L: Lexical>(self) -> Self::Output {
-            let mut lower = [0; WINDOW];
-            let classes = L::classify(self.0, &mut lower);
-            (classes, *lower.first_chunk().unwrap())
+            L::classify(self.0)
         }
     }
 
     /// What `classify` is to give, byte by byte.
-    fn classified(window: &[u8; WINDOW]) -> (Classes, [u8; BLOCK]) {
+    fn classified(window: &[u8; WINDOW]) -> Classes {
         let block: &[u8; BLOCK] = window.first_chunk().unwrap();
         let bits = |is: fn(&u8) -> bool| (0..BLOCK).map(|i| u64::from(is(&block[i])) << i).sum();
-        let classes = Classes {
+        Classes {
             letters: bits(u8::is_ascii_alphabetic),
             spaces: bits(|&byte| byte <= b' ' || byte == 0x7f),
             wide: bits(|byte| !byte.is_ascii()),
-        };
-        (classes, block.map(|byte| byte.to_ascii_lowercase()))
+        }
     }
 
-    struct AddRows<'a>(&'a [i8], &'a [u32], &'a [u8], usize);
+    struct AddRows<'a>(&'a [Line], &'a [u32], &'a [u8], usize);
     impl Work for AddRows<'_> {
-        type Output = Vec<i32>;
+        type Output = Vec<[i32; COLUMNS]>;
         fn run<L: Lexical>(self) -> Self::Output {
-            let mut sums = vec![5; self.3];
+            let mut sums = vec![[5; COLUMNS]; self.3];
             L::add_rows(self.0, self.1, self.2, &mut sums);
             sums
         }
@@ -253,17 +257,17 @@ mod tests {
     proptest! {
         #[test]
         fn sums_of_rows_are_exact(
-            dim in 1usize..200,
+            lines in 1usize..4,
             entries in prop::collection::vec((0u32..9, 0u8..=MAX_WEIGHT), 0..40),
             seed in any::<u64>(),
         ) {
-            let table: Vec<i8> = (0..9 * dim as u64)
-                .map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as i8)
-                .collect();
+            let value = |i: u64| ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as i8;
+            let line = |l| Line(std::array::from_fn(|c| value((l * COLUMNS + c) as u64)));
+            let table: Vec<Line> = (0..9 * lines).map(line).collect();
             let (rows, weights): (Vec<u32>, Vec<u8>) = entries.into_iter().unzip();
-            let expected = AddRows(&table, &rows, &weights, dim).run::<Portable>();
+            let expected = AddRows(&table, &rows, &weights, lines).run::<Portable>();
             for kernels in kernels() {
-                prop_assert_eq!(run(kernels, AddRows(&table, &rows, &weights, dim)), expected.clone());
+                prop_assert_eq!(run(kernels, AddRows(&table, &rows, &weights, lines)), expected.clone());
             }
         }
     }
@@ -320,7 +324,7 @@ mod tests {
     fn a_row_outside_the_table_is_refused() {
         run(
             Kernels::active(),
-            AddRows(&[0; 9 * 64], &[1, 9], &[1, 1], 64),
+            AddRows(&[Line([0; COLUMNS]); 9], &[1, 9], &[1, 1], 1),
         );
     }
 }

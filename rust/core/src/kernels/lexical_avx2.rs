@@ -4,13 +4,13 @@
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
-use super::lexical::{BLOCK, Classes, Lexical, WINDOW, Work, check};
+use super::lexical::{BLOCK, COLUMNS, Classes, Lexical, Line, WINDOW, Work, check};
 
 /// Rows that one product takes.
 const GROUP: usize = 4;
 
 /// Columns that one register of bytes holds.
-const COLUMNS: usize = 32;
+const HALF: usize = COLUMNS / 2;
 
 pub struct Avx2;
 
@@ -22,28 +22,25 @@ pub fn run<W: Work>(work: W) -> W::Output {
 
 impl Lexical for Avx2 {
     #[inline]
-    fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
+    fn classify(window: &[u8; WINDOW]) -> Classes {
         // SAFETY: `Avx2` is only used inside `run`, whose caller has the features.
-        unsafe { classify(window, lower) }
+        unsafe { classify(window) }
     }
 
     #[inline]
-    fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]) {
+    fn add_rows(table: &[Line], rows: &[u32], weights: &[u8], sums: &mut [[i32; COLUMNS]]) {
         check(table, rows, weights, sums.len());
         // SAFETY: as above; `check` has seen that all rows lie in the table.
         unsafe { add_rows(table, rows, weights, sums) }
     }
 
     #[inline]
-    fn prefetch(table: &[i8], rows: &[u32], dim: usize) {
+    fn prefetch(table: &[Line], rows: &[u32], lines: usize) {
         for &row in rows {
-            for column in (0..dim).step_by(64) {
+            for line in 0..lines {
+                let line = table.as_ptr().wrapping_add(row as usize * lines + line);
                 // SAFETY: a prefetch reads nothing.
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(
-                        table.as_ptr().wrapping_add(row as usize * dim + column),
-                    );
-                };
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
             }
         }
     }
@@ -51,7 +48,7 @@ impl Lexical for Avx2 {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
+fn classify(window: &[u8; WINDOW]) -> Classes {
     let mut classes = Classes {
         letters: 0,
         spaces: 0,
@@ -71,9 +68,6 @@ fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
         classes.letters |= bits(letters, at);
         classes.spaces |= bits(_mm256_or_si256(at_most(bytes, b' '), delete), at);
         classes.wide |= bits(bytes, at);
-        let lowered = _mm256_blendv_epi8(bytes, lowered, letters);
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(lower.as_mut_ptr().add(at).cast(), lowered) };
     }
     classes
 }
@@ -84,20 +78,16 @@ fn classify(window: &[u8; WINDOW], lower: &mut [u8; WINDOW]) -> Classes {
 /// All rows lie in the table, and there are as many weights.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn add_rows(table: &[i8], rows: &[u32], weights: &[u8], sums: &mut [i32]) {
-    let dim = sums.len();
-    for (at, sums) in (0..dim).step_by(COLUMNS).zip(sums.chunks_mut(COLUMNS)) {
-        let width = sums.len();
+unsafe fn add_rows(table: &[Line], rows: &[u32], weights: &[u8], sums: &mut [[i32; COLUMNS]]) {
+    let lines = sums.len();
+    let halves = sums.as_flattened_mut().chunks_exact_mut(HALF);
+    for (at, sums) in (0..).step_by(HALF).zip(halves) {
         let load = |row: u32| {
-            let start = row as usize * dim + at;
-            if width == COLUMNS {
-                // SAFETY: the row lies in the table and has all of these columns.
-                return unsafe { _mm256_loadu_si256(table.as_ptr().add(start).cast()) };
+            // SAFETY: the row lies in the table and has these columns, aligned to 32.
+            unsafe {
+                let row = table.as_ptr().add(row as usize * lines).cast::<i8>();
+                _mm256_load_si256(row.add(at).cast())
             }
-            let mut columns = [0i8; COLUMNS];
-            columns[..width].copy_from_slice(&table[start..start + width]);
-            // SAFETY: there are 32 columns.
-            unsafe { _mm256_loadu_si256(columns.as_ptr().cast()) }
         };
         let ones = _mm256_set1_epi16(1);
         let mut total = [_mm256_setzero_si256(); 4];

@@ -140,13 +140,14 @@ impl<'a> Tokens<'a> {
     #[inline(always)]
     fn step_block<L: Lexical>(&mut self, sink: &mut Sink<'_>) {
         let rest = &self.text.as_bytes()[self.at..];
-        let mut padded = [0; WINDOW];
-        let window = rest.first_chunk().unwrap_or_else(|| {
-            padded[..rest.len()].copy_from_slice(rest);
+        let padded;
+        let window = if let Some(window) = rest.first_chunk() {
+            window
+        } else {
+            padded = pad(rest);
             &padded
-        });
-        let mut lower = [0; WINDOW];
-        let classes = L::classify(window, &mut lower);
+        };
+        let classes = L::classify(window);
         let ascii = classes.wide.trailing_zeros();
         // A run of letters that touches the end of what can be read here may go on after it.
         let cut = if ascii == 0 {
@@ -169,7 +170,8 @@ impl<'a> Tokens<'a> {
             let last = ends.trailing_zeros() as usize;
             starts &= starts - 1;
             ends &= ends.wrapping_sub(1);
-            sink.push(hash_token(&lower, start, last + 1 - start));
+            let letter = letters >> start & 1 != 0;
+            sink.push(hash_token(window, start, last + 1 - start, letter));
         }
         self.at += (end as usize).min(rest.len());
     }
@@ -233,13 +235,27 @@ const MASKS: [[u64; 2]; 17] = {
     masks
 };
 
-/// Hash of the token at `start` of a block in lower case.
+/// The last bytes of a text, as if zeros came after them.
+fn pad(rest: &[u8]) -> [u8; WINDOW] {
+    let mut padded = [0; WINDOW];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
+}
+
+/// Hash of the token of `len` bytes at `start` of a block: of ASCII letters, taken in lower case, or
+/// of one other character.
 #[inline(always)]
-fn hash_token(lower: &[u8; WINDOW], start: usize, len: usize) -> u64 {
+fn hash_token(window: &[u8; WINDOW], start: usize, len: usize, letters: bool) -> u64 {
+    let to_lower = u64::from(letters) * u64::from_ne_bytes([0x20; 8]);
     let piece = |at: usize, len: usize| {
         let at = at % BLOCK;
-        let word = |at: usize| u64::from_le_bytes(lower[at..at + 8].try_into().unwrap_or_default());
-        [word(at) & MASKS[len][0], word(at + 8) & MASKS[len][1]]
+        let word =
+            |at: usize| u64::from_le_bytes(window[at..at + 8].try_into().unwrap_or_default());
+        let [low, high] = MASKS[len];
+        [
+            (word(at) | to_lower) & low,
+            (word(at + 8) | to_lower) & high,
+        ]
     };
     let mut hash = fold(SEED, piece(start, len.min(16)));
     let mut done = 16;
