@@ -33,7 +33,7 @@ def main() -> None:
     dataset = datasets.load(folder).complete_block()
     split = random_split(dataset, 0)
     texts, own = np.array(dataset.texts, dtype=object), dataset.losses[:, split.unseen]
-    train = split.train[:3000]
+    train = split.train[:1500]
     seen = uf.Outcomes(dataset.losses[np.ix_(train, split.seen)])
     router = uf.Router.fit(list(texts[train]), seen=seen)
     names, rows = [f"m{i}" for i in range(own.shape[1])], split.validation

@@ -61,7 +61,7 @@ def carried_weight(trial: Trial) -> float:
             low = middle
         else:
             high = middle
-    return share(trial.losses, trial.costs, high)
+    return max(share(trial.losses, trial.costs, high), 0.0)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class Explorer:
 
     Notes
     -----
-    A prompt takes O(M) to find the C LLMs within the guard and O(C²) to weigh them: some 0.1 ms.
+    A prompt takes O(M) to find the C LLMs within the guard and O(C²) to weigh them.
     May be shared by threads, and by forked processes, which then draw alike unless seeded anew.
 
     Examples

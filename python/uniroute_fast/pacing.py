@@ -80,7 +80,7 @@ class BudgetPacer:
     Mirrokni, "The Best of Many Worlds", 2023), against what is left, so that bursts are made up
     for. With one: the forecast of what is to come is solved again for every 500th part of it, as
     in Jasin and Kumar, "A Re-Solving Heuristic with Bounded Revenue Loss", 2012. All methods may be
-    called from many threads; each takes a lock for a microsecond or so, and for O(K G) where the
+    called from many threads; each takes a lock for a few additions, and for O(K G) where the
     plan is solved again.
 
     Examples

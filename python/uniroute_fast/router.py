@@ -612,7 +612,7 @@ class Router(_native.Router):
         Notes
         -----
         O(N F) to add up and, for each LLM concerned, what its profile takes: O(F³) for F features
-        under a Bayes profiler, milliseconds. Threads may call this while others route; routing
+        under a Bayes profiler. Threads may call this while others route; routing
         never waits.
 
         Examples

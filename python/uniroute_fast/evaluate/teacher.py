@@ -75,7 +75,7 @@ def against_teacher(
             f"dataset: {len(complete)} prompts that all LLMs were run on; expected at least 4"
         )
     quality, costs = np.asarray(dataset.scores)[complete], np.asarray(dataset.costs)
-    embeddings = student.embed([dataset.texts[i] for i in complete]), vectors[complete]
+    embeddings = student.embed([dataset.texts[i] for i in complete.tolist()]), vectors[complete]
     rng = np.random.default_rng(seed)
     areas = np.zeros((trials, 2))
     for trial in areas:
