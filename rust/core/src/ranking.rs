@@ -1,6 +1,7 @@
 //! The models that may answer one prompt, best first.
 
 use crate::cluster_map::Phi;
+use crate::constraints::Compiled;
 use crate::error::Result;
 use crate::hull::Candidate;
 use crate::kernels::{Costs, Scan};
@@ -30,12 +31,19 @@ impl Ranking {
         let pool = snapshot.pool();
         self.losses.resize(pool.len(), 0.0);
         snapshot.gamma(phi, &mut self.losses);
-        pool.costs().clone_into(&mut self.costs);
+        self.costs = snapshot.costs(phi, request.tokens)?;
         let allowed = match request.constraints {
             None => pool.enabled(),
             Some(constraints) => constraints.allowed(pool, request.tokens)?.mask(),
         };
         allowed.clone_into(&mut self.allowed);
+        // Where costs depend on the prompt, the mask does not know who stays below the cap.
+        let cap = request
+            .constraints
+            .map_or(f64::INFINITY, Compiled::max_cost);
+        for (model, _) in (self.costs.iter().enumerate()).filter(|(_, cost)| **cost > cap) {
+            self.allowed.set(model, false);
+        }
         let mut order = std::mem::take(&mut self.order);
         self.at(request.cost_weight).top_n(n, &mut order);
         self.order = order;

@@ -414,6 +414,16 @@ impl Snapshot {
         })
     }
 
+    /// How the latest complete window of prompts compares with the baseline, or before the first
+    /// what there is; and whether it is complete.
+    pub fn drift(&self) -> Result<(Report, bool)> {
+        let baseline = self.baseline()?;
+        let latest = self.monitor.as_deref().map(Monitor::latest);
+        let (tally, complete) =
+            latest.unwrap_or_else(|| (Tally::new(baseline.counts().len()), false));
+        Ok((baseline.compare(&tally), complete))
+    }
+
     /// Compares prompts with the baseline, without counting them.
     pub fn compare(&self, prompts: Prompts<'_>, run: &Run<'_>) -> Result<Report> {
         let baseline = self.baseline()?;
@@ -577,7 +587,7 @@ impl Snapshot {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
                 let own = &mut task.out[i * models..][..models];
-                choice::losses(&self.pool, self.blend(&scratch.phi), own);
+                self.gamma(&scratch.phi, own);
             }
             Ok(())
         })
@@ -601,6 +611,16 @@ impl Snapshot {
         })
     }
 
+    /// Predicted loss of every model for one Phi, in index order.
+    pub fn gamma(&self, phi: &Phi, out: &mut [f32]) {
+        choice::losses(&self.pool, self.blend(phi), out);
+    }
+
+    /// What every model costs for one Phi and length of the prompt, in index order.
+    pub fn costs(&self, phi: &Phi, tokens: Option<u64>) -> Result<Vec<f64>> {
+        choice::costs(&self.pool, self.blend(phi), tokens)
+    }
+
     /// What every model costs on every prompt, into [prompts, models] row-major; NaN in the rows of
     /// prompts whose status is not ok. `tokens` as in [`Request::tokens`].
     pub fn predict_cost(
@@ -622,7 +642,7 @@ impl Snapshot {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
                 let tokens = requests.at(task.first + i, prompts).tokens;
-                let own = choice::costs(&self.pool, self.blend(&scratch.phi), tokens)?;
+                let own = self.costs(&scratch.phi, tokens)?;
                 task.out[i * models..][..models].copy_from_slice(&own);
             }
             Ok(())
@@ -924,17 +944,6 @@ impl Router {
         let next = self.snapshot().with_baseline(baseline, window)?;
         self.current.store(Arc::new(next));
         Ok(())
-    }
-
-    /// How the latest complete window of prompts compares with the baseline, or before the first
-    /// what there is; and whether it is complete.
-    pub fn drift(&self) -> Result<(Report, bool)> {
-        let now = self.snapshot();
-        let baseline = now.baseline()?;
-        let latest = now.monitor.as_deref().map(Monitor::latest);
-        let (tally, complete) =
-            latest.unwrap_or_else(|| (Tally::new(baseline.counts().len()), false));
-        Ok((baseline.compare(&tally), complete))
     }
 
     /// The latest changes, oldest first: those that made versions above `version`.

@@ -971,7 +971,7 @@ impl Router {
         embeddings: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<DriftReport> {
         if texts.is_none() && embeddings.is_none() {
-            let (report, complete) = detached(py, |_| self.core.drift())?;
+            let (report, complete) = detached(py, |_| self.core.snapshot().drift())?;
             return Ok(DriftReport::new(&report, complete));
         }
         let now = self.now();

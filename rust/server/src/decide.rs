@@ -118,7 +118,7 @@ pub fn rank_chat(
     ROOM.with_borrow_mut(|room| {
         let prompt = Prompt::Text(Ok(text));
         let decided = decide(prompt, asked, snapshot, asked.cost_weight, n, now, room)?;
-        refuse_unrouted(&decided, snapshot)?;
+        refuse_unrouted(&decided, snapshot, room)?;
         let chosen = decided.row.choice.map(|choice| choice.model);
         let ranked = room.ranking.candidates().map(|c| c.model);
         let others = ranked.filter(|model| Some(*model) != chosen);
@@ -149,6 +149,7 @@ impl Decided {
             constraints: Some(&self.compiled),
             tokens: self.tokens,
             fallback,
+            ..Request::default()
         }
     }
 }
@@ -187,7 +188,10 @@ fn decide(
         Prompt::Text(text) => snapshot.route_text(text, request, scratch),
         Prompt::Embedding(embedding) => snapshot.route_embedding(embedding, request, scratch),
     };
-    decided.row = route(&decided.request(asked.fallback))?;
+    decided.row = route(&Request {
+        counted: true,
+        ..decided.request(asked.fallback)
+    })?;
     // At the price of the moment; else the best of those that can still be paid for.
     while let (Some(pacer), Some(choice)) = (asked.pacer, decided.row.choice)
         && !pacer.book(choice.cost, now)
@@ -212,13 +216,14 @@ fn exhausted() -> Refusal {
 }
 
 /// Fails if the prompt goes to no model.
-fn refuse_unrouted(decided: &Decided, snapshot: &Snapshot) -> Result<(), Refusal> {
+fn refuse_unrouted(decided: &Decided, snapshot: &Snapshot, room: &Room) -> Result<(), Refusal> {
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     match (decided.row.status, decided.row.choice) {
         (Status::Ok, Some(_)) => Ok(()),
         (Status::Ok, None) => {
             let pool = snapshot.pool();
-            Err(decided.compiled.nobody(pool, decided.tokens).into())
+            let costs = snapshot.costs(room.scratch.phi(), decided.tokens)?;
+            Err(decided.compiled.nobody(pool, decided.tokens, &costs).into())
         }
         (status, _) => {
             let name = status.name();
@@ -247,7 +252,7 @@ fn one(
         now,
         room,
     )?;
-    refuse_unrouted(&decided, snapshot)?;
+    refuse_unrouted(&decided, snapshot, room)?;
     let Room { scratch, ranking } = room;
     let explanation = question.explain.then(|| {
         let request = decided.request(asked.fallback);
@@ -300,6 +305,8 @@ fn many(
         constraints: PerRow::Same(asked.compiled.as_deref()),
         tokens: PerRow::Same(asked.tokens),
         fallback: asked.fallback,
+        counted: true,
+        ..Requests::at_cost_weight(0.0)
     };
     let n = question.top.unwrap_or(0);
     let mut decisions;

@@ -103,7 +103,7 @@ pub fn explain<'a>(
         .collect();
     clusters.sort_by(|a, b| b.weight.total_cmp(&a.weight));
     clusters.truncate(LISTED);
-    let mut excluded = compiled.excluded(pool, request.tokens)?;
+    let mut excluded = compiled.excluded(pool, request.tokens, ranking.costs())?;
     let excluded_count = excluded.len();
     excluded.truncate(LISTED);
     let scan = ranking.at(weight);

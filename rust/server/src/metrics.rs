@@ -34,6 +34,11 @@ struct Named {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Statistic {
+    statistic: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Tried {
     model: Arc<str>,
     outcome: &'static str,
@@ -70,6 +75,9 @@ pub struct Metrics {
     budget_remaining: Family<Named, Level>,
     budget_spent: Family<Named, Level>,
     budget_price: Family<Named, Level>,
+    drift: Family<Statistic, Level>,
+    drift_threshold: Family<Statistic, Level>,
+    drift_alarm: Family<Statistic, Gauge<i64, AtomicI64>>,
     /// Nobody's name: of prompts that no model answers.
     none: Arc<str>,
 }
@@ -97,6 +105,9 @@ impl Default for Metrics {
             budget_remaining: Family::default(),
             budget_spent: Family::default(),
             budget_price: Family::default(),
+            drift: Family::default(),
+            drift_threshold: Family::default(),
+            drift_alarm: Family::default(),
             none: "".into(),
         };
         all.register();
@@ -142,6 +153,12 @@ impl Metrics {
         r.register("budget_spent", spent, self.budget_spent.clone());
         let price = "Cost weight that a policy's budget has led to";
         r.register("budget_cost_weight", price, self.budget_price.clone());
+        let drift = "How far the latest window of prompts is from those of the fit";
+        r.register("drift_statistic", drift, self.drift.clone());
+        let threshold = "Beyond which prompts are unlike those of the fit";
+        r.register("drift_threshold", threshold, self.drift_threshold.clone());
+        let alarm = "Whether they are: 1, or 0";
+        r.register("drift_alarm", alarm, self.drift_alarm.clone());
     }
 
     /// Counts what became of the prompts of one request.
@@ -178,6 +195,15 @@ impl Metrics {
         self.upstream.get_or_create(&Tried { model, outcome }).inc();
     }
 
+    fn set_drift(&self, statistic: &'static str, value: f64, threshold: f64, alarm: bool) {
+        let statistic = Statistic { statistic };
+        self.drift.get_or_create(&statistic).set(value);
+        self.drift_threshold
+            .get_or_create(&statistic)
+            .set(threshold);
+        self.drift_alarm.get_or_create(&statistic).set(alarm.into());
+    }
+
     /// Everything, as text in the format of `OpenMetrics`.
     pub fn text<'b>(
         &self,
@@ -198,6 +224,13 @@ impl Metrics {
             self.budget_price
                 .get_or_create(&policy)
                 .set(budget.cost_weight);
+        }
+        // A pool without a baseline has no drift to tell of.
+        if let Ok((report, _)) = snapshot.drift() {
+            self.set_drift("psi", report.psi, report.psi_threshold, report.psi_alarm);
+            for (name, shift) in [("distance", report.distance), ("coverage", report.coverage)] {
+                self.set_drift(name, shift.deviations, shift.threshold, shift.alarm);
+            }
         }
         let mut text = String::new();
         // Writing to a string cannot fail.
