@@ -52,7 +52,8 @@ class Reader(threading.Thread):
             elapsed = clock() - start
             if self.routed % 10 == 0:
                 self.nanoseconds.append(elapsed)
-            if self.routed % SAMPLED == 0:
+            # A decision keeps its snapshot: not more of them than are checked soon.
+            if self.routed % SAMPLED == 0 and self.samples.qsize() < 20:
                 self.samples.put((row, decision))
             self.routed += 1
 
