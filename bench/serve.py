@@ -3,7 +3,8 @@
     python bench/serve.py ../shared/data/mmlu_pro [--pools DIR] [--seconds 8] [--minutes 0]
 
 Needs `wrk`. Real prompts, each as its own JSON body; profiles and costs are drawn at random. Prints
-decisions a second and latencies for one prompt a request and for 64, for three cluster maps; then,
+decisions a second, the service's computing time for each, and latencies, for one prompt a request
+and for 64, for three cluster maps; then,
 with the default map, the same while the artifact is reloaded and the pool changed ten times a
 second; with --minutes, the service's memory over a longer run. Every answer that is not 2xx, and
 every socket error, is counted. With --pools the fitted pools are kept there for the next run;
@@ -16,12 +17,14 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -123,10 +126,23 @@ def memory_mib(process: subprocess.Popen[str]) -> float:
     return int(match[1]) / 1024 if match else float("nan")
 
 
-def show(what: str, found: dict, prompts: int) -> None:
-    rate = prompts * found["requests"] / found["us"] * 1e6
+def cpu_seconds(process: subprocess.Popen[str]) -> float:
+    """Return the time that a process has computed, its own and the system's for it."""
+    stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(
+    what: str, process: subprocess.Popen[str], prompts: int, load: Callable[[], dict]
+) -> None:
+    """Run a load and print what came of it: a row of the table."""
+    before = cpu_seconds(process)
+    found = load()
+    decisions = prompts * found["requests"]
     print(
-        f"{what:34}{rate:14,.0f}{found['p50'] / 1e3:9.2f}{found['p99'] / 1e3:9.2f}"
+        f"{what:34}{decisions / found['us'] * 1e6:14,.0f}"
+        f"{(cpu_seconds(process) - before) / decisions * 1e6:9.2f}"
+        f"{found['p50'] / 1e3:9.2f}{found['p99'] / 1e3:9.2f}"
         f"{found['max'] / 1e3:9.2f}{found['failed']:8}",
         flush=True,
     )
@@ -189,23 +205,26 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     seconds, connections = arguments.seconds, arguments.connections
     if seconds:
         print(f"{len(texts):,} prompts of {mean:.0f} bytes on average, {arguments.models:,} LLMs")
-        print(f"{'':34}{'decisions/s':>14}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'failed':>8}")
+        columns = f"{'CPU us':>9}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'failed':>8}"
+        print(f"{'':34}{'decisions/s':>14}{columns}")
         for name, pool in paths.items():
-            with serving(pool, folder, server) as (port, _):
+            with serving(pool, folder, server) as (port, process):
+                ask_one = partial(load, port, one, seconds, connections, folder, client)
+                ask_many = partial(load, port, many, seconds, 4, folder, client)
                 load(port, one, 1, connections, folder, client)
-                show(f"{name}, one", load(port, one, seconds, connections, folder, client), 1)
-                show(f"{name}, 64", load(port, many, seconds, 4, folder, client), 64)
+                measure(f"{name}, one", process, 1, ask_one)
+                measure(f"{name}, 64", process, 64, ask_many)
         changing = folder / "changing.uniroute"
         changing.write_bytes(paths[MAPS[-1]].read_bytes())
-        with serving(changing, folder, server, watch_seconds=0.1) as (port, _):
+        with serving(changing, folder, server, watch_seconds=0.1) as (port, process):
             load(port, one, 1, connections, folder, client)
             stop, done = threading.Event(), {"replaced": 0, "changed": 0}
             thread = threading.Thread(target=churn, args=(port, changing, stop, done))
             thread.start()
-            found = load(port, one, seconds, connections, folder, client)
+            ask_one = partial(load, port, one, seconds, connections, folder, client)
+            measure(f"{MAPS[-1]}, one, changing", process, 1, ask_one)
             stop.set()
             thread.join()
-            show(f"{MAPS[-1]}, one, changing", found, 1)
             print(
                 f"  {done['replaced']} artifacts put in place, {reloads(port)} reloaded, "
                 f"{done['changed']} models changed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import uniroute_fast as uf
 from serving import TEXTS, make_router
 
+# Its prices come with it: nothing is to be fetched.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 litellm = pytest.importorskip("litellm", reason="litellm is not installed (extra litellm)")
 
 from uniroute_fast.integrations.litellm import UniRouteStrategy  # noqa: E402

@@ -82,6 +82,7 @@ def test_the_page_shows_traffic_drift_and_budgets(look: Callable[..., str]) -> N
     page = look(text=TEXTS[0])
     assert "%" in element(page, "traffic")
     assert "coverage of late" in element(page, "drift")
+    assert "alarm above" in element(page, "drift")
     assert "50 left" in element(page, "budget")
     assert "models may be chosen" in element(page, "facts")
 

@@ -131,7 +131,7 @@ impl Service {
             "/v1/models" => ("/v1/models", got(method).map(|()| self.models())),
             "/healthz" => ("/healthz", got(method).map(|()| alive())),
             "/readyz" => ("/readyz", got(method).and_then(|()| self.ready())),
-            "/metrics" => ("/metrics", got(method).map(|()| self.metrics_text())),
+            "/metrics" => ("/metrics", self.read_metrics(method).await),
             "/openapi.json" => ("/openapi.json", got(method).map(|()| document())),
             "/" => ("/", got(method).map(|()| page())),
             _ => {
@@ -281,6 +281,14 @@ impl Service {
         }
         let body = json!({"status": "ready", "version": snapshot.version()});
         Ok(http::json(StatusCode::OK, body.to_string()))
+    }
+
+    async fn read_metrics(self: &Arc<Self>, method: &Method) -> Result<Response<Body>, Refusal> {
+        got(method)?;
+        let service = Arc::clone(self);
+        // What chance makes of drift is simulated, which takes milliseconds.
+        let work = tokio::task::spawn_blocking(move || service.metrics_text());
+        work.await.map_err(|_| internal())
     }
 
     fn metrics_text(&self) -> Response<Body> {
