@@ -38,6 +38,7 @@ test-python: build
 
 # Ray and Spark pin versions of their own, hence an environment of their own.
 test-engines: build ## Run the tests of Ray and Spark, in .venv-engines (Spark needs a Java runtime)
+	rm -rf target/wheels
 	$(BIN)/maturin build --quiet --release --out target/wheels
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/pip install --quiet --force-reinstall --no-deps target/wheels/*.whl

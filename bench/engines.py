@@ -4,11 +4,16 @@
 
 needs the extra `ray`. The log is that of `bench/batch.py`; workers route on a thread each, and each
 run writes Parquet. The output of every run is compared with that of one process, row by row.
+
+Reading and writing are tasks of their own beside the workers: where one worker may use every core,
+a machine of two is already full. So each number of workers is also run on as many cores as it has
+workers, which is how a cluster grows.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -53,8 +58,11 @@ def main() -> None:
         route_log(pool, log, whole, cost_weight=0.001)
         seconds = time.perf_counter() - start
         print(f"one process, one thread: {arguments.rows / seconds:,.0f} rows/s")
-        rates = []
-        for workers in (1, 2):
+        cores = sorted(os.sched_getaffinity(0))
+        rates = {}
+        for pinned, workers in ((False, 1), (False, 2), (True, 1), (True, 2)):
+            # Ray's processes inherit it.
+            os.sched_setaffinity(0, cores[:workers] if pinned else cores)
             # One more core than workers: Ray counts what reads and writes, too.
             ray.init(num_cpus=2 + workers, include_dashboard=False, log_to_driver=False)
             out = Path(name) / f"out-{workers}"
@@ -63,11 +71,15 @@ def main() -> None:
             route_dataset(dataset, pool, 0.001, workers=workers).write_parquet(str(out))
             seconds = time.perf_counter() - start
             ray.shutdown()
-            rates.append(arguments.rows / seconds)
+            rates[pinned, workers] = arguments.rows / seconds
             same = "identical" if same_rows(whole, out) else "DIFFERENT"
-            print(f"Ray, {workers} worker(s): {rates[-1]:,.0f} rows/s, {same}", flush=True)
+            where = f"{workers} core(s)" if pinned else f"all {len(cores)} cores"
+            rate = f"{rates[pinned, workers]:,.0f} rows/s"
+            print(f"Ray, {workers} worker(s) on {where}: {rate}, {same}", flush=True)
             shutil.rmtree(out)
-        print(f"two workers over one: {rates[1] / rates[0]:.2f}, pyarrow {pa.__version__}")
+        free, pinned = (rates[kind, 2] / rates[kind, 1] for kind in (False, True))
+        print(f"two workers over one: {free:.2f} on all cores, {pinned:.2f} on a core each")
+        print(f"ray {ray.__version__}, pyarrow {pa.__version__}")
 
 
 if __name__ == "__main__":
