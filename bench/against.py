@@ -2,11 +2,11 @@
 
     git worktree add /tmp/before COMMIT
     python -m venv /tmp/before/.venv
-    /tmp/before/.venv/bin/pip install /tmp/before
+    /tmp/before/.venv/bin/pip install '/tmp/before[fit]'
     python bench/against.py /tmp/before/.venv/bin/python
 
-Prints, for a hard and a soft map, the median microseconds of `route` without constraints by either,
-over several processes of each, and the ratio. The prompts and the pool are made up.
+Prints the median microseconds of `route` without constraints by either, over several processes of
+each, and the ratio. The prompts and the pool are made up.
 """
 
 from __future__ import annotations
@@ -28,32 +28,24 @@ words = [f"word{i}" for i in range(3000)]
 texts = [" ".join(rng.choice(words, 40)) for _ in range(2000)]
 embedder = uf.LexicalEmbedder.fit(texts, dim=64)
 x = embedder.embed(texts)[:64]
-heads = {
-    "hard": [("nearest", x)],
-    "soft": [("softmax", 20 * x, np.zeros(64, np.float32), 1 / 64)],
-}
-found = {}
-for name, head in heads.items():
-    router = uf.Router(embedder, head)
-    models = MODELS if name == "hard" else 100
-    router.insert([f"m{i}" for i in range(models)], rng.lognormal(size=models),
-                  rng.random((64, models)))
-    taken = []
-    for i in range(30_000):
-        text = texts[i % len(texts)]
-        start = time.perf_counter_ns()
-        router.route(text, 0.1)
-        taken.append(time.perf_counter_ns() - start)
-    found[name] = float(np.median(taken[2000:])) / 1e3
-print(json.dumps(found))
+router = uf.Router(embedder, [("nearest", x)])
+router.insert([f"m{i}" for i in range(MODELS)], rng.lognormal(size=MODELS),
+              rng.random((64, MODELS)))
+taken = []
+for i in range(30_000):
+    text = texts[i % len(texts)]
+    start = time.perf_counter_ns()
+    router.route(text, 0.1)
+    taken.append(time.perf_counter_ns() - start)
+print(json.dumps(float(np.median(taken[2000:])) / 1e3))
 """
 
 
-def run(python: str, models: int) -> dict[str, float]:
-    """Return the medians, in microseconds, of one process."""
+def run(python: str, models: int) -> float:
+    """Return the median, in microseconds, of one process."""
     command = [python, "-W", "ignore", "-c", WORK.replace("MODELS", str(models))]
     output = subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
-    return json.loads(output)
+    return float(json.loads(output))
 
 
 def main() -> None:
@@ -66,9 +58,8 @@ def main() -> None:
         (run(sys.executable, arguments.models), run(arguments.other, arguments.models))
         for _ in range(arguments.processes)
     ]
-    for name in pairs[0][0]:
-        own, other = (float(np.median([pair[i][name] for pair in pairs])) for i in (0, 1))
-        print(f"{name} map: {own:.2f} us here, {other:.2f} us there, ratio {own / other:.3f}")
+    own, other = np.median(pairs, axis=0)
+    print(f"route: {own:.2f} us here, {other:.2f} us there, ratio {own / other:.3f}")
 
 
 if __name__ == "__main__":

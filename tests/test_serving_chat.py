@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         elif mood.isdigit():
             self.reply(int(mood), {"error": {"message": "from upstream"}})
         elif mood == "hangs":
-            time.sleep(3)
+            time.sleep(5)
         elif mood == "breaks":
             self.close_connection = True
         elif body.get("stream"):
@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for i, piece in enumerate((b"data: one\n\n", b"data: [DONE]\n\n")):
             if i == 1 and stalls:
-                time.sleep(3)
+                time.sleep(5)
             # The second piece leaves only once the first one has arrived.
             assert i == 0 or stalls or self.server.seen.wait(10)
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
@@ -112,8 +112,8 @@ def server(
         "upstreams": {
             "default": {"url": url, "api_key_env": "AN_UPSTREAM_KEY"},
             "models": {"small": {"url": url, "model": "vendor/small-2"}},
-            "timeout_seconds": 1.0,
-            "stall_seconds": 0.5,
+            "timeout_seconds": 2.0,
+            "stall_seconds": 1.5,
         },
         "policies": {"thrifty": {"cost_weight": 100.0}},
     }

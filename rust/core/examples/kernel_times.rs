@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let (in_prices, out_prices) = (wide(noise(MODELS, 2)), wide(noise(MODELS, 3)));
     let tokens_out = Aligned::from(&noise(MODELS, 4)[..]);
     let mask = vec![0xffff_fffe_ffff_ff7f; MODELS.div_ceil(64)];
-    let base = wide(noise(MODELS, 8));
+    let base = wide(noise(MODELS, 5));
     let metered = Costs::Metered {
         base: &base,
         in_prices: &in_prices,
