@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from sets import SETS, complete, embed
+from sets import SETS, trials
 
 from uniroute_fast.calibration import cluster_errors, coverage
-from uniroute_fast.evaluate import Trial, random_split
-from uniroute_fast.evaluate.trial import make_trial
+from uniroute_fast.evaluate import Trial
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.profiling import BayesProfiler, head_posteriors
 
@@ -40,13 +39,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS)
     arguments = parser.parse_args()
     for name in arguments.sets:
-        dataset = complete(name)
         plain, honest, inflated = [], [], []
-        for seed in range(arguments.seed, arguments.seed + arguments.trials):
-            split = random_split(dataset, seed)
-            errors, factor = errors_of(
-                make_trial(dataset, split, embed(dataset, split, seed), seed)
-            )
+        for trial in trials(name, arguments.seed, arguments.trials):
+            errors, factor = errors_of(trial)
             plain.append(coverage(errors))
             honest.append(coverage(errors, factor))
             inflated.append(factor)

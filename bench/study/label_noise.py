@@ -10,11 +10,11 @@ import argparse
 from dataclasses import replace
 
 import numpy as np
-from sets import complete, embed
+from sets import trials
 
 from uniroute_fast.baselines import zero_router
-from uniroute_fast.evaluate import area, deferral_curve, random_split
-from uniroute_fast.evaluate.trial import Trial, make_trial
+from uniroute_fast.evaluate import area, deferral_curve
+from uniroute_fast.evaluate.trial import Trial
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.flips import without_flips
 
@@ -51,11 +51,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["zeroeval", "mmlu_pro"])
     arguments = parser.parse_args()
     for name in arguments.sets:
-        dataset = complete(name)
         found = []
-        for seed in range(arguments.seed, arguments.seed + arguments.trials):
-            split = random_split(dataset, seed)
-            found.append(figures(make_trial(dataset, split, embed(dataset, split, seed), seed)))
+        for trial in trials(name, arguments.seed, arguments.trials):
+            found.append(figures(trial))
         for rate, row in zip(RATES, np.mean(found, axis=0), strict=True):
             print(
                 f"{name}, {rate:.0%} flipped: Area of ZeroRouter {row[0]:.4f}, uncorrected "

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from sets import complete, embed
+from sets import trials
 
-from uniroute_fast.evaluate import area, deferral_curve, random_split
-from uniroute_fast.evaluate.trial import Trial, make_trial
+from uniroute_fast.evaluate import area, deferral_curve
+from uniroute_fast.evaluate.trial import Trial
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.preferences import profile_from_preferences
 
@@ -54,11 +54,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["zeroeval", "mmlu_pro"])
     arguments = parser.parse_args()
     for name in arguments.sets:
-        dataset = complete(name)
         found = []
-        for seed in range(arguments.seed, arguments.seed + arguments.trials):
-            split = random_split(dataset, seed)
-            found.append(areas_of(make_trial(dataset, split, embed(dataset, split, seed), seed)))
+        for trial in trials(name, arguments.seed, arguments.trials):
+            found.append(areas_of(trial))
         clustered, blind, labelled = np.mean(found, axis=0)
         print(
             f"{name}: Area from preferences {clustered:.4f}, blind to the prompt {blind:.4f}, "

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from sets import complete, embed
+from sets import trials
 
-from uniroute_fast.evaluate import area, deferral_curve, random_split
+from uniroute_fast.evaluate import area, deferral_curve
 from uniroute_fast.evaluate.table import sign_test
-from uniroute_fast.evaluate.trial import Trial, make_trial
+from uniroute_fast.evaluate.trial import Trial
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.probes import choose_probes
 
@@ -51,11 +51,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["zeroeval", "mmlu_pro"])
     arguments = parser.parse_args()
     for name in arguments.sets:
-        dataset = complete(name)
         found = []
-        for seed in range(arguments.seed, arguments.seed + arguments.trials):
-            split = random_split(dataset, seed)
-            trial = make_trial(dataset, split, embed(dataset, split, seed), seed)
+        for trial in trials(name, arguments.seed, arguments.trials):
             found.append(areas_of(trial, arguments.labels))
         suggested, random = np.array(found).T
         wins, losses, _, p = sign_test(suggested, random)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from uniroute_fast.datasets import Dataset, load
 from uniroute_fast.embedders import LexicalEmbedder
-from uniroute_fast.evaluate import Split
+from uniroute_fast.evaluate import Split, random_split
+from uniroute_fast.evaluate.trial import Trial, make_trial
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("UNIROUTE_DATA", ROOT.parent / "shared" / "data"))
@@ -35,3 +37,11 @@ def embed(dataset: Dataset, split: Split, seed: int) -> np.ndarray:
     np.save(partial, embeddings)
     partial.replace(file)
     return embeddings
+
+
+def trials(name: str, first_seed: int, count: int) -> Iterator[Trial]:
+    """Yield `count` trials of a set's complete block, on splits of seeds from `first_seed`."""
+    dataset = complete(name)
+    for seed in range(first_seed, first_seed + count):
+        split = random_split(dataset, seed)
+        yield make_trial(dataset, split, embed(dataset, split, seed), seed)

@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from sets import SETS, complete, embed
+from sets import SETS, trials
 
 from uniroute_fast.baselines import clairvoyant_mf
 from uniroute_fast.cluster_map import assign, kmeans
-from uniroute_fast.evaluate import random_split
-from uniroute_fast.evaluate.trial import Trial, make_trial
+from uniroute_fast.evaluate.trial import Trial
 from uniroute_fast.fitting import fit_profiler
 
 N_CLUSTERS = 24
@@ -71,11 +70,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS)
     arguments = parser.parse_args()
     for name in arguments.sets:
-        dataset = complete(name)
         rows = []
-        for seed in range(arguments.seed, arguments.seed + arguments.trials):
-            split = random_split(dataset, seed)
-            trial = make_trial(dataset, split, embed(dataset, split, seed), seed)
+        for trial in trials(name, arguments.seed, arguments.trials):
             rows.append([*bound_and_excess(trial), carried_weight(trial)])
         bound, excess, share = np.array(rows).T
         print(
