@@ -774,6 +774,23 @@ def test_long_texts_make_smaller_parts_wherever_reading_begins(pool, tmp_path, m
         assert out.read_bytes() == whole
 
 
+def test_rows_that_are_very_long_do_not_fill_memory(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "PART_BYTES", 50_000)
+    texts = [f"{i} " + "What is 2 times 3? " * 1000 for i in range(60)]
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({"text": texts}), log, use_dictionary=False)
+    route_log(pool, log, out)
+    metadata = pq.ParquetFile(out).metadata
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    # 19 KB each, where a block of the usual size would take all 60 at once.
+    assert groups == [4] * 15
+    whole = out.read_bytes()
+    out.unlink()
+    interrupt(pool, log, out, after=3)
+    assert route_log(pool, log, out).resumed_rows > 0
+    assert out.read_bytes() == whole
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
     log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
