@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import pickle
@@ -91,7 +92,7 @@ def added(table: pa.Table) -> list[dict]:
 def test_batch_router_appends_what_the_router_decides(pool, kind):
     table = log_table(50)
     texts = table["text"].to_pylist()
-    table = table.set_column(1, "text", table["text"].cast(kind))
+    table = table.set_column(1, "text", pa.array(texts, kind))
     routed = BatchRouter(pool, 0.05)(table)
     assert added(routed) == expected(pool, texts)
     assert routed.select(table.column_names).equals(table)
@@ -657,6 +658,13 @@ def test_a_job_goes_on_once_a_full_disk_has_room(pool, small_disk, tmp_path, cap
     pq.write_table(pa.table({"text": texts}), log)
     out = small_disk / "out.parquet"
     argv = ["route", str(pool), str(log), "--out", str(out)]
+    rest = small_disk / "rest"
+    rest.write_bytes(bytes(1_000_000))
+    with rest.open("ab") as file, contextlib.suppress(OSError):
+        file.write(bytes(1_000_000))
+    assert main(argv) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    rest.unlink()
     assert main(argv) == 2
     said = capsys.readouterr().err
     assert "No space left on device" in said
