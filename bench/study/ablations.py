@@ -1,7 +1,8 @@
 """What each part is worth: ``python bench/study/ablations.py --trials 10``.
 
 The default method; with a single number of clusters; with clusters so sharp that they are hard;
-without the prior; with embeddings that say nothing; with other dimensions of the embedding.
+with 24 learned clusters beside its own; without the prior; with embeddings that say nothing; with
+other dimensions of the embedding.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from uniroute_fast.evaluate import Split, area
 from uniroute_fast.evaluate.methods import Method
 from uniroute_fast.evaluate.trial import Trial, make_trial, random_split
 from uniroute_fast.evaluate.trials import predict_curve
+from uniroute_fast.learned_map import learn_map
 
-COUNTS, DIMENSIONS = (6, 24, 96), (32, 128, 256)
+COUNTS, LEARNED, DIMENSIONS = (6, 24, 96), 24, (32, 128, 256)
 
 #: A softmax as sharp as this gives all weight to the nearest centroid.
 HARD = 1e4
@@ -34,6 +36,19 @@ def hard(trial: Trial) -> np.ndarray:
         return uniroute(trial)
     finally:
         fitting.SHARPNESS = usual
+
+
+def learned_beside(trial: Trial) -> np.ndarray:
+    """Route with clusters learned from the seen LLMs' losses beside the default ones."""
+    prompts = np.vstack([trial.train, trial.validation])
+    seen = np.vstack([trial.seen_train, trial.seen_validation])
+    head = learn_map(prompts, seen, min(LEARNED, len(prompts) // 10), trial.seed)
+    usual = fitting.ClusterMap
+    fitting.ClusterMap = lambda heads: usual([*heads, fitting._with_background(head, prompts)])
+    try:
+        return uniroute(trial)
+    finally:
+        fitting.ClusterMap = usual
 
 
 def random_clusters(trial: Trial) -> np.ndarray:
@@ -52,6 +67,7 @@ def methods(dataset, split: Split, seed: int, embeddings: np.ndarray) -> dict[st
     for count in COUNTS:
         found[f"K {count}"] = (partial(uniroute, n_clusters=count), embeddings)
     found["hard"] = (hard, embeddings)
+    found["learned beside"] = (learned_beside, embeddings)
     found["no prior"] = (uniroute_unseen, embeddings)
     found["random"] = (random_clusters, embeddings)
     train = [dataset.texts[i] for i in split.train]
@@ -82,7 +98,7 @@ def main() -> None:
         for method, values in areas.items():
             gain = np.array(values) - base
             error = 2 * gain.std(ddof=1) / len(gain) ** 0.5
-            print(f"  {method:10} {gain.mean():+.4f} ± {error:.4f}", flush=True)
+            print(f"  {method:14} {gain.mean():+.4f} ± {error:.4f}", flush=True)
 
 
 if __name__ == "__main__":
