@@ -5,6 +5,7 @@
 //! from it, one writer at a time, and publishes it whole.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -197,6 +198,29 @@ impl Scratch {
     /// Phi of the prompt routed last by [`Snapshot::route`].
     pub fn phi(&self) -> &Phi {
         &self.phi
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// A thread's scratch: taken by a call, and put back for the next one, because its tables are as
+/// long as the vocabulary and a small batch would spend more on new ones than on some of its texts.
+struct Kept(Scratch);
+
+impl Kept {
+    fn take() -> Self {
+        Self(SCRATCH.take())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // What a panic left behind may be half counted.
+        if !std::thread::panicking() {
+            SCRATCH.set(std::mem::take(&mut self.0));
+        }
     }
 }
 
@@ -833,8 +857,8 @@ impl Snapshot {
         let dim = self.map.dim();
         run.for_each(
             blocks.into_iter(),
-            Scratch::default,
-            |scratch, (first, rows, out)| match prompts {
+            Kept::take,
+            |Kept(scratch), (first, rows, out)| match prompts {
                 Prompts::Embeddings(all) => {
                     let embeddings = &all[first * dim..][..rows.len() * dim];
                     work(

@@ -68,14 +68,36 @@ impl Prompts<'_> {
     }
 }
 
-/// One number for all prompts, or one for each.
+/// A value for all prompts, or one for each.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a number, or a list of numbers")]
-pub enum Weights {
+#[serde(untagged, expecting = "a value of its type, or a list of them")]
+pub enum PerPrompt<T> {
     /// The same for all.
-    Same(f64),
+    Same(T),
     /// One for each.
-    Each(Vec<f64>),
+    Each(Vec<T>),
+}
+
+impl<T> PerPrompt<T> {
+    /// The values there are.
+    pub fn values(&self) -> &[T] {
+        match self {
+            Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    /// The value of one prompt.
+    pub fn at(&self, prompt: usize) -> &T {
+        match self {
+            Self::Same(value) => value,
+            Self::Each(values) => &values[prompt],
+        }
+    }
+
+    fn is_each(&self) -> bool {
+        matches!(self, Self::Each(_))
+    }
 }
 
 /// Constraints as JSON and TOML say them.
@@ -133,7 +155,13 @@ pub struct Question<'a> {
     /// A chat's `model`, where it is not [`ROUTED`]: a model that the caller chose.
     pub chosen: Option<Cow<'a, str>>,
     /// See `Router.route`.
-    pub cost_weight: Option<Weights>,
+    pub cost_weight: Option<PerPrompt<f64>>,
+    /// See `Router.route`.
+    pub current_model: Option<PerPrompt<Option<String>>>,
+    /// See `Router.route`.
+    pub switch_cost: Option<PerPrompt<f64>>,
+    /// See `Router.route`.
+    pub cached_tokens: Option<PerPrompt<u64>>,
     /// See `Router.route`.
     pub constraints: Option<Conditions>,
     /// See `Router.route`.
@@ -156,7 +184,10 @@ struct Fields<'a> {
     embeddings: Option<Vec<Vec<f32>>>,
     model: Option<Text<'a>>,
     policy: Option<Text<'a>>,
-    cost_weight: Option<Weights>,
+    cost_weight: Option<PerPrompt<f64>>,
+    current_model: Option<PerPrompt<Option<String>>>,
+    switch_cost: Option<PerPrompt<f64>>,
+    cached_tokens: Option<PerPrompt<u64>>,
     constraints: Option<Conditions>,
     tokens: Option<u64>,
     fallback: Option<Text<'a>>,
@@ -188,8 +219,29 @@ impl<'a> Fields<'a> {
         if many && self.explain == Some(true) {
             return Err(E::custom("explain: given with many prompts; expected one"));
         }
-        if !many && matches!(self.cost_weight, Some(Weights::Each(_))) {
-            return Err(E::custom("cost_weight: a list; expected one number"));
+        for (name, is_each) in [
+            (
+                "cost_weight",
+                self.cost_weight.as_ref().map(PerPrompt::is_each),
+            ),
+            (
+                "current_model",
+                self.current_model.as_ref().map(PerPrompt::is_each),
+            ),
+            (
+                "switch_cost",
+                self.switch_cost.as_ref().map(PerPrompt::is_each),
+            ),
+            (
+                "cached_tokens",
+                self.cached_tokens.as_ref().map(PerPrompt::is_each),
+            ),
+        ] {
+            if !many && is_each == Some(true) {
+                return Err(E::custom(format_args!(
+                    "{name}: a list beside one prompt; expected one value"
+                )));
+            }
         }
         if self.top.is_some_and(|top| top > MOST_RANKED) {
             return Err(E::custom(format_args!("top: expected 0 to {MOST_RANKED}")));
@@ -214,6 +266,9 @@ impl<'a> Fields<'a> {
             policy,
             chosen,
             cost_weight: self.cost_weight,
+            current_model: self.current_model,
+            switch_cost: self.switch_cost,
+            cached_tokens: self.cached_tokens,
             constraints: self.constraints,
             tokens: self.tokens,
             fallback: self.fallback.map(|fallback| fallback.0),
@@ -232,9 +287,12 @@ fn policy_of(model: &str) -> Option<&str> {
 }
 
 /// Fields of ours, which an upstream would not know.
-pub const OWN_FIELDS: [&str; 7] = [
+pub const OWN_FIELDS: [&str; 10] = [
     "policy",
     "cost_weight",
+    "current_model",
+    "switch_cost",
+    "cached_tokens",
     "constraints",
     "tokens",
     "fallback",
@@ -265,6 +323,13 @@ impl<'de> Deserialize<'de> for Question<'de> {
                         "model" => once(&mut fields.model, "model", map)?,
                         "policy" => optional(&mut fields.policy, "policy", map)?,
                         "cost_weight" => optional(&mut fields.cost_weight, "cost_weight", map)?,
+                        "current_model" => {
+                            optional(&mut fields.current_model, "current_model", map)?;
+                        }
+                        "switch_cost" => optional(&mut fields.switch_cost, "switch_cost", map)?,
+                        "cached_tokens" => {
+                            optional(&mut fields.cached_tokens, "cached_tokens", map)?;
+                        }
                         "constraints" => optional(&mut fields.constraints, "constraints", map)?,
                         "tokens" => optional(&mut fields.tokens, "tokens", map)?,
                         "fallback" => optional(&mut fields.fallback, "fallback", map)?,
@@ -355,6 +420,11 @@ mod tests {
             r#"{"text": "a", "cost_wieght": 1}"#,
             r#"{"text": "a", "cost_weight": [1]}"#,
             r#"{"text": "a", "cost_weight": "1"}"#,
+            r#"{"text": "a", "current_model": ["b"], "switch_cost": 1}"#,
+            r#"{"text": "a", "current_model": 3, "switch_cost": 1}"#,
+            r#"{"text": "a", "current_model": "b", "switch_cost": true}"#,
+            r#"{"text": "a", "current_model": "b", "cached_tokens": -1}"#,
+            r#"{"text": "a", "current_model": "b", "cached_tokens": 1.5}"#,
             r#"{"text": "a", "model": "uniroute"}"#,
             r#"{"text": "a", "top": 101}"#,
             r#"{"text": "a", "tokens": -1}"#,
