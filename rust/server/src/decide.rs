@@ -365,6 +365,9 @@ fn put_decision(body: &mut Vec<u8>, row: &Row, snapshot: &Snapshot) {
     body.extend_from_slice(b",\"reason\":\"");
     body.extend_from_slice(reason(row).as_bytes());
     body.push(b'"');
+    if choice.is_some_and(|c| c.stayed) {
+        body.extend_from_slice(b",\"stayed\":true");
+    }
 }
 
 /// Why, in words that need no escapes in JSON.

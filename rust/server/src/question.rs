@@ -6,11 +6,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use uniroute_core::constraints::Terms;
 
 use crate::chat_text::{Message, chat_text};
+use crate::refusal::Refusal;
 
 /// What a chat body's `model` starts with when it asks to be routed.
 pub const ROUTED: &str = "uniroute";
@@ -172,6 +174,17 @@ pub struct Question<'a> {
     pub top: Option<usize>,
     /// Whether to tell the clusters, the exclusions and where the choice flips.
     pub explain: bool,
+}
+
+impl<'a> Question<'a> {
+    /// A request's body, which has to be UTF-8 also where nobody reads it.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let message = format!("body: {error}; expected JSON in UTF-8");
+            Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", message)
+        })?;
+        Ok(serde_json::from_str(text)?)
+    }
 }
 
 /// The fields, each once at most.

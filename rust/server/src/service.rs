@@ -164,7 +164,7 @@ impl Service {
     async fn route(self: &Arc<Self>, body: Bytes) -> Result<Response<Body>, Refusal> {
         let began = Instant::now();
         // Long texts and many of them are as much work as they are bytes.
-        let question: Question<'_> = serde_json::from_slice(&body)?;
+        let question = Question::parse(&body)?;
         let prompts = question.prompts.len();
         if prompts > self.max_batch {
             let expected = format!("{} prompts at most", self.max_batch);
@@ -179,7 +179,7 @@ impl Service {
         }
         drop(question);
         let service = Arc::clone(self);
-        let work = move || service.decide(&serde_json::from_slice(&body)?, began);
+        let work = move || service.decide(&Question::parse(&body)?, began);
         let worked = tokio::task::spawn_blocking(work).await;
         worked.unwrap_or_else(|_| Err(internal()))
     }
