@@ -162,7 +162,7 @@ def test_a_cache_is_worth_what_it_saves() -> None:
         assert (reply.status, reply.code) == (400, "invalid_argument")
         assert "input price" in reply.json["error"]["message"]
         router.set_metadata("large", input_price=0.01)
-        for tokens in (0, 10, 100_000):
+        for tokens in (0, 10, 10**12):
             got = route(server, **asked, cached_tokens=tokens)
             expected = router.route(TEXTS[0], 0.05, current_model="large", cached_tokens=tokens)
             assert (got["model"], got.get("stayed", False)) == (expected.model, expected.stayed)
@@ -181,7 +181,7 @@ def test_a_cache_is_worth_what_it_saves() -> None:
         {"current_model": "small", "cached_tokens": 1.5},
         {"current_model": ["small"], "switch_cost": 1},
         {"current_model": ["small", None], "switch_cost": [1]},
-        {"current_model": "small", "switch_cost": [1, 2, 3]},
+        {"current_model": "small", "switch_cost": [1, 2]},
         {"switch_cost": 1, "cached_tokens": 1},
     ],
     ids=range(11),

@@ -300,6 +300,9 @@ def test_long_bodies_share_a_bounded_memory() -> None:
         with socket.create_connection(server.address, timeout=20) as stream:
             stream.sendall(post(BODY_LIMIT) + b"{")
             assert refusal(stream.recv(65536)) == (503, "busy")
+        # Short bodies that ask for long answers wait as well.
+        reply = call(server, "POST", "/v1/route", {"texts": ["add 1"] * 200, "top": 4})
+        assert (reply.status, reply.code) == (503, "busy")
         # Short ones go on.
         assert route(server, text=TEXTS[0])["status"] == "ok"
 

@@ -61,6 +61,11 @@ pub struct Answer {
     pub rows: Vec<Row>,
 }
 
+/// Bytes of an answer, more or less, that ranks so many models for each prompt.
+pub fn size(prompts: usize, ranked: usize) -> usize {
+    64 + prompts * (256 + 128 * ranked)
+}
+
 /// Answers a question over a snapshot. `now` is the time by which budgets go.
 pub fn answer(
     question: &Question<'_>,
@@ -276,7 +281,7 @@ fn many(
         counted: true,
     };
     let n = question.top.unwrap_or(0);
-    let mut body = Vec::with_capacity(64 + (256 + 128 * n) * question.prompts.len());
+    let mut body = Vec::with_capacity(size(question.prompts.len(), n.min(snapshot.pool().len())));
     put(&mut body, "{\"version\":", &snapshot.version());
     body.extend_from_slice(b",\"decisions\":[");
     let mut rows;

@@ -92,7 +92,7 @@ impl Room {
 
     /// A share for so many bytes, of which a few need none. What is longer than all there is may
     /// have all there is.
-    fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    pub fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
         if bytes <= SMALL {
             return Ok(None);
         }
@@ -114,15 +114,23 @@ impl Room {
         };
         let Ok(data) = whole.collect().await.map(Collected::to_bytes);
         let share = self.take(data.len())?;
-        let held = Bytes::from_owner(Held {
-            data,
-            _share: share,
-        });
-        Ok(Response::from_parts(head, Either::Left(Full::new(held))))
+        let data = held(data, share);
+        Ok(Response::from_parts(head, Either::Left(Full::new(data))))
     }
 }
 
-/// An answer and its share of the memory.
+/// The same bytes, with a share of the memory that they give back when they go.
+fn held(data: Bytes, share: Option<OwnedSemaphorePermit>) -> Bytes {
+    match share {
+        None => data,
+        share => Bytes::from_owner(Held {
+            data,
+            _share: share,
+        }),
+    }
+}
+
+/// Bytes and their share of the memory.
 struct Held {
     data: Bytes,
     _share: Option<OwnedSemaphorePermit>,
@@ -153,10 +161,10 @@ impl Reading {
         if length > self.most {
             return Err(discard(body, self.most).await);
         }
-        let _share = self.room.take(length)?;
+        let share = self.room.take(length)?;
         let read = read_body(body, self.most, declared.unwrap_or(0));
         match tokio::time::timeout(self.time, read).await {
-            Ok(Ok(Read::Whole(body))) => Ok(body),
+            Ok(Ok(Read::Whole(body))) => Ok(held(body, share)),
             Ok(Ok(Read::TooLong(body))) => Err(discard(body, self.most).await),
             Ok(Err(_)) => {
                 let message = "body: ended early, or is not framed as HTTP says";

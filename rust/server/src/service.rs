@@ -174,6 +174,11 @@ impl Service {
                 &expected,
             ));
         }
+        let ranked = question
+            .top
+            .unwrap_or(0)
+            .min(self.router.snapshot().pool().len());
+        let _share = self.reading.room.take(decide::size(prompts, ranked))?;
         if prompts <= IN_PLACE && body.len() <= IN_PLACE * (16 << 10) {
             return self.decide(&question, began);
         }
