@@ -91,8 +91,16 @@ def refusal(answer: bytes) -> tuple[int, str]:
         (b'{"text": "a", "cost_weight": -Infinity}', "invalid_json"),
         (b'{"text": "a\x00"}', "invalid_json"),
         (b'\xef\xbb\xbf{"text": "a"}', "invalid_json"),
+        (
+            b'{"text": "a", "constraints": {"allow": [' + b'"*",' * 20_000 + b'"*"]}}',
+            "invalid_argument",
+        ),
+        (
+            b'{"text": "a", "constraints": {"deny": ["' + b"*a" * 40_000 + b'"]}}',
+            "invalid_argument",
+        ),
     ],
-    ids=range(30),
+    ids=range(32),
 )
 def test_a_body_that_cannot_be_used(server: Server, body: bytes, code: str) -> None:
     reply = call(server, "POST", "/v1/route", body)

@@ -20,6 +20,15 @@ pub const ROUTED: &str = "uniroute";
 /// Models ranked at most.
 pub const MOST_RANKED: usize = 100;
 
+/// Names, tags and globs in the constraints of a request at most, and their bytes together: compiled
+/// constraints are kept for a while.
+const MOST_PATTERNS: usize = 10_000;
+const MOST_PATTERN_BYTES: usize = 256 << 10;
+
+/// Globs among them at most, and bytes in each: a glob takes some 30 us to compile.
+const MOST_GLOBS: usize = 32;
+const MOST_GLOB_BYTES: usize = 256;
+
 /// A string that is borrowed where the JSON has no escapes in it, also within lists.
 #[derive(Clone, Debug)]
 pub struct Text<'a>(pub Cow<'a, str>);
@@ -122,6 +131,49 @@ pub struct Conditions {
 enum Group {
     One(String),
     Any(Vec<String>),
+}
+
+impl Conditions {
+    /// Every name, tag and glob.
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        let groups = self.require_tags.iter().flat_map(|group| match group {
+            Group::One(tag) => std::slice::from_ref(tag),
+            Group::Any(tags) => tags,
+        });
+        let lists = self.allow.iter().flatten().chain(&self.deny);
+        lists
+            .chain(&self.forbid_tags)
+            .chain(groups)
+            .map(|pattern| &**pattern)
+    }
+
+    /// Fails if they ask for more work than a request may.
+    fn check<E: de::Error>(&self) -> Result<(), E> {
+        let (mut count, mut bytes, mut globs) = (0, 0, 0);
+        for pattern in self.patterns() {
+            count += 1;
+            bytes += pattern.len();
+            if pattern.contains(['*', '?', '[', '{', '\\']) {
+                globs += 1;
+                if pattern.len() > MOST_GLOB_BYTES {
+                    return Err(E::custom(format_args!(
+                        "constraints: a glob of {} bytes; expected {MOST_GLOB_BYTES} at most",
+                        pattern.len()
+                    )));
+                }
+            }
+        }
+        // A list of many empty groups is as long.
+        count = count.max(self.require_tags.len());
+        if count > MOST_PATTERNS || bytes > MOST_PATTERN_BYTES || globs > MOST_GLOBS {
+            return Err(E::custom(format_args!(
+                "constraints: {count} names and tags of {bytes} bytes, {globs} of them globs; \
+                 expected {MOST_PATTERNS} at most, of {MOST_PATTERN_BYTES}, {MOST_GLOBS} of them \
+                 globs"
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl From<Conditions> for Terms {
@@ -258,6 +310,9 @@ impl<'a> Fields<'a> {
         }
         if self.top.is_some_and(|top| top > MOST_RANKED) {
             return Err(E::custom(format_args!("top: expected 0 to {MOST_RANKED}")));
+        }
+        if let Some(constraints) = &self.constraints {
+            constraints.check()?;
         }
         let mut policy = self.policy.map(|policy| policy.0);
         let mut chosen = None;
@@ -420,6 +475,28 @@ mod tests {
         assert_eq!(of("uniroute:cheap"), (Some("cheap".into()), None));
         assert_eq!(of("uniroute-x"), (None, Some("uniroute-x".into())));
         assert_eq!(of("gpt"), (None, Some("gpt".into())));
+    }
+
+    #[test]
+    fn constraints_may_not_ask_for_much_work() {
+        let with = |field: &str, pattern: &str, times: usize| {
+            let list = vec![format!("{pattern:?}"); times].join(",");
+            ask(&format!(
+                r#"{{"text": "a", "constraints": {{"{field}": [{list}]}}}}"#
+            ))
+            .map(drop)
+        };
+        for field in ["allow", "deny", "require_tags", "forbid_tags"] {
+            assert!(with(field, "name", MOST_PATTERNS).is_ok());
+            assert!(with(field, "name", MOST_PATTERNS + 1).is_err());
+            assert!(with(field, &"n".repeat(1000), 263).is_err());
+            assert!(with(field, "n*", MOST_GLOBS).is_ok());
+            assert!(with(field, "n*", MOST_GLOBS + 1).is_err());
+            assert!(with(field, &"n*".repeat(129), 1).is_err());
+        }
+        let groups = vec!["[]"; MOST_PATTERNS + 1].join(",");
+        let json = format!(r#"{{"text": "a", "constraints": {{"require_tags": [{groups}]}}}}"#);
+        assert!(ask(&json).is_err());
     }
 
     #[test]
