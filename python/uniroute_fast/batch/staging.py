@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.formats import Format, format_of
-from uniroute_fast.batch.journal import JOURNAL
+from uniroute_fast.batch.journal import JOURNAL, writing
 from uniroute_fast.batch.logs import located
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -179,8 +179,9 @@ class Staging:
     def _save(self) -> None:
         state = {"identity": self.identity, "cost_weight": self._weight}
         temporary = self.folder / (self.IDENTITY + ".new")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(self.folder / self.IDENTITY)
+        with writing(temporary):
+            temporary.write_text(json.dumps(state))
+            temporary.replace(self.folder / self.IDENTITY)
 
     def _state(self) -> dict[str, Any] | None:
         """Return what an earlier run of the same job left; None without one."""
