@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use crate::cluster_map::Phi;
 use crate::error::Result;
+use crate::fork;
 use crate::kernels::{PackedPool, Weights};
 use crate::profiles::Pool;
 use crate::threads::Run;
@@ -53,7 +54,7 @@ impl LazySoft {
         if prompts < MANY_PROMPTS || pool.len() < MANY_MODELS {
             return self.0.get()?.as_ref();
         }
-        self.0.get_or_init(|| Soft::new(pool)).as_ref()
+        fork::once(&self.0, || Soft::new(pool)).as_ref()
     }
 }
 

@@ -410,7 +410,7 @@ fn describe<'a>(
     };
     Decision {
         status: status_name(row),
-        model: choice.map(|c| &*names[c.model as usize]),
+        model: choice.map(|c| &names[c.model as usize]),
         predicted_loss: choice.map(|c| c.predicted_loss),
         cost: choice.map(|c| c.cost),
         cluster: choice.map(|c| c.cluster),
