@@ -38,15 +38,18 @@ def percentiles(router: uf.Router, texts: list[str], calls: int = 40_000) -> tup
     return median, slow
 
 
-def rate(router: uf.Router, texts: list[str], threads: int, runs: int = 9) -> float:
-    """Return prompts per second, the median of `runs` batches."""
-    uf.set_num_threads(threads)
-    taken = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        router.route_batch(texts, 0.1)
-        taken.append(time.perf_counter() - start)
-    return len(texts) / float(np.median(taken))
+def rates(
+    router: uf.Router, texts: list[str], threads: tuple[int, ...], runs: int = 41
+) -> list[float]:
+    """Return prompts per second for each number of threads, the medians of batches in turn."""
+    taken = np.empty((runs, len(threads)))
+    for run in range(runs):
+        for i, n in enumerate(threads):
+            uf.set_num_threads(n)
+            start = time.perf_counter()
+            router.route_batch(texts, 0.1)
+            taken[run, i] = time.perf_counter() - start
+    return list(len(texts) / np.median(taken, axis=0))
 
 
 #: Takes texts to the index of an LLM for each.
@@ -95,7 +98,7 @@ def peers(texts: list[str], profiles: Any, costs: Any) -> dict[str, tuple[Decide
 
 def compare(router: uf.Router, texts: list[str], profiles: Any, costs: Any) -> None:
     """Print prompts per second to a decision on one thread, ours and the peers."""
-    ours = rate(router, texts, 1)
+    [ours] = rates(router, texts, (1,))
     print(f"\n{'to a decision, one thread':40}{'prompts/s':>12}{'times slower':>14}")
     print(f"{'uniroute_fast':40}{ours:12,.0f}{1:14}")
     for name, (decide, some) in peers(texts, profiles, costs).items():
@@ -133,7 +136,7 @@ def main() -> None:
         shape = (router.n_clusters, len(names))
         router.insert(names, costs, rng.random(shape, dtype=np.float32))
         median, slow = percentiles(router, texts)
-        one, two = rate(router, texts, 1), rate(router, texts, 2)
+        one, two = rates(router, texts, (1, 2))
         print(f"{name:20}{median:8.2f}{slow:8.2f}{one:12,.0f}{two:12,.0f}{two / one:7.2f}")
     if arguments.peers:
         router = routers["hard map, K 64"]

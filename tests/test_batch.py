@@ -133,6 +133,9 @@ def test_batch_router_refuses_what_it_cannot_route(pool):
         BatchRouter(pool, float("nan"))
     with pytest.raises(errors.InvalidArgumentError, match="expected a list of structs"):
         BatchRouter(pool, messages_column="text")(table)
+    nothing = pa.table({"text": pa.nulls(2)})
+    for column in ("text_column", "messages_column"):
+        assert BatchRouter(pool, **{column: "text"})(nothing)["status"].to_pylist() == 2 * ["null"]
 
 
 def conversation(*turns: tuple[str, str | None]) -> list[dict]:
@@ -166,6 +169,7 @@ def test_columns_of_messages_give_what_chat_text_gives():
     assert plain(column[1:4]) == list(texts[1:4])
     assert plain(pa.chunked_array([column[:2], column[2:]])) == list(texts)
     assert plain(pa.array([None, None], kind)) == [None, None]
+    assert plain(pa.nulls(2)) == [None, None]
 
 
 def test_messages_may_have_parts_and_may_be_bad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -86,6 +87,93 @@ def test_duckdb_calls_the_router(router, routed):
     assert found == routed
 
 
+@pytest.fixture
+def dask():
+    """Dask's data frames, worked on by threads of this process."""
+    dask = engine("dask", "dask")
+    engine("dask.dataframe", "dask")
+    with dask.config.set(scheduler="threads"):
+        yield dask
+
+
+def records(frame) -> list[dict]:
+    """Rows of a pandas frame as Arrow has them, nulls as None."""
+    return pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+
+
+def test_dask_partitions_give_the_same(dask, router, routed):
+    from uniroute_fast.integrations.dask import route_frame
+
+    frame = dask.dataframe.from_pandas(log().to_pandas(), npartitions=5)
+    lazy = route_frame(frame, router)
+    assert list(lazy.columns) == ["id", "text", *COLUMNS]
+    found = lazy.compute()
+    assert records(found) == routed
+    # What Dask plans with is what comes, and no other column is touched.
+    assert found.dtypes.equals(lazy.dtypes)
+    assert found["text"].equals(frame["text"].compute())
+    assert found.index.equals(frame.index.compute())
+    assert len(lazy[lazy["status"] == "ok"]) == len(routed) - 4
+
+
+def test_dask_columns_of_objects_may_hold_anything(dask, pool):
+    import pandas as pd
+
+    from uniroute_fast.integrations.dask import route_frame
+
+    texts = [DATA.texts[0], 7, None, [DATA.texts[1]], float("nan"), DATA.texts[2]]
+    chats = [[{"role": "user", "content": text}] for text in texts[:1]] + [7, None, "a", [3], []]
+    with dask.config.set({"dataframe.convert-string": False}):
+        frame = dask.dataframe.from_pandas(
+            pd.DataFrame({"text": texts, "chat": chats}), npartitions=2, sort=False
+        )
+        by_text = route_frame(frame, BatchRouter(pool)).compute()
+        by_chat = route_frame(frame, BatchRouter(pool, messages_column="chat")).compute()
+    assert list(by_text["status"]) == ["ok", "not text", "null", "not text", "null", "ok"]
+    assert list(by_chat["status"]) == ["ok", "not text", "null", "not text", "not text", "empty"]
+    assert by_text["model"].isna().tolist() == [False, True, True, True, True, False]
+
+
+def test_dask_workers_load_a_pool_once(dask, pool, tmp_path, monkeypatch):
+    from uniroute_fast.integrations import dask as integration
+
+    frame = dask.dataframe.from_pandas(log(60).to_pandas(), npartitions=6)
+    path, loads = tmp_path / "pool.uniroute", []
+    shutil.copy(pool, path)
+    router = BatchRouter(path, 0.05)
+    load = uf.Router.load
+    monkeypatch.setattr(uf.Router, "load", lambda path: loads.append(path) or load(path))
+    # As workers get it: a copy with every task.
+    shipped = integration._Shipped.of(router)
+    tasks = [pickle.loads(pickle.dumps(shipped)) for _ in range(6)]
+    parts = [frame.get_partition(i).compute() for i in range(6)]
+    found = [integration._routed(*task) for task in zip(parts, tasks, strict=True)]
+    assert len(loads) == 1
+    assert [row for part in found for row in records(part)] == router(log(60)).to_pylist()
+
+    # Another pool under the same path is another result, for Dask too.
+    before = integration.route_frame(frame, BatchRouter(path, 0.05))
+    dear = load(path)
+    dear.set_cost(dear.models[0], 1e6)
+    dear.save(path)
+    after = integration.route_frame(frame, BatchRouter(path, 0.05))
+    assert set(before.__dask_keys__()).isdisjoint(after.__dask_keys__())
+    assert records(after.compute()) == BatchRouter(path, 0.05)(log(60)).to_pylist()
+
+
+def test_dask_refuses_before_anything_runs(dask, router):
+    from uniroute_fast.integrations.dask import route_frame
+
+    frame = dask.dataframe.from_pandas(log(20).to_pandas(), npartitions=2)
+    for bad, said in (
+        (frame.drop(columns="text"), "column 'text': not in the input"),
+        (frame.assign(text=1), "column 'text': is int64"),
+        (frame.assign(cost=1.0), "column 'cost': the input has it already"),
+    ):
+        with pytest.raises(errors.InvalidArgumentError, match=said):
+            route_frame(bad, router)
+
+
 @pytest.fixture(scope="module")
 def ray():
     """A real local cluster: two slots for the workers, two for reading."""
@@ -101,7 +189,7 @@ def test_ray_actors_give_the_same(workers, ray, pool, routed, tmp_path):
     from uniroute_fast.integrations.ray import route_dataset
 
     pq.write_table(log(), tmp_path / "log.parquet", row_group_size=250)
-    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet"), override_num_blocks=8)
+    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet")).repartition(8)
     found = route_dataset(dataset, pool, 0.05, workers=workers, batch_rows=200)
     assert sorted(found.take_all(), key=lambda row: row["id"]) == routed
 
@@ -124,13 +212,13 @@ def test_a_ray_worker_that_is_killed_changes_nothing(ray, pool, routed, tmp_path
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__call__(batch)
 
-    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet"), override_num_blocks=8)
+    dataset = ray.data.read_parquet(str(tmp_path / "log.parquet")).repartition(8)
     found = dataset.map_batches(
         Mortal,
         fn_constructor_args=(str(pool), 0.05, 1),
         batch_format="pyarrow",
         batch_size=100,
-        concurrency=2,
+        compute=ray.data.ActorPoolStrategy(size=2),
         num_cpus=1,
     )
     rows = sorted(found.take_all(), key=lambda row: row["id"])
@@ -158,14 +246,16 @@ def test_spark_executors_give_the_same(router, routed, tmp_path, monkeypatch):
     assert sorted(rows, key=lambda row: row["id"]) == routed
 
 
-@pytest.mark.parametrize("name", ["polars", "duckdb", "ray", "spark"])
+@pytest.mark.parametrize("name", ["polars", "duckdb", "dask", "ray", "spark"])
 def test_an_engine_that_is_missing_is_named(name, router, monkeypatch):
     module = importlib.import_module(f"uniroute_fast.integrations.{name}")
-    for engine in ("polars", "duckdb", "ray", "ray.data", "pyspark", "pyspark.sql.types"):
+    modules = "polars duckdb dask dask.dataframe ray ray.data pyspark pyspark.sql.types"
+    for engine in modules.split():
         monkeypatch.setitem(sys.modules, engine, None)
     call = {
         "polars": lambda: module.route_frame(None, router),
         "duckdb": lambda: module.register(None, router),
+        "dask": lambda: module.route_frame(None, router),
         "ray": lambda: module.route_dataset(None, "pool"),
         "spark": lambda: module.route_dataframe(None, router),
     }[name]

@@ -265,7 +265,10 @@ class Records:
         """Return `Profiles.standard_error` of these LLMs, float32[K, M]; NaN for the unknown."""
         missing = [n for n in models if n in self._tallies and n not in self._errors]
         if missing:
-            self.note(*self.profiles(profiler, missing))
+            # Nothing is published here, so the settings in force stay what they are.
+            probe = self.copy()
+            self.note(*probe.profiles(profiler, missing))
+            self._left_out = probe._left_out
         unknown = np.full(profiler.map.n_clusters, np.nan, np.float32)
         columns = [self._errors.get(name, unknown) for name in models]
         return np.stack(columns, axis=1) if columns else np.zeros((len(unknown), 0), np.float32)

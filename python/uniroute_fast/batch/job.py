@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import time
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
@@ -162,7 +160,7 @@ def route_log(
             yield _FileJob(file, target, out_format, compression, router)
 
     identity = {
-        "pool": _digest(pool),
+        "pool": router.digest(),
         "log": [file.identity() for file in source.files],
         "router": [text_column, messages_column, prefix],
         "weight": [cost_weight, budget],
@@ -256,16 +254,6 @@ def _cost_weight(
     for steps in scan(files, router, work, threads, meter):
         spending.add(steps)
     return spending.cost_weight(budget)
-
-
-def _digest(pool: Any) -> str:
-    """Return what identifies a pool: all that its decisions come from."""
-    data = (
-        pool.to_bytes("null", {})
-        if isinstance(pool, _native.Router)
-        else Path(os.fspath(pool)).read_bytes()
-    )
-    return hashlib.sha256(data).hexdigest()
 
 
 def _versions() -> list[str]:

@@ -32,6 +32,8 @@ def texts_of(column: Any) -> tuple[Any, dict[int, str]]:
     pa = pyarrow()
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), pa.string()), {}
     if _is_plain(column):
         return _joined(column), {}
     texts, statuses = [], {}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.messages import text_of
 from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import DatasetError
 
@@ -106,11 +105,7 @@ class JsonLines:
                         "already; expected another name: give a prefix for the added columns"
                     )
                 else:
-                    text = record.get(column)
-                    if router.messages_column is not None:
-                        text, status = text_of(text)
-                    elif text is not None and not isinstance(text, str):
-                        text, status = None, "not text"
+                    text, status = router.prompt_of(record.get(column))
             prompts.texts.append(text)
             if status:
                 prompts.statuses[row] = status

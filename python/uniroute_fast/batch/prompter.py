@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast import _native
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.messages import texts_of
+from uniroute_fast.batch.messages import text_of, texts_of
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterable
 
     from uniroute_fast.router import Router
 
@@ -79,6 +83,15 @@ class Prompter:
         self._router = router
         return router
 
+    def digest(self) -> str:
+        """Return what identifies the pool: all that its decisions come from, in hexadecimal."""
+        data = (
+            self.pool.to_bytes("null", {})
+            if isinstance(self.pool, _native.Router)
+            else Path(os.fspath(self.pool)).read_bytes()
+        )
+        return hashlib.sha256(data).hexdigest()
+
     @property
     def names(self) -> list[str]:
         """Names of columns that the log may not have."""
@@ -106,6 +119,22 @@ class Prompter:
             return Prompts(*texts_of(batch.column(self.messages_column)))
         return Prompts(_as_strings(batch.column(self.text_column)))
 
+    def prompt_of(self, value: Any) -> tuple[str | None, str | None]:
+        """Return the prompt of one Python object, or None and the status that says why not."""
+        if self.messages_column is not None:
+            return text_of(value)
+        return (value, None) if value is None or isinstance(value, str) else (None, "not text")
+
+    def prompts_of(self, values: Iterable[Any]) -> Prompts:
+        """Return the prompts of Python objects, which may be of any type."""
+        prompts = Prompts([])
+        for row, value in enumerate(values):
+            text, status = self.prompt_of(value)
+            prompts.texts.append(text)
+            if status:
+                prompts.statuses[row] = status
+        return prompts
+
     def inputs(self, texts: Any) -> tuple[dict[str, Any], dict[int, str]]:
         """Return what the router is called with, and the status of rows that it cannot tell.
 
@@ -127,7 +156,12 @@ class Prompter:
             if text is None or not text.strip()
         }
         embeddings = embedder.embed([text or "" for text in listed])
-        return {"embeddings": np.asarray(embeddings, np.float32)}, failures
+        inputs = {"embeddings": np.asarray(embeddings, np.float32)}
+        if self.router.metered.any():
+            # As the router estimates it where it sees the text.
+            lengths = [-(-len((text or "").encode(errors="replace")) // 4) for text in listed]
+            inputs["tokens"] = np.array(lengths, np.uint64)
+        return inputs, failures
 
     def _text_type(self, schema: Any) -> None:
         pa = pyarrow()
@@ -139,7 +173,7 @@ class Prompter:
         kind = schema.field(name).type
         if self.messages_column is not None:
             right = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-            right = right and pa.types.is_struct(kind.value_type)
+            right = pa.types.is_null(kind) or (right and pa.types.is_struct(kind.value_type))
             expected = "a list of structs of role and content"
         else:
             value = kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -49,14 +49,14 @@ def route_dataset(
     MissingExtraError
         Ray is not installed (extra ``ray``).
     """
-    engine("ray.data", "ray")
+    data = engine("ray.data", "ray")
     return dataset.map_batches(
         _Worker,
         fn_constructor_args=(str(pool), cost_weight, threads),
         fn_constructor_kwargs=columns,
         batch_format="pyarrow",
         batch_size=batch_rows,
-        concurrency=workers,
+        compute=data.ActorPoolStrategy(size=workers),
         num_cpus=threads,
         zero_copy_batch=True,
     )

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use uniroute_core::centroids::Centroids;
 use uniroute_core::kernels::{
-    Aligned, Costs, PackedPool, Scan, argmin_cost, available, weighted_rows,
+    Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, round_down, weighted_rows,
 };
 
 const MODELS: usize = 10_000;
@@ -19,6 +19,11 @@ fn noise(n: usize, salt: u64) -> Vec<f32> {
     (0..n as u64).map(|i| mix(i) / (1 << 24) as f32).collect()
 }
 
+fn rounded(values: &[f64]) -> Aligned<f32> {
+    let rounded: Vec<f32> = values.iter().map(|&v| round_down(v)).collect();
+    Aligned::from(&rounded[..])
+}
+
 fn wide(values: Vec<f32>) -> Aligned<f64> {
     let wide: Vec<f64> = values.into_iter().map(f64::from).collect();
     Aligned::from(&wide[..])
@@ -30,12 +35,18 @@ fn scans(c: &mut Criterion) {
     let tokens_out = Aligned::from(&noise(MODELS, 4)[..]);
     let base = wide(noise(MODELS, 7));
     let mask = vec![0xffff_fffe_ffff_ff7f; MODELS.div_ceil(64)];
+    let rough = [&base, &in_prices, &out_prices].map(|prices| rounded(prices));
     let metered = Costs::Metered {
         base: &base,
         in_prices: &in_prices,
         out_prices: &out_prices,
         tokens_in: 663.0,
         tokens_out: &tokens_out,
+        rough: Some(Rough {
+            base: &rough[0],
+            in_prices: &rough[1],
+            out_prices: &rough[2],
+        }),
     };
     let scan = Scan::new(&gamma, metered, 1e-3, Some(&mask));
     let mut group = c.benchmark_group("scan: M 10,000");

@@ -10,7 +10,7 @@ use std::time::Instant;
 use uniroute_core::Result;
 use uniroute_core::centroids::Centroids;
 use uniroute_core::kernels::{
-    Aligned, Costs, PackedPool, Scan, argmin_cost, available, weighted_rows,
+    Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, round_down, weighted_rows,
 };
 
 const MODELS: usize = 10_000;
@@ -23,6 +23,11 @@ fn noise(n: usize, salt: u64) -> Vec<f32> {
         ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32
     };
     (0..n as u64).map(|i| mix(i) / (1 << 24) as f32).collect()
+}
+
+fn rounded(values: &[f64]) -> Aligned<f32> {
+    let rounded: Vec<f32> = values.iter().map(|&v| round_down(v)).collect();
+    Aligned::from(&rounded[..])
 }
 
 fn wide(values: Vec<f32>) -> Aligned<f64> {
@@ -54,12 +59,18 @@ fn main() -> Result<()> {
     let tokens_out = Aligned::from(&noise(MODELS, 4)[..]);
     let mask = vec![0xffff_fffe_ffff_ff7f; MODELS.div_ceil(64)];
     let base = wide(noise(MODELS, 5));
+    let rough = [&base, &in_prices, &out_prices].map(|prices| rounded(prices));
     let metered = Costs::Metered {
         base: &base,
         in_prices: &in_prices,
         out_prices: &out_prices,
         tokens_in: 663.0,
         tokens_out: &tokens_out,
+        rough: Some(Rough {
+            base: &rough[0],
+            in_prices: &rough[1],
+            out_prices: &rough[2],
+        }),
     };
     let scan = Scan::new(&gamma, metered, 1e-3, Some(&mask));
     report(

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::{Tensor, damaged};
 use crate::error::{Error, Result};
-use crate::kernels::lexical::{COLUMNS, Lexical, Line, Work, run};
+use crate::kernels::lexical::{COLUMNS, Lexical, Line, Work, prefetch, run};
 use crate::kernels::{Isa, Kernels};
 use crate::threads::Run;
 
@@ -425,10 +425,12 @@ impl LexicalEmbedder {
             tasks,
             Scratch::default,
             |scratch, ((texts, out), embedded)| {
-                for ((text, out), embedded) in
-                    texts.iter().zip(out.chunks_exact_mut(dim)).zip(embedded)
-                {
-                    *embedded = self.embed_row(*text, out, scratch);
+                let outs = out.chunks_exact_mut(dim).zip(embedded);
+                for (i, (out, embedded)) in outs.enumerate() {
+                    if let Some(Ok(next)) = texts.get(i + 1) {
+                        prefetch(next.as_bytes());
+                    }
+                    *embedded = self.embed_row(texts[i], out, scratch);
                 }
                 Ok(())
             },

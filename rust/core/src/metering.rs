@@ -13,7 +13,7 @@
 //! of the answer vary from prompt to prompt; prices, scale and extra are constants of the LLM.
 
 use crate::error::{Error, Result};
-use crate::kernels::Costs;
+use crate::kernels::{Costs, Rough, round_down};
 use crate::mask::Mask;
 use crate::metadata::Metadata;
 use crate::profiles::{Profiles, STRIP};
@@ -69,13 +69,42 @@ pub struct Metering {
     input: Vec<[f64; 2]>,
     /// The models that are charged by the token.
     metered: Mask,
+    /// What follows for the costs.
+    charges: Charges<f64>,
+    /// The same, rounded down.
+    rough: Charges<f32>,
+}
+
+/// What every model charges.
+#[derive(Clone, Debug, Default)]
+struct Charges<T> {
     /// What a call costs whatever its tokens: of a metered model its extra input, of another one
     /// all of its cost.
-    base: Vec<f64>,
+    base: Vec<T>,
     /// Price of a token of the prompt, its scale included; 0 for a model that is not metered.
-    input_rate: Vec<f64>,
+    input: Vec<T>,
     /// Price of a token of the answer; 0 for a model that is not metered.
-    output_rate: Vec<f64>,
+    output: Vec<T>,
+}
+
+impl<T> Charges<T> {
+    fn push(&mut self, [base, input, output]: [T; 3]) {
+        self.base.push(base);
+        self.input.push(input);
+        self.output.push(output);
+    }
+
+    fn remove(&mut self, model: usize) {
+        self.base.remove(model);
+        self.input.remove(model);
+        self.output.remove(model);
+    }
+
+    fn set(&mut self, model: usize, [base, input, output]: [T; 3]) {
+        self.base[model] = base;
+        self.input[model] = input;
+        self.output[model] = output;
+    }
 }
 
 impl Metering {
@@ -85,9 +114,8 @@ impl Metering {
             output_tokens: Profiles::new(clusters),
             input: Vec::new(),
             metered: Mask::default(),
-            base: Vec::new(),
-            input_rate: Vec::new(),
-            output_rate: Vec::new(),
+            charges: Charges::default(),
+            rough: Charges::default(),
         };
         for &cost in costs {
             metering.push(cost);
@@ -118,9 +146,16 @@ impl Metering {
             output_tokens: table,
             input: input.to_vec(),
             metered: Mask::none(models),
-            base: costs.to_vec(),
-            input_rate: vec![0.0; models],
-            output_rate: vec![0.0; models],
+            charges: Charges {
+                base: costs.to_vec(),
+                input: vec![0.0; models],
+                output: vec![0.0; models],
+            },
+            rough: Charges {
+                base: costs.iter().map(|&cost| round_down(cost)).collect(),
+                input: vec![0.0; models],
+                output: vec![0.0; models],
+            },
         })
     }
 
@@ -155,11 +190,16 @@ impl Metering {
     pub fn costs<'a>(&'a self, strip: usize, tokens: u64, tokens_out: &'a [f32]) -> Costs<'a> {
         let models = strip * STRIP..strip * STRIP + tokens_out.len();
         Costs::Metered {
-            base: &self.base[models.clone()],
-            in_prices: &self.input_rate[models.clone()],
-            out_prices: &self.output_rate[models],
+            base: &self.charges.base[models.clone()],
+            in_prices: &self.charges.input[models.clone()],
+            out_prices: &self.charges.output[models.clone()],
             tokens_in: tokens as f64,
             tokens_out,
+            rough: Some(Rough {
+                base: &self.rough.base[models.clone()],
+                in_prices: &self.rough.input[models.clone()],
+                out_prices: &self.rough.output[models],
+            }),
         }
     }
 
@@ -169,9 +209,8 @@ impl Metering {
             .push(&vec![0.0; self.output_tokens.clusters()], 1);
         self.input.push([f64::NAN; 2]);
         self.metered.push(false);
-        self.base.push(cost);
-        self.input_rate.push(0.0);
-        self.output_rate.push(0.0);
+        self.charges.push([cost, 0.0, 0.0]);
+        self.rough.push([round_down(cost), 0.0, 0.0]);
     }
 
     /// Takes a model out; later ones move down.
@@ -179,9 +218,8 @@ impl Metering {
         self.output_tokens.remove(model);
         self.input.remove(model);
         self.metered.remove(model);
-        self.base.remove(model);
-        self.input_rate.remove(model);
-        self.output_rate.remove(model);
+        self.charges.remove(model);
+        self.rough.remove(model);
     }
 
     /// Replaces a model's usage. Its charges are not brought up to date: see [`Self::charge`].
@@ -199,15 +237,12 @@ impl Metering {
         let prices = metadata.input_price.zip(metadata.output_price);
         let prices = prices.filter(|_| !scale.is_nan());
         self.metered.set(model, prices.is_some());
-        let charges = prices.map_or((cost, 0.0, 0.0), |(input, output)| {
+        let charges = prices.map_or([cost, 0.0, 0.0], |(input, output)| {
             let (input, output) = (input / PER, output / PER);
-            (input * extra, input * scale, output)
+            [input * extra, input * scale, output]
         });
-        (
-            self.base[model],
-            self.input_rate[model],
-            self.output_rate[model],
-        ) = charges;
+        self.charges.set(model, charges);
+        self.rough.set(model, charges.map(round_down));
     }
 }
 

@@ -356,32 +356,35 @@ impl Pool {
         mut fill: impl FnMut(&[f32], &mut [f32]),
     ) -> Option<Candidate> {
         let (mut losses, mut tokens_out) = ([0.0; STRIP], [0.0; STRIP]);
+        let mut best: Option<Candidate> = None;
         let strips = (self.profiles.strips()).zip(metering.output_tokens().strips());
-        let winners = strips
-            .enumerate()
-            .filter_map(|(s, ((psi, width), (usage, _)))| {
-                let (losses, tokens_out) = (&mut losses[..width], &mut tokens_out[..width]);
-                fill(psi, losses);
-                fill(usage, tokens_out);
-                let costs = metering.costs(s, tokens, tokens_out);
-                let mut bits = mask.words_from(s * STRIP);
-                let mut payable = [0; STRIP / 64];
-                if cap < f64::INFINITY {
-                    let all = Scan::new(losses, costs, cost_weight, Some(bits));
-                    for m in (0..width).filter(|&m| all.takes_part(m) && all.cost(m) <= cap) {
-                        payable[m / 64] |= 1 << (m % 64);
-                    }
-                    bits = &payable;
+        for (s, ((psi, width), (usage, _))) in strips.enumerate() {
+            let (losses, tokens_out) = (&mut losses[..width], &mut tokens_out[..width]);
+            fill(psi, losses);
+            fill(usage, tokens_out);
+            let costs = metering.costs(s, tokens, tokens_out);
+            let mut bits = mask.words_from(s * STRIP);
+            let mut payable = [0; STRIP / 64];
+            if cap < f64::INFINITY {
+                let all = Scan::new(losses, costs, cost_weight, Some(bits));
+                for m in (0..width).filter(|&m| all.takes_part(m) && all.cost(m) <= cap) {
+                    payable[m / 64] |= 1 << (m % 64);
                 }
-                let scan = Scan::new(losses, costs, cost_weight, Some(bits));
-                let at = scan.argmin()? as usize;
-                Some(Candidate {
-                    cost: scan.cost(at),
+                bits = &payable;
+            }
+            let here = Scan::new(losses, costs, cost_weight, Some(bits));
+            let limit = best.map_or(f64::INFINITY, |best| best.objective(cost_weight));
+            if let Some(at) = here.argmin_within(limit) {
+                let at = at as usize;
+                let winner = Candidate {
+                    cost: here.cost(at),
                     loss: f64::from(losses[at]),
                     model: (s * STRIP + at) as u32,
-                })
-            });
-        scan(winners, cost_weight)
+                };
+                best = scan(best.into_iter().chain([winner]), cost_weight);
+            }
+        }
+        best
     }
 
     /// This pool with more models. `columns` is their profiles, [clusters, added], row-major.

@@ -17,6 +17,7 @@ use crate::constraints::{Cache, Compiled, Constraints};
 use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
 use crate::fork;
+use crate::kernels::lexical::prefetch;
 use crate::lexical::{self, LexicalEmbedder, Status};
 use crate::profiles::Pool;
 use crate::soft::{Batch, LazySoft, Soft};
@@ -855,9 +856,11 @@ impl Snapshot {
                     let mut block = std::mem::take(&mut scratch.embeddings);
                     block.resize(rows.len() * dim, 0.0);
                     let texts = &texts[first..][..rows.len()];
-                    for ((row, &text), out) in rows.iter_mut().zip(texts).zip(block.chunks_mut(dim))
-                    {
-                        *row = self.embed(text, out, &mut scratch.text)?;
+                    for (i, (row, out)) in rows.iter_mut().zip(block.chunks_mut(dim)).enumerate() {
+                        if let Some(Ok(next)) = texts.get(i + 1) {
+                            prefetch(next.as_bytes());
+                        }
+                        *row = self.embed(texts[i], out, &mut scratch.text)?;
                     }
                     let done = work(
                         &mut Task {

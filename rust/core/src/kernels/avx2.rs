@@ -10,7 +10,7 @@ use std::array;
 use super::packed::{LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::{Costs, Isa, Kernels, Scan, portable};
+use super::{Costs, Isa, Kernels, Rough, RoughScan, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
 // CPU has AVX2 and FMA, which is all that the functions called here ask for.
@@ -30,6 +30,7 @@ pub static KERNELS: Kernels = Kernels {
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
+    rough_least: |scan, rough, first, llms| unsafe { rough_least(scan, rough, first, llms) },
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -380,6 +381,7 @@ fn four(scan: &Scan<'_>, first: usize) -> __m256d {
             out_prices,
             tokens_in,
             tokens_out,
+            ..
         } => {
             let input = _mm256_mul_pd(double(in_prices), _mm256_set1_pd(tokens_in));
             let output = _mm256_mul_pd(double(out_prices), single(tokens_out));
@@ -414,6 +416,44 @@ fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
     unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), least) };
     let least = lanes.into_iter().fold(f64::INFINITY, f64::min);
     least.min(portable::least(scan, after, llms % 4))
+}
+
+/// Rough objectives of eight LLMs, all of which exist.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn rough_eight(rough: &RoughScan<'_>, first: usize) -> __m256 {
+    // SAFETY: the caller's word, and all arrays have one value per LLM.
+    let load = |values: &[f32]| unsafe { _mm256_loadu_ps(values.as_ptr().add(first)) };
+    let Rough {
+        base,
+        in_prices,
+        out_prices,
+    } = rough.prices;
+    let output = _mm256_fmadd_ps(load(out_prices), load(rough.tokens_out), load(base));
+    let cost = _mm256_fmadd_ps(load(in_prices), _mm256_set1_ps(rough.tokens_in), output);
+    let cost = _mm256_min_ps(cost, _mm256_set1_ps(f32::MAX));
+    _mm256_fmadd_ps(cost, _mm256_set1_ps(rough.cost_weight), load(rough.gamma))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+    assert!(first + llms <= scan.len());
+    let mut least = _mm256_set1_ps(f32::INFINITY);
+    let after = first + llms / 8 * 8;
+    let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    for first in (first..after).step_by(8) {
+        let set = _mm256_and_si256(_mm256_set1_epi32(scan.word(first) as i32), lane);
+        let taking_part = _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane));
+        let objectives = rough_eight(rough, first);
+        let nan = _mm256_set1_ps(f32::NAN);
+        // Where the first operand is NaN, the second is what comes out.
+        least = _mm256_min_ps(_mm256_blendv_ps(nan, objectives, taking_part), least);
+    }
+    let mut lanes = [0.0; 8];
+    // SAFETY: 8 values.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), least) };
+    let least = lanes.into_iter().fold(f32::INFINITY, f32::min);
+    least.min(portable::rough_least(scan, rough, after, llms % 8))
 }
 
 /// Objectives of four LLMs from `first`; NaN for those that do not take part.

@@ -7,7 +7,7 @@ use std::array;
 use super::packed::{GROUP, LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::{Costs, Isa, Kernels, Scan, avx2, portable};
+use super::{Costs, Isa, Kernels, Rough, RoughScan, Scan, avx2, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where the CPU has what `features!`
 // names, which is all that the functions called here ask for.
@@ -26,6 +26,7 @@ pub static KERNELS: Kernels = Kernels {
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
+    rough_least: |scan, rough, first, llms| unsafe { rough_least(scan, rough, first, llms) },
     // Widening four values at a time is faster than eight at a time.
     quick_distance: avx2::KERNELS.quick_distance,
 };
@@ -413,6 +414,7 @@ fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
             out_prices,
             tokens_in,
             tokens_out,
+            ..
         } => {
             let input = _mm512_mul_pd(double(in_prices), _mm512_set1_pd(tokens_in));
             let output = _mm512_mul_pd(double(out_prices), single(tokens_out));
@@ -437,6 +439,40 @@ fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
         }
     }
     _mm512_reduce_min_pd(least).min(portable::least(scan, after, llms % 64))
+}
+
+/// Rough objectives of sixteen LLMs, all of which exist.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn rough_sixteen(rough: &RoughScan<'_>, first: usize) -> __m512 {
+    // SAFETY: the caller's word, and all arrays have one value per LLM.
+    let load = |values: &[f32]| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) };
+    let Rough {
+        base,
+        in_prices,
+        out_prices,
+    } = rough.prices;
+    let output = _mm512_fmadd_ps(load(out_prices), load(rough.tokens_out), load(base));
+    let cost = _mm512_fmadd_ps(load(in_prices), _mm512_set1_ps(rough.tokens_in), output);
+    let cost = _mm512_min_ps(cost, _mm512_set1_ps(f32::MAX));
+    _mm512_fmadd_ps(cost, _mm512_set1_ps(rough.cost_weight), load(rough.gamma))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+    assert!(first + llms <= scan.len());
+    let mut least = _mm512_set1_ps(f32::INFINITY);
+    let after = first + llms / 64 * 64;
+    for first in (first..after).step_by(64) {
+        let taking_part = scan.word(first);
+        for at in (0..64).step_by(16) {
+            // Where a rough objective is NaN, the second operand is what comes out.
+            let objectives = rough_sixteen(rough, first + at);
+            let taking_part = (taking_part >> at) as u16;
+            least = _mm512_mask_min_ps(least, taking_part, objectives, least);
+        }
+    }
+    _mm512_reduce_min_ps(least).min(portable::rough_least(scan, rough, after, llms % 64))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

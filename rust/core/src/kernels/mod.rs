@@ -39,7 +39,8 @@ use crate::error::{Error, Result};
 
 pub use self::aligned::Aligned;
 pub use self::pool::{PackedPool, Weights};
-pub use self::scan::{Costs, Scan};
+use self::scan::RoughScan;
+pub use self::scan::{Costs, Rough, Scan, round_down};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +88,10 @@ pub(crate) type PickCandidates = fn(pick: &Pick<'_>, out: &mut Vec<Candidate>);
 pub(crate) type Screen =
     fn(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; sparse::WIDTH]) -> f32;
 
+/// Signature of [`Kernels::rough_least`].
+pub(crate) type RoughLeast =
+    fn(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32;
+
 /// The functions of one instruction set.
 pub struct Kernels {
     /// The instruction set.
@@ -116,6 +121,8 @@ pub struct Kernels {
     pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]),
     /// The least objective of `llms` LLMs from `first`; infinity if none takes part.
     pub least: fn(scan: &Scan<'_>, first: usize, llms: usize) -> f64,
+    /// The same of rough objectives, see [`scan::RoughScan`].
+    pub(crate) rough_least: RoughLeast,
 }
 
 impl Kernels {

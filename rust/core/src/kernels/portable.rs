@@ -3,7 +3,7 @@
 use super::packed::{LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::{Isa, Kernels, Scan};
+use super::{Isa, Kernels, RoughScan, Scan};
 
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
@@ -19,6 +19,7 @@ pub static KERNELS: Kernels = Kernels {
     weighted_rows,
     objectives,
     least,
+    rough_least,
 };
 
 /// Longest run that is summed without being split, as in NumPy.
@@ -112,6 +113,12 @@ pub fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
     (first..first + llms)
         .filter(|&m| scan.takes_part(m))
         .fold(f64::INFINITY, |least, m| least.min(scan.objective(m)))
+}
+
+pub fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+    (first..first + llms)
+        .filter(|&m| scan.takes_part(m))
+        .fold(f32::INFINITY, |least, m| least.min(rough.objective(m)))
 }
 
 pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {

@@ -1,6 +1,8 @@
 //! Who wins among all LLMs for one prompt, where no hull can answer: constraints, costs of the
 //! request's own, predicted losses of the prompt's own.
 
+use std::ops::Range;
+
 use super::Kernels;
 
 /// What each LLM costs for the prompt at hand. Scans are faster where each array starts a cache
@@ -22,7 +24,72 @@ pub enum Costs<'a> {
         tokens_in: f64,
         /// Tokens that each LLM's answer is expected to have, in the prompt's cluster.
         tokens_out: &'a [f32],
+        /// The prices once more, rounded down, if they are to be looked at first.
+        rough: Option<Rough<'a>>,
     },
+}
+
+/// Prices of [`Costs::Metered`], each [rounded down](round_down): most LLMs lose by these already, and
+/// reading half the bytes takes half the time. Neither prices nor tokens may be negative.
+#[derive(Clone, Copy)]
+pub struct Rough<'a> {
+    /// See [`Costs::Metered`].
+    pub base: &'a [f32],
+    /// See [`Costs::Metered`].
+    pub in_prices: &'a [f32],
+    /// See [`Costs::Metered`].
+    pub out_prices: &'a [f32],
+}
+
+/// The greatest float32 that is not above `value`, a number that is not negative.
+pub fn round_down(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) > value {
+        near.next_down()
+    } else {
+        near
+    }
+}
+
+/// What a kernel computes rough objectives from: `gamma + cost_weight * cost` in float32, fused or
+/// not, where a cost is at most [`f32::MAX`].
+///
+/// # The bound
+///
+/// The cost weight is made smaller by a factor `1 - 2^-20`. A rough cost is the true one of prices
+/// that are not greater, rounded up to five times with its weight, each time by a factor of at most
+/// `1 + 2^-24` and, where it underflows, `2^-149`; so the weighted rough cost is at most the true one,
+/// and `cost_weight * 2^-146`. Adding `gamma` rounds once more. What is left of the least rough
+/// objective after [`Self::certain`] is therefore at most the least true one, whose own rounding in
+/// float64 is covered by the same margins.
+#[derive(Clone, Copy)]
+pub(crate) struct RoughScan<'a> {
+    pub gamma: &'a [f32],
+    pub prices: Rough<'a>,
+    pub tokens_in: f32,
+    pub tokens_out: &'a [f32],
+    pub cost_weight: f32,
+}
+
+impl RoughScan<'_> {
+    /// The rough objective of one LLM.
+    #[inline]
+    pub fn objective(&self, m: usize) -> f32 {
+        let Rough {
+            base,
+            in_prices,
+            out_prices,
+        } = self.prices;
+        let cost = in_prices[m] * self.tokens_in + out_prices[m] * self.tokens_out[m] + base[m];
+        self.gamma[m] + self.cost_weight * cost.min(f32::MAX)
+    }
+
+    /// What no objective is below where no rough one is below `least`.
+    fn certain(&self, least: f32) -> f64 {
+        let least = f64::from(least.min(f32::MAX));
+        let underflow = (f64::from(self.cost_weight) + 1.0) * 2f64.powi(-140);
+        least - least.abs() * 2f64.powi(-22) - underflow
+    }
 }
 
 /// One prompt's choice among `M` LLMs: the objective is `f64(gamma[m]) + cost_weight * cost(m)`, a
@@ -38,6 +105,12 @@ pub struct Scan<'a> {
 
 /// LLMs whose objectives are computed at a time: they stay in L1.
 const CHUNK: usize = 256;
+
+/// Chunks whose floors are found before any is looked into.
+const FLOORS: usize = 64;
+
+/// Order of winning: objective, cost, index.
+type Key = (f64, f64, u32);
 
 impl<'a> Scan<'a> {
     /// A choice by predicted losses `gamma`.
@@ -62,14 +135,12 @@ impl<'a> Scan<'a> {
                 in_prices,
                 out_prices,
                 tokens_out,
+                rough,
                 ..
             } => {
-                [
-                    base.len(),
-                    in_prices.len(),
-                    out_prices.len(),
-                    tokens_out.len(),
-                ] == [m; 4]
+                let exact = [base.len(), in_prices.len(), out_prices.len()];
+                let lengths = |r: Rough<'_>| [r.base, r.in_prices, r.out_prices].map(<[f32]>::len);
+                tokens_out.len() == m && [exact, rough.map_or(exact, lengths)] == [[m; 3]; 2]
             }
         };
         assert!(fits, "costs: one per LLM");
@@ -87,30 +158,58 @@ impl<'a> Scan<'a> {
 
     /// The winner; `None` if no LLM takes part. `O(M)`.
     pub fn argmin(&self) -> Option<u32> {
-        self.argmin_by(Kernels::active())
+        self.argmin_within(f64::INFINITY)
     }
 
-    /// As [`Self::argmin`], by one table. Most chunks are passed over: only one whose least
-    /// objective reaches the best so far is looked into.
-    pub(super) fn argmin_by(&self, kernels: &Kernels) -> Option<u32> {
-        let mut objectives = [0.0; CHUNK];
-        let mut best: Option<(f64, f64, u32)> = None;
-        for first in (0..self.len()).step_by(CHUNK) {
-            let llms = CHUNK.min(self.len() - first);
-            let least = (kernels.least)(self, first, llms);
-            if best.is_some_and(|best| best.0 < least) {
-                continue;
+    /// The winner if its objective is at most `limit`, else `None`. `O(M)`.
+    pub fn argmin_within(&self, limit: f64) -> Option<u32> {
+        self.argmin_by(Kernels::active(), limit)
+    }
+
+    /// As [`Self::argmin_within`], by one table.
+    pub(super) fn argmin_by(&self, kernels: &Kernels, limit: f64) -> Option<u32> {
+        let mut best = None;
+        for first in (0..self.len()).step_by(CHUNK * FLOORS) {
+            let last = self.len().min(first + CHUNK * FLOORS);
+            let chunks = (first..last).step_by(CHUNK);
+            let mut floors = [f64::NEG_INFINITY; FLOORS];
+            if let Some(rough) = self.rough() {
+                for (floor, first) in floors.iter_mut().zip(chunks.clone()) {
+                    let llms = CHUNK.min(last - first);
+                    *floor = rough.certain((kernels.rough_least)(self, &rough, first, llms));
+                }
             }
-            let objectives = &mut objectives[..llms];
-            (kernels.objectives)(self, first, objectives);
-            for (i, _) in objectives.iter().enumerate().filter(|&(_, &o)| o == least) {
-                let key = self.key((first + i) as u32);
-                if best.is_none_or(|best| key < best) {
-                    best = Some(key);
+            // The most promising first: by what is found there, most others are passed over.
+            let floors = &floors[..chunks.len()];
+            let lower = |&i: &usize, &j: &usize| floors[i].total_cmp(&floors[j]);
+            let promising = (0..floors.len()).min_by(lower).unwrap_or(0);
+            let others = (0..floors.len()).filter(|&chunk| chunk != promising);
+            for chunk in std::iter::once(promising).chain(others) {
+                let reach = best.map_or(limit, |best: Key| best.0);
+                if floors[chunk] <= reach {
+                    let first = first + chunk * CHUNK;
+                    self.look_into(kernels, first..last.min(first + CHUNK), reach, &mut best);
                 }
             }
         }
         best.map(|(_, _, m)| m)
+    }
+
+    /// Makes the winner of a chunk the best if it is better, and its objective at most `reach`.
+    fn look_into(&self, kernels: &Kernels, llms: Range<usize>, reach: f64, best: &mut Option<Key>) {
+        let least = (kernels.least)(self, llms.start, llms.len());
+        if reach < least {
+            return;
+        }
+        let mut objectives = [0.0; CHUNK];
+        let objectives = &mut objectives[..llms.len()];
+        (kernels.objectives)(self, llms.start, objectives);
+        for (m, _) in llms.zip(objectives).filter(|(_, o)| **o == least) {
+            let key = self.key(m as u32);
+            if best.is_none_or(|best| key < best) {
+                *best = Some(key);
+            }
+        }
     }
 
     /// The `n` first LLMs in the order in which they would win, best first, into `out` (which is
@@ -149,6 +248,7 @@ impl<'a> Scan<'a> {
                 out_prices,
                 tokens_in,
                 tokens_out,
+                ..
             } => in_prices[m] * tokens_in + out_prices[m] * f64::from(tokens_out[m]) + base[m],
         }
     }
@@ -172,8 +272,7 @@ impl<'a> Scan<'a> {
         self.gamma.len()
     }
 
-    /// Order of winning.
-    fn key(&self, m: u32) -> (f64, f64, u32) {
+    fn key(&self, m: u32) -> Key {
         (self.objective(m as usize), self.cost(m as usize), m)
     }
 
@@ -185,6 +284,26 @@ impl<'a> Scan<'a> {
         let next = mask.get(at + 1).copied().unwrap_or_default();
         // In two steps, because shifting by 64 is no shift.
         mask[at] >> shift | next << 1 << (63 - shift)
+    }
+
+    /// What to look at first, if there is anything.
+    fn rough(&self) -> Option<RoughScan<'a>> {
+        let Costs::Metered {
+            tokens_in,
+            tokens_out,
+            rough,
+            ..
+        } = self.costs
+        else {
+            return None;
+        };
+        rough.map(|prices| RoughScan {
+            gamma: self.gamma,
+            prices,
+            tokens_in: round_down(tokens_in),
+            tokens_out,
+            cost_weight: round_down(self.cost_weight * (1.0 - 2f64.powi(-20))),
+        })
     }
 
     pub(super) fn parts(&self) -> (&'a [f32], Costs<'a>, f64) {

@@ -127,12 +127,16 @@ proptest! {
         tokens_in in 0u8..3,
         masked: bool,
         metered: bool,
+        roughly: bool,
+        scale in prop_oneof![Just(1.0), Just(1e-45), Just(1e38), Just(1e300), 0.0..1.0],
+        limit in prop_oneof![Just(f64::INFINITY), -2.0..2.0],
         n in 0usize..12,
     ) {
         let gamma: Vec<f32> = rows.iter().map(|r| r.0).collect();
-        let a: Vec<f64> = rows.iter().map(|r| f64::from(r.1)).collect();
-        let b: Vec<f64> = rows.iter().map(|r| f64::from(r.2)).collect();
-        let base: Vec<f64> = rows.iter().map(|r| f64::from(r.5) / 8.0).collect();
+        let a: Vec<f64> = rows.iter().map(|r| f64::from(r.1) * scale).collect();
+        let b: Vec<f64> = rows.iter().map(|r| f64::from(r.2) * scale).collect();
+        let base: Vec<f64> = rows.iter().map(|r| f64::from(r.5) / 8.0 * scale).collect();
+        let rounded = [&base, &a, &b].map(|v| v.iter().map(|&v| round_down(v)).collect::<Vec<_>>());
         let tokens_out: Vec<f32> = rows.iter().map(|r| f32::from(r.3)).collect();
         let mut mask = vec![0u64; rows.len().div_ceil(64)];
         for (m, row) in rows.iter().enumerate() {
@@ -145,6 +149,11 @@ proptest! {
                 out_prices: &b,
                 tokens_in: f64::from(tokens_in),
                 tokens_out: &tokens_out,
+                rough: roughly.then_some(Rough {
+                    base: &rounded[0],
+                    in_prices: &rounded[1],
+                    out_prices: &rounded[2],
+                }),
             }
         } else {
             Costs::Given(&a)
@@ -166,7 +175,10 @@ proptest! {
         });
 
         for kernels in tables() {
-            prop_assert_eq!(scan.argmin_by(kernels), order.first().copied(), "{:?}", kernels.isa);
+            let first = order.first().copied();
+            prop_assert_eq!(scan.argmin_by(kernels, f64::INFINITY), first, "{:?}", kernels.isa);
+            let within = first.filter(|&m| objective(m as usize) <= limit);
+            prop_assert_eq!(scan.argmin_by(kernels, limit), within, "{:?}", kernels.isa);
             let mut objectives = vec![0.0; rows.len()];
             (kernels.objectives)(&scan, 0, &mut objectives);
             let least = (kernels.least)(&scan, 0, rows.len());
