@@ -87,10 +87,10 @@ mod tests {
     fn steps_wait_for_a_pause_and_a_pause_for_steps() {
         let (begun, is_begun) = channel();
         let (may_end, end) = channel::<()>();
-        let cell = OnceLock::new();
+        let cell = &OnceLock::new();
         std::thread::scope(|scope| {
-            let step = scope.spawn(|| {
-                *once(&cell, || {
+            let step = scope.spawn(move || {
+                *once(cell, || {
                     begun.send(()).unwrap();
                     end.recv().unwrap();
                     // A step within a step is no other one, and so never waits for itself.
