@@ -1,4 +1,4 @@
-"""Predicted losses and costs of many prompts in little memory: those that share them go together."""
+"""Predicted losses and costs of many prompts in little memory: those that share them count once."""
 
 from __future__ import annotations
 

@@ -341,7 +341,7 @@ class _Comparison:
         objective = values + rule.cost_weight * costs
         # Of LLMs on a par the cheapest, then that of the lowest index.
         tied = objective == objective.min(axis=1, keepdims=True)
-        return np.where(tied, costs, np.inf).argmin(axis=1).astype(np.int64)
+        return np.asarray(np.where(tied, costs, np.inf).argmin(axis=1), np.int64)
 
     def _count(
         self,
