@@ -621,7 +621,7 @@ def test_bad_logs_are_refused_before_anything_is_written(pool, tmp_path):
     assert "no such file" in refused(tmp_path / "nowhere.parquet")
     assert "unknown format" in refused(pool)
     assert "unknown format" in refused(good, "out.docx")
-    assert "cut.parquet: not a parquet file" in refused(tmp_path / "cut.parquet")
+    assert "cut.parquet: cannot be read as parquet" in refused(tmp_path / "cut.parquet")
     assert "no header" in refused(tmp_path / "empty.csv", "out.csv")
     assert "holds no files" in refused(tmp_path / "empty", "folder")
     assert "column 'prompt'" in refused(good, text_column="prompt")

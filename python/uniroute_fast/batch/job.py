@@ -22,11 +22,9 @@ from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reade
 from uniroute_fast.batch.staging import Staging, Target
 from uniroute_fast.batch.totals import Totals
 from uniroute_fast.batch.writers import Encoded, Writer, open_writer
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.errors import DatasetError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from uniroute_fast.batch.parts import Part
     from uniroute_fast.batch.prompter import Prompts
 
@@ -150,15 +148,15 @@ def route_log(
         raise InvalidArgumentError(
             "budget: takes two passes over the log; expected a file or folder, not standard input"
         )
-    target = Target(os.fspath(out), source.is_folder)
-    # Opened before anything is written, so that what does not fit is refused at once.
-    first = _FileJob(source.files[0], target, out_format, compression, router)
+    target = Target(os.fspath(out), source)
 
-    def jobs() -> Iterator[_FileJob]:
-        yield first
-        for file in source.files[1:]:
-            yield _FileJob(file, target, out_format, compression, router)
+    def opened(file: LogFile) -> _FileJob:
+        return _FileJob(file, target, out_format, compression, router)
 
+    # All are opened before anything is written, so that what does not fit is refused at once, and
+    # again for their turn: there may be too many to keep them open.
+    for file in source.files:
+        opened(file)
     identity = {
         "pool": router.digest(),
         "log": [file.identity() for file in source.files],
@@ -176,8 +174,8 @@ def route_log(
             router.cost_weight = staging.cost_weight or 0.0
         summary = Summary(os.fspath(out), router.cost_weight)
         meter = Meter("route", source.files, progress)
-        for job in jobs():
-            _route_file(job, router, staging, summary, threads, meter)
+        for file in source.files:
+            _route_file(opened(file), router, staging, summary, threads, meter)
         staging.publish()
     summary.seconds = time.perf_counter() - start
     return summary
@@ -238,6 +236,8 @@ def _route_file(
                 partial.append(encoded, crc, at, totals)
                 summary.totals.add(totals)
                 meter.at(job.file, job.reader, at, summary.totals.cost)
+        if job.file.has_changed():
+            raise DatasetError(f"{job.file.path}: changed while it was routed; expected it to stay")
         partial.finish(job.writer.end((part.note, part.start) for part in partial.parts))
     meter.end(job.file, partial.position.rows)
 

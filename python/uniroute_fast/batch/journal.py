@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from uniroute_fast.batch.writers import Encoded
 
 
+#: Put behind a file's name.
+JOURNAL = ".journal"
+
+
 @dataclass
 class Finished:
     """One finished part."""
@@ -50,7 +54,7 @@ class PartialFile:
     def __init__(self, whole: Path, begin: bytes) -> None:
         self.whole = whole
         self.path = whole.with_name(whole.name + ".part")
-        self.journal = whole.with_name(whole.name + ".journal")
+        self.journal = whole.with_name(whole.name + JOURNAL)
         self.finished = whole.exists() and self.journal.exists()
         if self.finished:
             lines = self.journal.read_bytes().splitlines(keepends=True)

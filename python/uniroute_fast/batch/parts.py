@@ -54,12 +54,17 @@ class TablePart:
         return pylist(self.rows.column(column))
 
 
-def pylist(rows: Any) -> list[Any]:
-    """Return a column's values, or a table's rows, as Python objects."""
+def pylist(column: Any) -> list[Any]:
+    """Return a column's values as Python objects; what is no UTF-8 in a text is replaced."""
+    pa = pyarrow()
+    values: list[Any]
     try:
-        values: list[Any] = rows.to_pylist()
+        values = column.to_pylist()
     except UnicodeDecodeError as error:
-        raise DatasetError(f"a string in the log is no UTF-8: {error}") from error
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise DatasetError(f"a string in the log is no UTF-8: {error}") from error
+        texts = column.cast(pa.large_binary()).to_pylist()
+        values = [None if text is None else text.decode(errors="replace") for text in texts]
     return values
 
 
@@ -92,20 +97,16 @@ class JsonLines:
         taken = set(router.names)
         for row, line in enumerate(self.lines):
             text, status = None, None
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+            record = _record(line)
+            if record is None:
                 status = "malformed"
+            elif not taken.isdisjoint(record):
+                raise DatasetError(
+                    f"line {self.first_line + row + 1}: has {min(taken & record.keys())!r} "
+                    "already; expected another name: give a prefix for the added columns"
+                )
             else:
-                if not isinstance(record, dict):
-                    status = "malformed"
-                elif not taken.isdisjoint(record):
-                    raise DatasetError(
-                        f"line {self.first_line + row + 1}: has {min(taken & record.keys())!r} "
-                        "already; expected another name: give a prefix for the added columns"
-                    )
-                else:
-                    text, status = router.prompt_of(record.get(column))
+                text, status = router.prompt_of(record.get(column))
             prompts.texts.append(text)
             if status:
                 prompts.statuses[row] = status
@@ -113,7 +114,7 @@ class JsonLines:
 
     def values(self, column: str) -> list[Any]:
         """Return a member of every line; None where it has none or is no object."""
-        return [record.get(column) for record in map(_record, self.lines)]
+        return [(_record(line) or {}).get(column) for line in self.lines]
 
     def table(self) -> Any:
         """Refuse: lines need not agree on columns and types."""
@@ -155,13 +156,14 @@ class CsvRows:
         return pa.table(arrays, names=self.header)
 
 
-def _record(line: bytes) -> dict[str, Any]:
-    """Return a line's object; an empty one where it holds none."""
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return a line's object, if it holds one."""
     try:
-        record = json.loads(line)
+        # Not the bytes, whose encoding would be guessed, line by line.
+        record = json.loads(line.decode())
     except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _valid(text: str) -> str:

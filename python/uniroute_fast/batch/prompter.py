@@ -13,12 +13,17 @@ import numpy as np
 from uniroute_fast import _native
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.messages import text_of, texts_of
+from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from uniroute_fast.router import Router
+
+
+#: A text that tells embedders apart.
+PROBE = "How many prime numbers are there below 100?"
 
 
 @dataclass
@@ -85,12 +90,14 @@ class Prompter:
 
     def digest(self) -> str:
         """Return what identifies the pool: all that its decisions come from, in hexadecimal."""
-        data = (
-            self.pool.to_bytes("null", {})
-            if isinstance(self.pool, _native.Router)
-            else Path(os.fspath(self.pool)).read_bytes()
-        )
-        return hashlib.sha256(data).hexdigest()
+        if not isinstance(self.pool, _native.Router):
+            return hashlib.sha256(Path(os.fspath(self.pool)).read_bytes()).hexdigest()
+        digest = hashlib.sha256(self.pool.to_bytes("null", {}))
+        embedder = self.pool.embedder
+        if embedder is not None and not isinstance(embedder, LexicalEmbedder):
+            # Not in the pool: told by what it makes of a text, but for rounding.
+            digest.update(np.asarray(embedder.embed([PROBE]), np.float16).tobytes())
+        return digest.hexdigest()
 
     @property
     def names(self) -> list[str]:
@@ -140,8 +147,6 @@ class Prompter:
 
         An embedder that is not this package's own takes a list of str and knows no nulls.
         """
-        from uniroute_fast.embedders import LexicalEmbedder
-
         embedder = self.router.embedder
         if embedder is None:
             raise InvalidArgumentError(
@@ -170,6 +175,8 @@ class Prompter:
             raise InvalidArgumentError(
                 f"column {name!r}: not in the input, which has {schema.names[:8]}"
             )
+        if schema.names.count(name) > 1:
+            raise InvalidArgumentError(f"column {name!r}: the input has it twice; expected it once")
         kind = schema.field(name).type
         if self.messages_column is not None:
             right = pa.types.is_list(kind) or pa.types.is_large_list(kind)

@@ -6,6 +6,7 @@ is what lets a job go on where it was killed and still give the same bytes.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import sys
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 1 << 10
 PART_ROWS = 1 << 15
 PART_BYTES = 1 << 24
+#: Bytes of a line, or of a row of CSV: what is longer is no log, or a quote that is not closed.
+LONGEST = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,16 @@ def open_log(fs: Any, path: str, form: Format, router: Prompter) -> Reader:
         The file cannot be read, or its columns do not fit.
     """
     pa = pyarrow()
+    if fs is None and form.kind not in ("text", "jsonl"):
+        raise DatasetError(f"standard input: {form.kind} cannot be read from it; expected a file")
     try:
         if form.kind == "parquet":
             return _Parquet(fs, path, router)
         if form.kind == "arrow":
             return _Arrow(fs, path, router)
         return _Lines(fs, path, form, router)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: not a {form.kind} file that can be read: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: cannot be read as {form.kind}: {error}") from error
 
 
 class _Parquet:
@@ -109,11 +114,9 @@ class _Arrow:
         self.path = path
         file = fs.open_input_file(path)
         self.total: int | None = None
-        try:
-            self.file = pa.ipc.open_file(file)
-        except pa.ArrowInvalid:
-            file.seek(0)
-            self.file = pa.ipc.open_stream(file)
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        self.file = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
         self.schema = self.file.schema
         router.check_schema(self.schema)
 
@@ -122,8 +125,14 @@ class _Arrow:
 
     def _batches(self) -> Iterator[Any]:
         if hasattr(self.file, "num_record_batches"):
-            return (self.file.get_batch(i) for i in range(self.file.num_record_batches))
-        return iter(self.file)
+            batches = (self.file.get_batch(i) for i in range(self.file.num_record_batches))
+        else:
+            batches = iter(self.file)
+        for batch in batches:
+            # Buffers come as the file has them: offsets that are damaged would lead anywhere.
+            for column in batch.columns:
+                _as_bytes(column).validate(full=True)
+            yield batch
 
 
 def _table_parts(
@@ -158,6 +167,13 @@ def _table_parts(
         yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row + count)
 
 
+def _as_bytes(column: Any) -> Any:
+    """Return strings as bytes, in place: a row that is no UTF-8 has a status, and is no error."""
+    pa = pyarrow()
+    kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
+    return column if kind is None else column.view(kind)
+
+
 def _text_bytes(column: Any) -> int:
     """Return the bytes of all strings in a column, at any depth."""
     pa = pyarrow()
@@ -188,13 +204,11 @@ class _Lines:
             return
         pa = pyarrow()
         if form.kind == "csv":
-            if fs is None:
-                raise DatasetError("standard input: CSV cannot be read from it; expected a file")
             with self._open(0) as file:
-                self.header = next(csv.reader(_decoded(file, [])), None)
+                lines = (line.decode("utf-8-sig") for line in self._lines(file))
+                self.header = next(csv.reader(lines), None)
             if not self.header:
                 raise DatasetError(f"{path}: no header")
-            self.header[0] = self.header[0].removeprefix("\ufeff")
             names = self.header
         else:
             names = [self.text_column]
@@ -207,13 +221,16 @@ class _Lines:
             with self._open(start.bytes) as file:
                 cut = self._csv_parts if self.form.kind == "csv" else self._line_parts
                 yield from cut(file, start)
-        except (pa.ArrowException, OSError, csv.Error, EOFError) as error:
+        except (pa.ArrowException, OSError, EOFError) as error:
             raise DatasetError(f"{self.path}: cannot be read: {error}") from error
 
     def _line_parts(self, file: IO[bytes], at: Position) -> Iterator[tuple[Part, Position]]:
         while block := file.read(PART_BYTES):
-            block += file.readline()
+            # To the end of the last line.
+            block += next(self._lines(file), b"")
             lines = block.split(b"\n")
+            if at.bytes == 0:
+                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
             if not lines[-1]:
                 del lines[-1]
             part: Part
@@ -226,17 +243,16 @@ class _Lines:
 
     def _csv_parts(self, file: IO[bytes], at: Position) -> Iterator[tuple[Part, Position]]:
         assert self.header is not None
-        # The limit is for the whole process; prompts of any length must pass.
-        csv.field_size_limit(sys.maxsize)
-        consumed: list[int] = []
-        reader = csv.reader(_decoded(file, consumed))
+        # The limit is for the whole process; long prompts must pass.
+        csv.field_size_limit(LONGEST)
+        lines = _Decoded(self._lines(file))
+        reader = self._csv_rows(lines)
         if at.rows == 0 and at.bytes == 0:
             next(reader)
         rows: list[list[str]] = []
-        begun, read = at.bytes, at.bytes
+        begun, read = at.bytes, at.bytes + lines.taken()
         for values in reader:
-            read += sum(consumed)
-            consumed.clear()
+            read += lines.taken()
             if values:
                 rows.append(values)
             if read - begun >= PART_BYTES:
@@ -244,12 +260,38 @@ class _Lines:
                 yield CsvRows(self.header, rows), at
                 rows, begun = [], read
         if rows:
-            yield CsvRows(self.header, rows), Position(at.rows + len(rows), read + sum(consumed))
+            yield CsvRows(self.header, rows), Position(at.rows + len(rows), read + lines.taken())
+
+    def _csv_rows(self, lines: _Decoded) -> Iterator[list[str]]:
+        """Yield the rows; of one that is no CSV the text, as one cell."""
+        rows = csv.reader(lines)
+        while True:
+            try:
+                yield next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if lines.bytes > LONGEST:
+                    raise DatasetError(
+                        f"{self.path}: cannot be read: {error}: is a quote not closed?"
+                    ) from error
+                yield ["".join(lines.texts).rstrip("\r\n")]
+
+    def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield the lines that are left."""
+        while line := file.readline(LONGEST + 1):
+            if len(line) > LONGEST:
+                raise DatasetError(
+                    f"{self.path}: cannot be read: has a line of more than {LONGEST:,} bytes"
+                )
+            yield line
 
     def _open(self, position: int) -> IO[bytes]:
         import io
 
         if self.fs is None:
+            if sys.stdin is None:
+                raise DatasetError("standard input: is closed; expected prompts, one a line")
             return sys.stdin.buffer
         if self.form.compression is None:
             raw = self.fs.open_input_file(self.path)
@@ -259,12 +301,30 @@ class _Lines:
             self.fs.open_input_stream(self.path, compression=self.form.compression), 1 << 20
         )
         while position:
-            position -= len(file.read(min(position, PART_BYTES)))
+            skipped = len(file.read(min(position, PART_BYTES)))
+            if not skipped:
+                raise DatasetError(f"{self.path}: is shorter than it was: has it changed?")
+            position -= skipped
         return file
 
 
-def _decoded(file: IO[bytes], consumed: list[int]) -> Iterator[str]:
-    """Yield lines as text and note their bytes; bytes that are no UTF-8 become surrogates."""
-    for line in file:
-        consumed.append(len(line))
-        yield line.decode(errors="surrogateescape")
+class _Decoded:
+    """Lines as text, and those of the row in work; bytes that are no UTF-8 become surrogates."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self.lines = lines
+        self.texts: list[str] = []
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.lines:
+            text = line.decode(errors="surrogateescape")
+            self.bytes += len(line)
+            self.texts.append(text)
+            yield text
+
+    def taken(self) -> int:
+        """Return the bytes since the last call: those of a row, once it is there."""
+        taken, self.bytes = self.bytes, 0
+        self.texts.clear()
+        return taken

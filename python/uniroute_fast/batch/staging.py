@@ -4,34 +4,74 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.formats import Format, format_of
+from uniroute_fast.batch.journal import JOURNAL
+from uniroute_fast.batch.logs import located
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from uniroute_fast.batch.logs import LogFile
+    from uniroute_fast.batch.logs import Log, LogFile
 
 
 class Target:
-    """Where the output goes: a file or a folder, here or at a URL."""
+    """Where the output goes: a file or a folder, here or at a URL.
 
-    def __init__(self, out: str, is_folder: bool) -> None:
-        self.out, self.is_folder = out.rstrip("/") if is_folder else out, is_folder
-        self.is_url = "://" in out
-        # A URL's file is made here and sent when whole.
-        local = Path(Path(self.out).name) if self.is_url else Path(self.out)
-        self.path = local
-        if not self.is_url and not is_folder and local.is_dir():
+    Parameters
+    ----------
+    out : str
+    log : Log
+        What it is made of.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It cannot be there, or would take the log's place.
+    """
+
+    def __init__(self, out: str, log: Log) -> None:
+        pa = pyarrow()
+        from pyarrow import fs as arrow_fs
+
+        self.out, self.is_folder = out, log.is_folder
+        try:
+            self.fs, self.where = located(out)
+            kind = self.fs.get_file_info(self.where).type
+            is_folder, is_file = (kind == arrow_fs.FileType[n] for n in ("Directory", "File"))
+            holds = is_folder and self.fs.get_file_info(arrow_fs.FileSelector(self.where))
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidArgumentError(f"out: {out!r} cannot be reached: {error}") from error
+        if is_folder and not self.is_folder:
             raise InvalidArgumentError(f"out: {out!r} is a folder; expected a file")
-        if is_folder and not self.is_url and local.is_dir() and any(local.iterdir()):
+        if holds:
             raise InvalidArgumentError(f"out: folder {out!r} exists and is not empty")
-        if is_folder and local.is_file():
+        if is_file and self.is_folder:
             raise InvalidArgumentError(f"out: {out!r} is a file; the log is a folder")
-        if not local.parent.is_dir():
-            raise InvalidArgumentError(f"out: no folder {str(local.parent)!r}")
-        self.staging = local.with_name(f".{local.name}.partial")
+        self.is_local = isinstance(self.fs, arrow_fs.LocalFileSystem)
+        if self.is_local:
+            # Links are followed: what they lead to is made, on its own disk.
+            self.path = Path(self.where).resolve()
+            self._check_local(log)
+        else:
+            # Made here and sent when whole.
+            self.path = Path(Path(self.where).name)
+        self.staging = self.path.with_name(f".{self.path.name}.partial")
+
+    def _check_local(self, log: Log) -> None:
+        if not self.path.parent.is_dir():
+            raise InvalidArgumentError(f"out: no folder {str(self.path.parent)!r}")
+        if log.local is None:
+            return
+        source = log.local.resolve()
+        if self.path.exists() and self.path.samefile(source):
+            raise InvalidArgumentError(f"out: {self.out!r} is the log; expected another file")
+        if self.path.is_relative_to(source):
+            raise InvalidArgumentError(
+                f"out: {self.out!r} lies in the log, {str(source)!r}; expected a place outside"
+            )
 
     def format_of(self, file: LogFile, named: str | None) -> Format:
         """Return the format of the output of a file."""
@@ -64,6 +104,7 @@ class Staging:
         # As JSON gives it back.
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self.resumable = resumable
+        self._names: list[str] = []
 
     def __enter__(self) -> Staging:
         self.folder.mkdir(exist_ok=True)
@@ -85,6 +126,7 @@ class Staging:
 
     def path(self, name: str) -> Path:
         """Return where the output of a file grows."""
+        self._names.append(name)
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -100,24 +142,32 @@ class Staging:
         self._save()
 
     def publish(self) -> None:
-        """Put the output in its place, in one step, and tidy up."""
-        if not self.target.is_folder:
-            self._put(self.folder / self.target.path.name)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        for journal in self.folder.rglob("*.journal"):
-            journal.unlink()
-        for own in (self.IDENTITY, self.LOCK):
-            (self.folder / own).unlink()
-        self._put(self.folder)
-
-    def _put(self, whole: Path) -> None:
-        if self.target.is_url:
-            from pyarrow import fs
-
-            fs.copy_files(str(whole.absolute()), self.target.out)
+        """Put the output in its place, in one step where that is on this machine, and tidy up."""
+        target = self.target
+        if not target.is_local:
+            self._send()
+        elif not target.is_folder:
+            (self.folder / target.path.name).replace(target.path)
         else:
-            whole.replace(self.target.path)
+            for name in self._names:
+                (self.folder / (name + JOURNAL)).unlink()
+            for own in (self.IDENTITY, self.LOCK):
+                (self.folder / own).unlink()
+            self.folder.replace(target.path)
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _send(self) -> None:
+        from pyarrow import fs
+
+        target = self.target
+        for name in self._names:
+            where = PurePosixPath(target.where)
+            if target.is_folder:
+                where /= name
+                target.fs.create_dir(str(where.parent), recursive=True)
+            source = str((self.folder / name).absolute())
+            fs.copy_files(source, str(where), destination_filesystem=target.fs)
 
     def _sweep(self) -> None:
         for left in self.folder.iterdir():

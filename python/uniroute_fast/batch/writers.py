@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from uniroute_fast.batch import parquet_footer
 from uniroute_fast.batch.arrow import pyarrow
+from uniroute_fast.batch.decide import COLUMNS
 from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, csv_line, pylist
 from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.plain import without_nan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from uniroute_fast.batch.formats import Format
 
@@ -219,29 +221,17 @@ class _JsonLines:
 
     def encode(self, part: Part, columns: list[Any]) -> Encoded:
         if isinstance(part, JsonLines):
-            lines = part.lines
+            objects = _as_objects(part.lines, columns[COLUMNS.index("status")])
         else:
-            rows = pylist(part.table())
-            lines = [json.dumps(row, ensure_ascii=False, default=str).encode() for row in rows]
-        spliced = self._spliced(lines, columns)
-        return Encoded(_compressed(b"".join(line + b"\n" for line in spliced), self.compression))
+            objects = _json_objects(part.table())
+        spliced = bytearray()
+        for line, members in zip(objects, self._members(columns), strict=True):
+            comma = b"" if line[1:-1].strip() == b"" else b", "
+            spliced += line[:-1] + comma + members + b"}\n"
+        return Encoded(_compressed(bytes(spliced), self.compression))
 
     def end(self, notes: Iterable[tuple[str, int]]) -> bytes:
         return b""
-
-    def _spliced(self, lines: list[bytes], columns: list[Any]) -> list[bytes]:
-        """Return the lines, with the decisions before the closing brace.
-
-        A line that is no object becomes one that holds it, as a string under "line".
-        """
-        out = []
-        for line, more in zip(lines, self._members(columns), strict=True):
-            line = line.strip()
-            if more.endswith(b'"malformed"'):
-                line = json.dumps({"line": line.decode(errors="replace")}).encode()
-            comma = b"" if line[1:-1].strip() == b"" else b", "
-            out.append(line[:-1] + comma + more + b"}")
-        return out
 
     def _members(self, columns: list[Any]) -> list[bytes]:
         """Return the decisions of every row as JSON members, without braces."""
@@ -252,6 +242,27 @@ class _JsonLines:
             pieces.append(pc.fill_null(_as_json(column), "null"))
         joined = pc.binary_join_element_wise(*pieces, "")
         return [text.encode() for text in joined.to_pylist()]
+
+
+def _as_objects(lines: list[bytes], status: Any) -> Iterator[bytes]:
+    """Yield lines that are JSON objects; one that is none becomes one that holds it."""
+    for line, malformed in zip(
+        lines, _compute().equal(status, "malformed").to_pylist(), strict=True
+    ):
+        text = line.strip()
+        yield json.dumps({"line": text.decode(errors="replace")}).encode() if malformed else text
+
+
+def _json_objects(table: Any) -> Iterator[bytes]:
+    """Yield the rows of a table as JSON objects; NaN, which JSON does not know, as null."""
+    for values in zip(*map(pylist, table.columns), strict=True):
+        row = without_nan(dict(zip(table.column_names, values, strict=True)))
+        yield json.dumps(row, ensure_ascii=False, allow_nan=False, default=_as_text).encode()
+
+
+def _as_text(value: Any) -> str:
+    """Return what JSON has no type for: bytes as the text that they are, all else as it prints."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _as_json(column: Any) -> Any:
