@@ -589,6 +589,8 @@ def test_bad_logs_are_refused_before_anything_is_written(pool, tmp_path):
     assert "no folder" in refused(good, "nowhere/out.parquet")
     assert "cost_weight" in refused(good, cost_weight=-1.0)
     assert "budget" in refused(good, budget=float("nan"))
+    assert "threads: 0" in refused(good, threads=0)
+    assert "compression: 'zip'" in refused(good, compression="zip")
     assert "standard input" in refused("-", budget=1.0)
     empty = uf.Router.load(pool)
     for name in empty.models:
