@@ -817,6 +817,28 @@ def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
     assert len(refusals) == 1
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_was_swept_away_is_none(again, pool, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks as POSIX has them")
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(10), log)
+    flock = fcntl.flock
+
+    def late(file, how):
+        """Get the lock just as another job has ended, and perhaps a third one begun."""
+        Path(file.name).unlink()
+        if again:
+            Path(file.name).touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(errors.InvalidArgumentError, match="another process"):
+        route_log(pool, log, out)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert route_log(pool, log, out).totals.rows == 10
+
+
 class Lengths:
     """An embedder of the caller's own, which knows no nulls."""
 
