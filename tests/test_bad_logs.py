@@ -293,6 +293,9 @@ def test_places_that_cannot_be(pool, there, capsys):
         ("log.parquet", "held.parquet", ".held.parquet.partial"),
         ("/dev/null", "out.parquet", "is neither file nor folder"),
         ("log.parquet", "", "is a folder; expected a file"),
+        ("", "out.parquet", "log: is empty"),
+        ("log\udce9.parquet", "out.parquet", "expected a path that is valid UTF-8"),
+        ("log.parquet", "out\udce9.parquet", "expected a path that is valid UTF-8"),
     ):
         assert expected in refused(pool, log, out, capsys=capsys)
 
@@ -350,6 +353,13 @@ def test_standard_input_that_is_not_there(pool, there):
         check=True,
     )
     assert [row["status"] for row in lines("out.jsonl")] == ["ok", "malformed"]
+
+
+def test_a_job_needs_nobody_to_read_what_it_says(pool, there):
+    command = [sys.executable, "-m", "uniroute_fast.cli", "route", str(pool), "log.parquet"]
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command, "--out", "out.parquet"]
+    assert subprocess.run(closed).returncode == 0
+    assert pq.read_metadata("out.parquet").num_rows == 400
 
 
 def test_ctrl_c_leaves_what_the_next_call_goes_on_from(pool, there):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import pickle
@@ -91,7 +92,7 @@ def added(table: pa.Table) -> list[dict]:
 def test_batch_router_appends_what_the_router_decides(pool, kind):
     table = log_table(50)
     texts = table["text"].to_pylist()
-    table = table.set_column(1, "text", table["text"].cast(kind))
+    table = table.set_column(1, "text", pa.array(texts, kind))
     routed = BatchRouter(pool, 0.05)(table)
     assert added(routed) == expected(pool, texts)
     assert routed.select(table.column_names).equals(table)
@@ -630,6 +631,8 @@ def test_bad_logs_are_refused_before_anything_is_written(pool, tmp_path):
     assert "no folder" in refused(good, "nowhere/out.parquet")
     assert "cost_weight" in refused(good, cost_weight=-1.0)
     assert "budget" in refused(good, budget=float("nan"))
+    assert "threads: 0" in refused(good, threads=0)
+    assert "compression: 'zip'" in refused(good, compression="zip")
     assert "standard input" in refused("-", budget=1.0)
     empty = uf.Router.load(pool)
     for name in empty.models:
@@ -699,6 +702,13 @@ def test_a_job_goes_on_once_a_full_disk_has_room(pool, small_disk, tmp_path, cap
     pq.write_table(pa.table({"text": texts}), log)
     out = small_disk / "out.parquet"
     argv = ["route", str(pool), str(log), "--out", str(out)]
+    rest = small_disk / "rest"
+    rest.write_bytes(bytes(1_000_000))
+    with rest.open("ab") as file, contextlib.suppress(OSError):
+        file.write(bytes(1_000_000))
+    assert main(argv) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    rest.unlink()
     assert main(argv) == 2
     said = capsys.readouterr().err
     assert "No space left on device" in said
@@ -816,6 +826,23 @@ def test_long_texts_make_smaller_parts_wherever_reading_begins(pool, tmp_path, m
         assert out.read_bytes() == whole
 
 
+def test_rows_that_are_very_long_do_not_fill_memory(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "PART_BYTES", 50_000)
+    texts = [f"{i} " + "What is 2 times 3? " * 1000 for i in range(60)]
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({"text": texts}), log, use_dictionary=False)
+    route_log(pool, log, out)
+    metadata = pq.ParquetFile(out).metadata
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    # 19 KB each, where a block of the usual size would take all 60 at once.
+    assert groups == [4] * 15
+    whole = out.read_bytes()
+    out.unlink()
+    interrupt(pool, log, out, after=3)
+    assert route_log(pool, log, out).resumed_rows > 0
+    assert out.read_bytes() == whole
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
     log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
@@ -830,6 +857,28 @@ def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
 
     assert route_log(pool, log, out, progress=second).totals.rows == 1000
     assert len(refusals) == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_was_swept_away_is_none(again, pool, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks as POSIX has them")
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(10), log)
+    flock = fcntl.flock
+
+    def late(file, how):
+        """Get the lock just as another job has ended, and perhaps a third one begun."""
+        Path(file.name).unlink()
+        if again:
+            Path(file.name).touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(errors.InvalidArgumentError, match="another process"):
+        route_log(pool, log, out)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert route_log(pool, log, out).totals.rows == 10
 
 
 class Lengths:

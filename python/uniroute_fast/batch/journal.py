@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 JOURNAL = ".journal"
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a write that fails where it was, and what it means."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.strerror}; what is finished stays: the same call goes on from there"
+        raise OSError(error.errno, what, str(path)) from error
+
+
 @dataclass
 class Finished:
     """One finished part."""
@@ -84,7 +94,7 @@ class PartialFile:
         """Append a part: first its bytes, then its line in the journal."""
         start, self.end = self.end, self.end + len(encoded.data)
         values = [start, self.end, crc, encoded.note, position.rows, position.bytes]
-        with self._refused():
+        with writing(self.path):
             self._bytes.write(encoded.data)
             self._bytes.flush()
             self._lines.write(json.dumps([*values, totals.to_dict()]).encode() + b"\n")
@@ -93,7 +103,7 @@ class PartialFile:
 
     def finish(self, end: bytes) -> None:
         """Append what ends the file, make sure that all is on the disk, and give it its name."""
-        with self._refused():
+        with writing(self.path):
             self._bytes.write(end)
             self._bytes.flush()
             os.fsync(self._bytes.fileno())
@@ -107,15 +117,6 @@ class PartialFile:
             # A disk that is full has said so already.
             with contextlib.suppress(OSError):
                 file.close()
-
-    @contextlib.contextmanager
-    def _refused(self) -> Iterator[None]:
-        """Say of a write that fails what it means."""
-        try:
-            yield
-        except OSError as error:
-            what = f"{error.strerror}; what is finished stays: the same call goes on from there"
-            raise OSError(error.errno, what, str(self.path)) from error
 
     def _intact(self, begin: bytes) -> Iterator[tuple[Finished, int]]:
         """Yield the finished parts whose bytes are there, and the lengths of their lines."""

@@ -91,6 +91,8 @@ def find_log(log: str, named: str | None = None) -> Log:
         return Log(
             [LogFile(None, "standard input", "-", Format(named or "text", None))], False, False
         )
+    if not log:
+        raise InvalidArgumentError("log: is empty; expected a path, a URL or -")
     try:
         fs, path = located(log)
         info = fs.get_file_info(path)
@@ -127,10 +129,17 @@ def located(path: str) -> tuple[Any, str]:
 
     Raises
     ------
+    InvalidArgumentError
+        Its name is no Unicode, which pyarrow needs.
     pyarrow.ArrowException, OSError
         Not a URL that pyarrow knows.
     """
     from pyarrow import fs
+
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{path!r}: expected a path that is valid UTF-8") from error
 
     if "://" in path:
         return fs.FileSystem.from_uri(path)  # type: ignore[no-any-return]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from uniroute_fast.batch.prompter import Prompter
 
-#: A part of a columnar file is whole blocks of rows, cut after so many rows or bytes of text; that
-#: of a file of lines is cut after so many bytes.
+#: A part of a columnar file is whole blocks of so many rows at most, cut after so many rows or so
+#: many bytes of text; that of a file of lines is cut after so many bytes.
 BLOCK_ROWS = 1 << 10
 PART_ROWS = 1 << 15
 PART_BYTES = 1 << 24
@@ -94,8 +94,19 @@ class _Parquet:
 
     def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
         groups, skip = self._from(start.rows)
-        batches = self.file.iter_batches(BLOCK_ROWS, row_groups=groups, use_threads=False)
-        return _table_parts(self.path, self.schema, batches, start.rows, skip)
+        block = self._block()
+        batches = self.file.iter_batches(block, row_groups=groups, use_threads=False)
+        return _table_parts(self.path, self.schema, batches, start.rows, skip, block)
+
+    def _block(self) -> int:
+        """Return the rows of a block: fewer where rows are so long that a block fills a part."""
+        metadata = self.file.metadata
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        longest = max((g.total_byte_size / g.num_rows for g in groups if g.num_rows), default=0)
+        block = BLOCK_ROWS
+        while block > 1 and block * longest > PART_BYTES:
+            block //= 2
+        return block
 
     def _from(self, row: int) -> tuple[list[int], int]:
         """Return the row groups that hold a row and those after it, and the rows to skip."""
@@ -121,7 +132,8 @@ class _Arrow:
         router.check_schema(self.schema)
 
     def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
-        return _table_parts(self.path, self.schema, self._batches(), start.rows, start.rows)
+        batches = self._batches()
+        return _table_parts(self.path, self.schema, batches, start.rows, start.rows, BLOCK_ROWS)
 
     def _batches(self) -> Iterator[Any]:
         if hasattr(self.file, "num_record_batches"):
@@ -136,9 +148,9 @@ class _Arrow:
 
 
 def _table_parts(
-    path: str, schema: Any, batches: Iterator[Any], row: int, skip: int
+    path: str, schema: Any, batches: Iterator[Any], row: int, skip: int, block: int
 ) -> Iterator[tuple[Part, Position]]:
-    """Cut batches, without the first ``skip`` rows, into parts.
+    """Cut batches, without the first ``skip`` rows, into parts of whole blocks.
 
     Where a part ends depends on its rows alone, not on how the file comes in batches.
     """
@@ -151,12 +163,12 @@ def _table_parts(
             skip -= dropped
             batch = batch.slice(dropped)
             while len(batch):
-                piece = batch.slice(0, BLOCK_ROWS - count % BLOCK_ROWS)
+                piece = batch.slice(0, block - count % block)
                 batch = batch.slice(len(piece))
                 waiting.append(piece)
                 count += len(piece)
                 size += sum(map(_text_bytes, piece.columns))
-                whole = count % BLOCK_ROWS == 0
+                whole = count % block == 0
                 if whole and (count >= PART_ROWS or size >= PART_BYTES):
                     row += count
                     yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row)

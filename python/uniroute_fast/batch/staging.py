@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.formats import Format, format_of
-from uniroute_fast.batch.journal import JOURNAL
+from uniroute_fast.batch.journal import JOURNAL, writing
 from uniroute_fast.batch.logs import located
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -179,8 +180,9 @@ class Staging:
     def _save(self) -> None:
         state = {"identity": self.identity, "cost_weight": self._weight}
         temporary = self.folder / (self.IDENTITY + ".new")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(self.folder / self.IDENTITY)
+        with writing(temporary):
+            temporary.write_text(json.dumps(state))
+            temporary.replace(self.folder / self.IDENTITY)
 
     def _state(self) -> dict[str, Any] | None:
         """Return what an earlier run of the same job left; None without one."""
@@ -199,5 +201,9 @@ def _lock(file: Any, out: str) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InvalidArgumentError(f"out: another process is making {out!r} right now") from error
+        # Whoever held it may have tidied up since it was opened here.
+        held = os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    if not held:
+        raise InvalidArgumentError(f"out: another process is making {out!r} right now")

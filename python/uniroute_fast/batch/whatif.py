@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast import _native
 from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.logs import find_log
 from uniroute_fast.batch.losses import LossReader
-from uniroute_fast.batch.pipeline import scan
+from uniroute_fast.batch.pipeline import checked_threads, scan
 from uniroute_fast.batch.progress import Callback, Meter
 from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import InvalidArgumentError
@@ -169,7 +168,7 @@ def what_if(
     source = find_log(os.fspath(log), log_format)
     if not source.resumable:
         raise InvalidArgumentError("log: takes two passes; expected a file or folder")
-    threads = threads or _native.get_num_threads()
+    threads = checked_threads(threads)
 
     def meter(stage: str) -> Meter:
         return Meter(stage, source.files, progress)

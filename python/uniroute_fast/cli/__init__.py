@@ -50,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         args.run(args)
-        # Here, not at exit: a reader of ours that went away is no error.
-        sys.stdout.flush()
+        # Here, not at exit: a reader of ours that went away is no error, nor is one never there.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UniRouteError, OSError) as error:

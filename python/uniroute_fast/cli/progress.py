@@ -16,7 +16,7 @@ class Bar:
         self.bar: Any = None
         self.stage = ""
         self.make: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:
