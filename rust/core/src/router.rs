@@ -17,6 +17,7 @@ use crate::cluster_map::{self, ClusterMap, Phi};
 use crate::constraints::{Cache, Compiled, Constraints};
 use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::kernels::lexical::prefetch;
 use crate::lexical::{self, LexicalEmbedder, Status};
 use crate::profiles::Pool;
@@ -273,10 +274,13 @@ impl Snapshot {
     pub fn with_pool(&self, pool: Pool) -> Self {
         Self {
             version: self.version + 1,
+            embedder: self.embedder.clone(),
+            map: Arc::clone(&self.map),
             pool,
             compiled: Arc::default(),
             soft: Arc::default(),
-            ..self.clone()
+            companion: self.companion.clone(),
+            monitor: self.monitor.clone(),
         }
     }
 
@@ -955,7 +959,7 @@ impl Router {
 
     /// Publishes another snapshot in place of the current one, as the next version of this router.
     pub fn replace(&self, snapshot: &Snapshot) -> Result<()> {
-        let names: Vec<&str> = snapshot.pool.names().iter().map(|name| &**name).collect();
+        let names: Vec<&str> = snapshot.pool.names().iter().collect();
         self.publish(Action::Replace, &names, |now| {
             Ok(Snapshot {
                 version: now.version + 1,
@@ -967,16 +971,20 @@ impl Router {
     /// Compares prompts to come with another baseline, in windows of so many; or with none. No
     /// decision changes, so it is no new version.
     pub fn set_baseline(&self, baseline: Option<Baseline>, window: u64) -> Result<()> {
-        let _writing = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = self.snapshot().with_baseline(baseline, window)?;
-        self.current.store(Arc::new(next));
-        Ok(())
+        fork::whole(|| {
+            let _writing = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = self.snapshot().with_baseline(baseline, window)?;
+            self.current.store(Arc::new(next));
+            Ok(())
+        })
     }
 
     /// The latest changes, oldest first: those that made versions above `version`.
     pub fn changes(&self, version: u64) -> Vec<Change> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.since(version)
+        fork::whole(|| {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.since(version)
+        })
     }
 
     fn publish(
@@ -985,12 +993,14 @@ impl Router {
         models: &[&str],
         next: impl FnOnce(&Snapshot) -> Result<Snapshot>,
     ) -> Result<()> {
-        // A log poisoned by a panic is whole: entries are pushed at once.
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.current.load_full();
-        let next = next(&now)?;
-        log.note(next.version, action, models);
-        self.current.store(Arc::new(next));
-        Ok(())
+        fork::whole(|| {
+            // A log poisoned by a panic is whole: entries are pushed at once.
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.current.load_full();
+            let next = next(&now)?;
+            log.note(next.version, action, models);
+            self.current.store(Arc::new(next));
+            Ok(())
+        })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cluster_map::Phi;
 use crate::error::Result;
+use crate::fork;
 use crate::kernels::{PackedPool, Weights};
 use crate::profiles::Pool;
 use crate::threads::Run;
@@ -67,7 +68,7 @@ impl LazySoft {
         let before = self.prompts.fetch_add(prompts, Ordering::Relaxed);
         let enough = before < MANY_PROMPTS && before.saturating_add(prompts) >= MANY_PROMPTS;
         if enough {
-            self.packed.get_or_init(|| Soft::new(pool)).as_ref()
+            fork::once(&self.packed, || Soft::new(pool)).as_ref()
         } else {
             None
         }

@@ -188,7 +188,7 @@ impl Upstreams {
             let name = &pool.names()[model as usize];
             Some(Candidate {
                 upstream: self.find(name)?,
-                name: Arc::clone(name),
+                name: name.into(),
                 cost: pool.costs()[model as usize],
             })
         };

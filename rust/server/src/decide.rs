@@ -355,7 +355,7 @@ fn flatten(rows: &[Vec<f32>], dim: usize) -> Result<Vec<f32>, Refusal> {
 /// what is the same in every decision need not be looked through for what JSON escapes.
 fn put_decision(body: &mut Vec<u8>, row: &Row, snapshot: &Snapshot) {
     let choice = row.choice.as_ref();
-    let model = choice.map(|c| &*snapshot.pool().names()[c.model as usize]);
+    let model = choice.map(|c| &snapshot.pool().names()[c.model as usize]);
     body.extend_from_slice(b"\"status\":\"");
     body.extend_from_slice(status_name(row).as_bytes());
     put(body, "\",\"model\":", &model);
