@@ -5,7 +5,8 @@
 Two threads route flat out, first over a quiet pool, then while a third adds, removes, reprices,
 disables and enables models `rate` times a second. Sampled decisions are checked, in float64,
 against the snapshot that was published under their version. Prints latencies of both runs, their
-ratio, the changes made, the decisions checked, and the process's memory.
+ratio, the changes made, the decisions checked, and the process's memory; before all that, what each
+kind of change takes.
 """
 
 from __future__ import annotations
@@ -84,6 +85,21 @@ def change(router: uf.Router, i: int, rng: np.random.Generator, models: int) -> 
             router.remove_model(f"new{i - 5}")
 
 
+KINDS = ("insert", "set_cost", "set_cost, new", "disable_model", "enable_model", "remove_model")
+
+
+def time_changes(router: uf.Router, models: int) -> None:
+    """Print what each kind of change takes while nobody routes: medians of 200."""
+    rng = np.random.default_rng(2)
+    times: list[list[float]] = [[] for _ in KINDS]
+    for i in range(200 * len(KINDS)):
+        start = time.perf_counter()
+        change(router, i, rng, models)
+        times[i % len(KINDS)].append(time.perf_counter() - start)
+    for kind, seconds in zip(KINDS, times, strict=True):
+        print(f"{kind:14} {1e6 * float(np.median(seconds)):8.1f} us")
+
+
 def run(router: uf.Router, x: np.ndarray, seconds: float, rate: float, models: int) -> dict:
     stop = threading.Event()
     readers = [Reader(router, x, stop) for _ in range(2)]
@@ -143,6 +159,7 @@ def main() -> None:
     losses = rng.random((arguments.clusters, arguments.models), dtype=np.float32)
     router.insert(names, rng.random(arguments.models), losses)
     router.route_batch(embeddings=x)
+    time_changes(router, arguments.models)
     quiet = run(router, x, min(arguments.seconds, 15), 0, arguments.models)
     busy = run(router, x, arguments.seconds, arguments.rate, arguments.models)
     for key in quiet:

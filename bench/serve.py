@@ -92,9 +92,11 @@ def serving(
         [*command, str(pool), *options], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        port = int(process.stdout.readline().rsplit(":", 1)[1])
-        yield port, process
-        process.terminate()
+        try:
+            port = int(process.stdout.readline().rsplit(":", 1)[1])
+            yield port, process
+        finally:
+            process.terminate()
 
 
 def load(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent / "conformance"
-ROUTERS = ["hard", "soft", "mixed", "format_1", "format_2"]
+ROUTERS = ["hard", "soft", "mixed", "format_1", "format_2", "format_3"]
 DTYPES = {"F32": "<f4", "F64": "<f8", "I8": "i1", "U8": "u1", "U16": "<u2", "I64": "<i8"}
 f32 = np.float32
 
@@ -36,6 +36,8 @@ class Pool:
             self.tensors[name] = values.reshape(info["shape"])
         self.names: list[str] = self.manifest["models"]
         self.psi = self.tensors["profiles"]
+        if self.psi.ndim == 3:  # since format 4: strips of models, [strips, K, models of a strip]
+            self.psi = np.concatenate(list(self.psi), axis=1)[:, : len(self.names)]
         disabled = self.manifest.get("disabled", [])
         self.enabled = np.array([name not in disabled for name in self.names])
 

@@ -105,7 +105,7 @@ def test_damaged_files_are_refused_or_route_the_same(tmp_path: Path) -> None:
     whole = saved(tmp_path / "pool.uniroute", router)
     expected = decisions(router)
     rng = np.random.default_rng(2)
-    refused = 0
+    changed = refused = 0
     rounds = int(os.environ.get("UNIROUTE_FUZZ", "3000"))
     for _ in range(rounds):
         file = bytearray(whole)
@@ -124,13 +124,18 @@ def test_damaged_files_are_refused_or_route_the_same(tmp_path: Path) -> None:
         else:
             a, b, n = *rng.integers(len(file), size=2), rng.integers(1, 64)
             file[a : a + n] = file[b : b + n]
+        # Zeros over zeros: the profiles of a small pool are mostly room for more models.
+        if file == whole:
+            continue
+        changed += 1
         try:
             loaded = uf._native.Loaded.from_bytes(bytes(file))
         except errors.ArtifactError:
             refused += 1
             continue
         assert decisions(uf.Router(None, loaded)) == expected
-    assert refused > 0.9 * rounds
+    assert changed > 0.8 * rounds
+    assert refused > 0.9 * changed
 
 
 def test_headers_that_lie_are_refused(tmp_path: Path) -> None:

@@ -527,6 +527,48 @@ def test_what_if_is_what_predicted_losses_say(soft, suffix, pool, tmp_path):
     json.dumps(found.to_dict())
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.usefixtures("small_parts")
+def test_budgets_and_what_if_count_tokens_where_llms_are_charged_by_them(soft, pool, tmp_path):
+    router = softened(pool) if soft else uf.Router.load(pool)
+    rng = np.random.default_rng(5)
+    for name in router.models[:-1]:
+        price = float(router.costs[router.models.index(name)])
+        router.set_metadata(name, input_price=2e4 * price, output_price=8e4 * price)
+    usage = rng.gamma(2.0, 20.0, (router.n_clusters, len(router.models)))
+    ones = np.ones(len(router.models))
+    router.set_usage(router.models, usage, ones, ones)
+    table = log_table(400)
+    table = table.append_column("served", pa.array([router.models[0]] * 400))
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(table, log)
+    texts = table["text"].to_pylist()
+    ok = router.route_batch(texts).ok
+    fine = [text for text, usable in zip(texts, ok, strict=True) if usable]
+    loss = router.predict_loss(fine).astype(np.float64)
+    cost = router.predict_cost(fine)
+    assert np.ptp(cost[:, 0]) > 0
+    least, most = cost.min(axis=1).sum(), np.nansum(router.route_batch(texts).cost)
+    budget = float(least + 0.4 * (most - least))
+
+    summary = route_log(router, log, out, budget=budget)
+    assert summary.totals.cost <= budget * (1 + 1e-9)
+    less = router.route_batch(texts, summary.cost_weight * (1 - 1 / 4096))
+    assert np.nansum(less.cost) > budget
+
+    found = what_if(router, log, cost_weights=[0.05], budget=budget, model_column="served")
+    decisions = router.route_batch(texts, 0.05)
+    rows = np.arange(len(fine))
+    routed = found["router, cost weight 0.05"]
+    assert routed.spend == pytest.approx(np.nansum(decisions.cost))
+    assert routed.quality == pytest.approx(1 - loss[rows, decisions.index[ok]].mean())
+    assert found[f"router, budget {budget:g}"].spend == pytest.approx(summary.totals.cost)
+    assert found["as served"].spend == pytest.approx(cost[:, 0].sum())
+    assert found["cheapest LLM"].spend == pytest.approx(cost.sum(axis=0).min())
+    best = loss.mean(axis=0).argmin()
+    assert found["best single LLM"].spend == pytest.approx(cost[:, best].sum())
+
+
 def test_what_if_without_what_was_served(pool, tmp_path, capsys):
     write(log_table(300), tmp_path / "log.parquet")
     found = what_if(pool, tmp_path / "log.parquet")
@@ -589,6 +631,8 @@ def test_bad_logs_are_refused_before_anything_is_written(pool, tmp_path):
     assert "no folder" in refused(good, "nowhere/out.parquet")
     assert "cost_weight" in refused(good, cost_weight=-1.0)
     assert "budget" in refused(good, budget=float("nan"))
+    assert "threads: 0" in refused(good, threads=0)
+    assert "compression: 'zip'" in refused(good, compression="zip")
     assert "standard input" in refused("-", budget=1.0)
     empty = uf.Router.load(pool)
     for name in empty.models:
@@ -813,6 +857,28 @@ def test_two_jobs_do_not_make_one_output_at_once(pool, tmp_path):
 
     assert route_log(pool, log, out, progress=second).totals.rows == 1000
     assert len(refusals) == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_was_swept_away_is_none(again, pool, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks as POSIX has them")
+    log, out = tmp_path / "log.parquet", tmp_path / "out.parquet"
+    write(log_table(10), log)
+    flock = fcntl.flock
+
+    def late(file, how):
+        """Get the lock just as another job has ended, and perhaps a third one begun."""
+        Path(file.name).unlink()
+        if again:
+            Path(file.name).touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(errors.InvalidArgumentError, match="another process"):
+        route_log(pool, log, out)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert route_log(pool, log, out).totals.rows == 10
 
 
 class Lengths:

@@ -142,3 +142,31 @@ def test_bad_arguments_are_refused() -> None:
     }.items():
         with pytest.raises(errors.UniRouteError, match=match):
             call()
+
+
+def test_costs_of_a_cascade_are_those_of_the_prompt_at_hand() -> None:
+    router, losses, scores = simulated(2.0)
+    for name, price in {"small": 1.0, "large": 6.0, "huge": 20.0}.items():
+        router.set_metadata(name, input_price=price, output_price=2 * price)
+    answers = np.full((N, 3), 300.0)
+    router.fit_tokens(TEXTS, answers)
+    cascade = uf.Cascade.fit(router, TEXTS, {"small": scores}, losses)
+    weight = 60.0
+    for text in (TEXTS[0], "what is 3 + 4 " * 2000):
+        cost = router.predict_cost([text])[0]
+        first = cascade.first(text, weight)
+        assert first.cost == cost[first.index]
+        second = cascade.second(first, scores.min())
+        asked = 0.0 if second.keep else cost[second.index]
+        assert second.cost == pytest.approx(first.cost + asked)
+    # Long prompts cost more, and are worth less of it.
+    short, long = (cascade.first(TEXTS[0], weight, tokens=n) for n in (1, 10**6))
+    assert long.cost > 100 * short.cost
+    x = router.embedder.embed(TEXTS[:1])
+    by_text, by_embedding = (
+        cascade.first(TEXTS[0], weight, tokens=7),
+        cascade.first(None, weight, embeddings=x, tokens=7),
+    )
+    assert (by_text.model, by_text.cost) == (by_embedding.model, by_embedding.cost)
+    with pytest.raises(errors.InvalidArgumentError, match="tokens"):
+        cascade.first(None, weight, embeddings=x)

@@ -86,6 +86,52 @@ def test_feedback_gives_what_profiling_with_all_outcomes_gives(
     np.testing.assert_allclose(later.standard_errors(), at_once.standard_errors(), atol=1e-6)
 
 
+def test_an_outcome_touches_one_model_unless_it_tips_the_choice_for_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from uniroute_fast.profiling import MeansProfiler
+
+    texts = prompts()
+    router = uf.Router.fit(texts)
+    losses = outcomes(texts, 4, 2)
+    profiled: list[int] = []
+    looked_at: list[int] = []
+    profile, errors = MeansProfiler.profile, MeansProfiler.errors
+
+    def counting_profile(self, evidence, choice=None):
+        profiled.append(evidence.n_models)
+        return profile(self, evidence, choice)
+
+    def counting_errors(self, evidence):
+        looked_at.append(evidence.n_models)
+        return errors(self, evidence)
+
+    monkeypatch.setattr(MeansProfiler, "profile", counting_profile)
+    monkeypatch.setattr(MeansProfiler, "errors", counting_errors)
+    cut = 120
+    router.add_models(NAMES, COSTS, texts[:cut], losses[:cut])
+    assert (profiled, looked_at) == ([4], [4])
+    router.observe(texts[cut], "b", 1.0)
+    assert (profiled[1:], looked_at[1:]) == ([1], [1])
+    # What was loaded is looked at once.
+    router.save(tmp_path / "pool.uniroute")
+    again = uf.Router.load(tmp_path / "pool.uniroute")
+    profiled.clear()
+    looked_at.clear()
+    for text in texts[cut + 1 : cut + 4]:
+        again.observe(text, "c", 0.0)
+    assert (profiled, looked_at) == ([4, 1, 1], [4, 1, 1])
+    # Other outcomes than before choose another strength: all follow.
+    before = again.profiles
+    strengths = set(again._records._settings.values())
+    contrary = (np.arange(len(texts)) % 2).astype(float)
+    for _ in range(30):
+        again.observe_many(texts, "a", contrary)
+    assert set(again._records._settings.values()) != strengths
+    assert 4 in profiled[3:]
+    assert (again.profiles != before).any(axis=0).all()
+
+
 def test_weights_count_outcomes_and_one_is_like_many(
     routers: tuple[uf.Router, list[str], np.ndarray],
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SETUP = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 import numpy as np
 import uniroute_fast as uf
 
@@ -56,6 +56,40 @@ codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in childre
 sys.exit(int(codes != [0] * 6))
 """
 
+BUSY = """
+def route():
+    while True:
+        router.route_batch(embeddings=x, cost_weight=0.3)
+        router.route(embeddings=x[0], cost_weight=0.3)
+
+def write():
+    while True:
+        router.set_profiles(["m0", "m1"], router.profiles[:, :2])  # all hulls are built anew
+
+for job in (route, route, write):
+    threading.Thread(target=job, daemon=True).start()
+time.sleep(0.1)
+codes = []
+for _ in range(150):
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # a child that waits for ever is one that failed
+        right = []
+        def serve():
+            found = router.route_batch(embeddings=x, cost_weight=0.3).index
+            right.append((found == expected).all())
+        threads = [threading.Thread(target=serve) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        router.set_cost("m3", float(router.costs[3]))
+        os._exit(int(right != [True] * 3))
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+sys.exit(int(any(codes)))
+"""
+
 UNDER_WAY = """
 for _ in range(3):
     threading.Thread(
@@ -81,6 +115,11 @@ def run(script: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_workers_forked_from_a_preloaded_process_route_on_all_threads() -> None:
     run(WORKERS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_workers_forked_while_others_route_and_write_find_nothing_half_done() -> None:
+    run(BUSY)
 
 
 def test_a_process_exits_while_its_threads_route() -> None:

@@ -120,6 +120,78 @@ def test_constraints_policies_and_fallback(server: Server, router: uf.Router) ->
     assert (many[0]["status"], many[0]["model"]) == ("no_candidate", None)
 
 
+def test_a_conversation_is_left_only_where_that_pays(server: Server, router: uf.Router) -> None:
+    stayed = 0
+    for text in TEXTS[::9]:
+        for current in (*NAMES, "gone"):
+            for switch in (0.0, 1.0, 100.0):
+                asked = {"current_model": current, "switch_cost": switch}
+                got = route(server, text=text, cost_weight=0.05, top=4, **asked)
+                expected = router.route(text, 0.05, **asked)
+                assert got["model"] == expected.model
+                assert got.get("stayed", False) == expected.stayed
+                assert got["reason"].startswith("the current model") == expected.stayed
+                stayed += expected.stayed
+    assert stayed > 20
+    # One for each of many, ranked or not; a first turn has no model yet.
+    texts = TEXTS[:40]
+    currents = [*NAMES, None] * 8
+    costs = [float(i % 3) for i in range(40)]
+    expected = router.route_batch(texts, 0.05, current_model=currents, switch_cost=costs)
+    for top in (0, 2):
+        got = route(
+            server,
+            texts=texts,
+            cost_weight=0.05,
+            current_model=currents,
+            switch_cost=costs,
+            top=top,
+        )
+        assert [d["model"] for d in got["decisions"]] == expected.models
+        assert [d.get("stayed", False) for d in got["decisions"]] == expected.stayed.tolist()
+    chat = route(server, messages=CHAT, cost_weight=0.05, current_model="large", switch_cost=100)
+    assert (chat["model"], chat["stayed"]) == ("large", True)
+    assert route(server, text=TEXTS[0], current_model=None, cached_tokens=0)["status"] == "ok"
+
+
+def test_a_cache_is_worth_what_it_saves() -> None:
+    router = make_router()
+    with Server(router, port=0, log="error") as server:
+        asked = {"text": TEXTS[0], "cost_weight": 0.05, "current_model": "large"}
+        reply = call(server, "POST", "/v1/route", {**asked, "cached_tokens": 10})
+        assert (reply.status, reply.code) == (400, "invalid_argument")
+        assert "input price" in reply.json["error"]["message"]
+        router.set_metadata("large", input_price=0.01)
+        for tokens in (0, 10, 10**12):
+            got = route(server, **asked, cached_tokens=tokens)
+            expected = router.route(TEXTS[0], 0.05, current_model="large", cached_tokens=tokens)
+            assert (got["model"], got.get("stayed", False)) == (expected.model, expected.stayed)
+        assert expected.stayed
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"current_model": "small"},
+        {"current_model": "small", "switch_cost": 1, "cached_tokens": 1},
+        {"current_model": "small", "switch_cost": -1},
+        {"current_model": "small", "switch_cost": "1"},
+        {"current_model": 3, "switch_cost": 1},
+        {"current_model": "small", "cached_tokens": -1},
+        {"current_model": "small", "cached_tokens": 1.5},
+        {"current_model": ["small"], "switch_cost": 1},
+        {"current_model": ["small", None], "switch_cost": [1]},
+        {"current_model": "small", "switch_cost": [1, 2]},
+        {"switch_cost": 1, "cached_tokens": 1},
+    ],
+    ids=range(11),
+)
+def test_switches_that_cannot_be_meant(server: Server, asked: dict) -> None:
+    for body in ({"texts": TEXTS[:3], **asked}, {"text": TEXTS[0], **asked}):
+        reply = call(server, "POST", "/v1/route", body)
+        assert (reply.status, reply.code) == (400, "invalid_argument")
+
+
 def test_explanations_are_those_of_the_router(server: Server, router: uf.Router) -> None:
     flips = 0
     for text in TEXTS[::11]:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from serving import TEXTS, TOKEN, call, make_router, route
+from serving import TEXTS, TOKEN, Reply, call, make_router, route
 from uniroute_fast.serving import Server
 
 BODY_LIMIT = 100_000
@@ -80,8 +80,27 @@ def refusal(answer: bytes) -> tuple[int, str]:
         (b'{"text": "a", "constraints": {"allow": ["[z"]}}', "invalid_argument"),
         (b'{"texts": ["a", "b"], "cost_weight": [1]}', "invalid_argument"),
         (json.dumps({"texts": ["a"] * 51}).encode(), "invalid_argument"),
+        (b'{"text": "a", "text": "b"}', "invalid_argument"),
+        (b'{"text": "a", "constraints": {"deny": [], "deny": ["b"]}}', "invalid_argument"),
+        (b'{"messages": [{"role": "user", "role": "system", "content": "a"}]}', "invalid_argument"),
+        (b'{"messages": [{"role": "user", "content": "a"}], "x": "\xff"}', "invalid_json"),
+        (b'{"text": "a", "tokens": 99999999999999999999999}', "invalid_argument"),
+        (b'{"text": "a", "tokens": -99999999999999999999999}', "invalid_argument"),
+        (b'{"text": "a", "top": 18446744073709551616}', "invalid_argument"),
+        (b'{"text": "a", "cost_weight": ' + b"9" * 1000 + b"}", "invalid_json"),
+        (b'{"text": "a", "cost_weight": -Infinity}', "invalid_json"),
+        (b'{"text": "a\x00"}', "invalid_json"),
+        (b'\xef\xbb\xbf{"text": "a"}', "invalid_json"),
+        (
+            b'{"text": "a", "constraints": {"allow": [' + b'"*",' * 20_000 + b'"*"]}}',
+            "invalid_argument",
+        ),
+        (
+            b'{"text": "a", "constraints": {"deny": ["' + b"*a" * 40_000 + b'"]}}',
+            "invalid_argument",
+        ),
     ],
-    ids=range(19),
+    ids=range(32),
 )
 def test_a_body_that_cannot_be_used(server: Server, body: bytes, code: str) -> None:
     reply = call(server, "POST", "/v1/route", body)
@@ -109,7 +128,10 @@ def test_other_content_types_and_methods(server: Server) -> None:
         assert reply.headers["allow"] == allow
     assert call(server, "GET", "/v2/route").code == "unknown_route"
     assert call(server, "GET", "/v1/models/%ff").code == "invalid_argument"
-    assert call(server, "HEAD", "/healthz").body == b""
+    for path in ("/healthz", "/v1/models", "/", "/metrics"):
+        assert call(server, "HEAD", path).body == b""
+    reply = call(server, "OPTIONS", "/v1/route")
+    assert (reply.status, reply.code, reply.headers["allow"]) == (405, "method_not_allowed", "POST")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +212,91 @@ def test_heads_that_are_too_long(server: Server) -> None:
             assert b" 431 " in read_all(stream).splitlines()[0]
 
 
+def test_requests_in_a_row_are_answered_in_order(server: Server) -> None:
+    weights = [i / 10 for i in range(40)]
+    bodies = [json.dumps({"text": TEXTS[0], "cost_weight": w}).encode() for w in weights]
+    with socket.create_connection(server.address, timeout=20) as stream:
+        stream.sendall(b"".join(post(len(body)) + body for body in bodies))
+        stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        answers = read_all(stream).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    found = [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in answers]
+    assert [answer["cost_weight"] for answer in found[:-1]] == weights
+    assert found[-1] == {"status": "ok"}
+
+
+def test_a_body_in_chunks(server: Server) -> None:
+    body = json.dumps({"text": TEXTS[0]}).encode()
+    chunks = b"".join(b"1;extension=x\r\n%c\r\n" % byte for byte in body)
+    for end, status in ((b"0\r\n\r\n", 200), (b"0\r\ntrailer: x\r\n\r\n", 200), (b"x\r\n", 400)):
+        with socket.create_connection(server.address, timeout=20) as stream:
+            stream.sendall(post() + chunks + end)
+            head, _, answer = stream.recv(65536).partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == status
+        assert status == 200 or json.loads(answer)["error"]["code"] == "invalid_body"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /healthz\xff HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\nhost: a\r\n\r\n",
+        post(10).replace(b"content-length: 10", b"content-length: 10\r\ncontent-length: 11"),
+        post(10).replace(b"content-length: 10", b"content-length: -1"),
+        post(10).replace(b"content-length: 10", b"content-length: 99999999999999999999"),
+        post(10).replace(b"content-length: 10", b"transfer-encoding: gzip"),
+        b"GET /healthz HTTP/1.1\r\nhost: a\r\nx\x00y: z\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    ],
+    ids=range(10),
+)
+def test_heads_that_are_not_http(server: Server, head: bytes) -> None:
+    with socket.create_connection(server.address, timeout=20) as stream:
+        stream.sendall(head)
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(stream)[:10] in (b"", b"HTTP/1.1 4")
+    assert call(server, "GET", "/healthz").status == 200
+
+
+def test_a_client_that_never_reads_is_dropped() -> None:
+    """It pipelines requests for long answers, until the service can write no more of them."""
+    router = make_router()
+    names = [f"{i:0200}" for i in range(300)]
+    router.insert(names, [1.0] * 300, [[0.5] * 300] * router.n_clusters)
+    asked = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n"
+    limits = {"max_body_bytes": BODY_LIMIT, "max_body_memory_bytes": 150_000}
+    with Server(router, port=0, log="off", write_seconds=1.0, **limits) as server:
+        length = len(call(server, "GET", "/v1/models").body)
+        assert length > 75_000
+        stream = socket.socket()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream.settimeout(20)
+        with stream:
+            stream.connect(server.address)
+            stream.sendall(asked * 200)
+            # The answer that waits to be written holds its share of the memory: there is none for
+            # another long one, while short ones go on.
+            seen = until(lambda: call(server, "GET", "/v1/models"), 503)
+            assert seen.code == "busy"
+            assert route(server, text=TEXTS[0])["status"] == "ok"
+            # Then the time is up, and all is given back.
+            assert len(until(lambda: call(server, "GET", "/v1/models"), 200).body) == length
+            got = 0
+            with contextlib.suppress(ConnectionResetError):
+                got = len(read_all(stream))
+            assert got < 200 * length
+
+
+def until(ask: Callable[[], Reply], status: int) -> Reply:
+    """Ask until the answer has this status."""
+    end = time.monotonic() + 20
+    while (reply := ask()).status != status:
+        assert time.monotonic() < end, f"{reply.status} for 20 s; expected {status}"
+        time.sleep(0.02)
+    return reply
+
+
 def test_long_bodies_share_a_bounded_memory() -> None:
     limits = {"max_body_bytes": BODY_LIMIT, "max_body_memory_bytes": 2 * BODY_LIMIT + 2048}
     with (
@@ -201,6 +308,9 @@ def test_long_bodies_share_a_bounded_memory() -> None:
         with socket.create_connection(server.address, timeout=20) as stream:
             stream.sendall(post(BODY_LIMIT) + b"{")
             assert refusal(stream.recv(65536)) == (503, "busy")
+        # Short bodies that ask for long answers wait as well.
+        reply = call(server, "POST", "/v1/route", {"texts": ["add 1"] * 200, "top": 4})
+        assert (reply.status, reply.code) == (503, "busy")
         # Short ones go on.
         assert route(server, text=TEXTS[0])["status"] == "ok"
 

@@ -141,10 +141,14 @@ class Prompts:
         texts: Sequence[str] | None = None,
         *,
         embeddings: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
     ) -> Prompts:
         """Predict losses and costs over a snapshot."""
         losses = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
-        return cls(snapshot, losses, np.tile(snapshot.costs, (len(losses), 1)))
+        if not snapshot.metered.any():
+            return cls(snapshot, losses, np.tile(snapshot.costs, (len(losses), 1)))
+        costs = snapshot.predict_cost(texts, embeddings=embeddings, tokens=tokens)
+        return cls(snapshot, losses, costs)
 
     def take(self, rows: NDArray[np.integer]) -> Prompts:
         """Return some of the prompts."""
@@ -280,7 +284,7 @@ class Cascade:
         ones without another fit.
         """
         snapshot = router.snapshot()
-        predicted = Prompts.of(snapshot, texts, embeddings=embeddings).losses
+        predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
         measured = as_losses("losses", losses, len(predicted))
         if measured.shape[1] != predicted.shape[1]:
             raise InvalidArgumentError(
@@ -316,8 +320,18 @@ class Cascade:
         cost_weight: float = 0.0,
         *,
         embeddings: ArrayLike | None = None,
+        tokens: int | None = None,
     ) -> First:
         """Choose the LLM that answers first.
+
+        Parameters
+        ----------
+        text : str
+        cost_weight : float
+        embeddings : float32[D] or float32[1, D], optional
+            In place of `text`.
+        tokens : int, optional
+            As in `Router.route`: the prompt's length, where LLMs are charged by the token.
 
         Raises
         ------
@@ -331,7 +345,8 @@ class Cascade:
         """
         snapshot = self._router.snapshot()
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
-        prompt = Prompts.of(snapshot, None if text is None else [text], embeddings=one)
+        texts = None if text is None else [text]
+        prompt = Prompts.of(snapshot, texts, embeddings=one, tokens=tokens)
         if not np.isfinite(prompt.losses).all():
             raise UnroutableError("text: it cannot be embedded; expected text that can")
         if not snapshot.enabled.any():

@@ -44,11 +44,35 @@ class Profiles:
         Standard deviation, given the outcomes, of the predicted loss in each cluster.
     mean : float64[M]
         Each LLM's mean loss over its labelled prompts.
+    choice : Choice or None
+        Of a setting for all of the LLMs at once, where the profiler is joint.
     """
 
     psi: NDArray[np.float32]
     standard_error: NDArray[np.float32]
     mean: NDArray[np.float64]
+    choice: Choice | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How a setting was chosen for LLMs that are profiled together.
+
+    Attributes
+    ----------
+    setting : int
+        The one with the least sum of errors.
+    errors : float64[S, M]
+        Of each setting on each LLM.
+    """
+
+    setting: int
+    errors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, errors: NDArray[np.float64]) -> Choice:
+        """Choose by the errors."""
+        return cls(int(np.argmin(errors.sum(axis=1))), errors)
 
 
 class Profiler(Protocol):
@@ -204,7 +228,8 @@ class MeansProfiler:
     """Means of fine clusters, shrunk to those of coarse clusters, shrunk to the overall mean.
 
     The strength of shrinkage is chosen for the LLMs that are profiled together, by leaving out one
-    outcome at a time.
+    outcome at a time. So an outcome of one LLM changes the profiles of the others only where it
+    tips that choice.
 
     Attributes
     ----------
@@ -234,17 +259,23 @@ class MeansProfiler:
         """Sum up losses on labelled prompts: see `Profiler.observe`. ``keys`` say nothing here."""
         return observe(phi, losses, weights, gram=False)
 
-    def profile(self, evidence: Evidence) -> Profiles:
-        """Return the profiles of LLMs. O(K M) for each strength tried."""
-        errors = [left_out_error(evidence, self.parents, strength) for strength in STRENGTHS]
-        strength = STRENGTHS[int(np.argmin(errors))]
+    def errors(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Return the error of each strength on each LLM, float64[S, M]. O(S K M)."""
+        found = [left_out_error(evidence, self.parents, strength) for strength in STRENGTHS]
+        return np.stack(found)
+
+    def profile(self, evidence: Evidence, choice: Choice | None = None) -> Profiles:
+        """Return the profiles of LLMs. O(K M), and for each strength tried unless one is given."""
+        if choice is None:
+            choice = Choice.of(self.errors(evidence))
+        strength = STRENGTHS[choice.setting]
         psi = hierarchical(evidence.loss, evidence.phi, self.parents, strength)
         mean = evidence.mean
         # An entry is a mean over n_k outcomes and what the levels above count for.
         variance = np.maximum(evidence.total_square / evidence.count - mean**2, 1e-4)
         weight = np.minimum(evidence.phi + strength, np.maximum(evidence.count, 1.0))
         error = np.sqrt(variance / weight)
-        return Profiles(psi.astype(np.float32), error.astype(np.float32), mean)
+        return Profiles(psi.astype(np.float32), error.astype(np.float32), mean, choice)
 
     def to_parts(self) -> Parts:
         """Return what `profiler_from_parts` restores the profiler from."""
@@ -407,8 +438,10 @@ def hierarchical(
     return _pulled(loss, count, coarse[parents], strength)
 
 
-def left_out_error(evidence: Evidence, parents: NDArray[np.intp], strength: float) -> float:
-    """Return the sum of squared errors of `hierarchical`, each outcome predicted from the others.
+def left_out_error(
+    evidence: Evidence, parents: NDArray[np.intp], strength: float
+) -> NDArray[np.float64]:
+    """Return each LLM's squared errors of `hierarchical`, every outcome predicted from the others.
 
     An outcome y in fine cluster k is predicted by a + b y with the same a, b for all outcomes of
     that cluster and LLM, so that sums of y and y² are enough. O(K M).
@@ -426,7 +459,7 @@ def left_out_error(evidence: Evidence, parents: NDArray[np.intp], strength: floa
     # Sum of (y - a - b y)² over the cluster's outcomes.
     slope = 1 - b
     squares = slope**2 * evidence.square - 2 * slope * a * loss + a**2 * count
-    return float(squares[count > 0].sum())
+    return np.asarray(np.where(count > 0, squares, 0.0).sum(axis=0))
 
 
 def _membership(parents: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
 from uniroute_fast.evidence import Evidence
-from uniroute_fast.profiling import Profiles
+from uniroute_fast.profiling import Choice, MeansProfiler, Profiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,6 +132,11 @@ class Records:
         self._unread: tuple[Mapping[str, NDArray[Any]], Sequence[str]] | None = None
         # Of the LLMs whose profiles were made since they were recorded or restored.
         self._errors: dict[str, NDArray[np.float32]] = {}
+        # Where a setting is chosen for a whole group: its errors on each LLM's tally as it is now,
+        # and the setting that the group's profiles were made with. What is not known is worked out
+        # when it is needed.
+        self._left_out: dict[str, NDArray[np.float64]] = {}
+        self._settings: dict[int, int] = {}
 
     @property
     def _tallies(self) -> dict[str, Tally]:
@@ -151,17 +156,21 @@ class Records:
         """Return one that changes by itself."""
         copied = Records(self._known)
         copied._errors, copied._unread = dict(self._errors), self._unread
+        copied._left_out, copied._settings = dict(self._left_out), dict(self._settings)
         return copied
 
     def add(self, names: Sequence[str], evidence: Evidence, profiles: Profiles) -> None:
         """Record LLMs that were profiled together from this evidence."""
         group = 1 + max((tally.group for tally in self._tallies.values()), default=-1)
         tallies = dict(zip(names, Tally.each(evidence, group), strict=True))
-        self.put(tallies, names, profiles)
-
-    def put(self, tallies: Mapping[str, Tally], names: Sequence[str], profiles: Profiles) -> None:
-        """Record tallies, and the standard errors of profiles that were made from them."""
         self._tallies.update(tallies)
+        self.note(names, profiles)
+        if profiles.choice is not None:
+            self._left_out |= dict(zip(names, profiles.choice.errors.T.copy(), strict=True))
+            self._settings[group] = profiles.choice.setting
+
+    def note(self, names: Sequence[str], profiles: Profiles) -> None:
+        """Keep the standard errors of profiles that were made from these records."""
         errors = np.ascontiguousarray(profiles.standard_error.T)
         self._errors |= dict(zip(names, errors, strict=True))
 
@@ -170,6 +179,7 @@ class Records:
         for name in names:
             self._tallies.pop(name, None)
             self._errors.pop(name, None)
+            self._left_out.pop(name, None)
 
     def check(self, names: Iterable[str]) -> None:
         """Raise `InvalidArgumentError` for the first LLM that nothing is known of."""
@@ -183,7 +193,11 @@ class Records:
 
     def with_tallies(self, changes: Mapping[str, Tally]) -> Records:
         """Return records in which these LLMs have these tallies."""
-        return Records(self._tallies | dict(changes))
+        changed = self.copy()
+        changed._tallies.update(changes)
+        for name in changes:
+            changed._left_out.pop(name, None)
+        return changed
 
     def evidence(self, names: Sequence[str]) -> Evidence:
         """Return what is known of some LLMs, in that order. O(M F + P F²) for P patterns."""
@@ -205,32 +219,56 @@ class Records:
     def profiles(self, profiler: Profiler, names: Sequence[str]) -> tuple[list[str], Profiles]:
         """Profile some LLMs from all that is known of them.
 
-        Where the profiler looks at all LLMs of a group at once, the others of the group come too.
+        Where the profiler chooses a setting for all LLMs of a group at once, and would choose
+        another one now, the others of the group come too.
 
         Returns
         -------
         list of str, Profiles
             Which LLMs, and their profiles in that order.
+
+        Notes
+        -----
+        Under a joint profiler O(K) for each LLM and O(M) for its group; O(K M) where the group's
+        setting changes, and the first time after loading.
         """
-        if not profiler.joint:
+        if not isinstance(profiler, MeansProfiler):
             return list(names), profiler.profile(self.evidence(names))
         groups: dict[int, list[str]] = {self._tallies[name].group: [] for name in names}
         for name, tally in self._tallies.items():
             if tally.group in groups:
                 groups[tally.group].append(name)
-        found = [profiler.profile(self.evidence(members)) for members in groups.values()]
-        return [name for members in groups.values() for name in members], Profiles(
+        wanted = set(names)
+        made, found = [], []
+        for group, members in groups.items():
+            choice = self._choice(profiler, members)
+            settled = self._settings.get(group) == choice.setting
+            self._settings[group] = choice.setting
+            these = [name for name in members if name in wanted] if settled else members
+            made += these
+            found.append(profiler.profile(self.evidence(these), choice))
+        return made, Profiles(
             np.hstack([profiles.psi for profiles in found]),
             np.hstack([profiles.standard_error for profiles in found]),
             np.concatenate([profiles.mean for profiles in found]),
         )
 
+    def _choice(self, profiler: MeansProfiler, members: Sequence[str]) -> Choice:
+        """Return the setting for a group; only LLMs with new outcomes are looked at again."""
+        unknown = [name for name in members if name not in self._left_out]
+        if unknown:
+            errors = profiler.errors(self.evidence(unknown))
+            self._left_out |= dict(zip(unknown, errors.T.copy(), strict=True))
+        return Choice.of(np.stack([self._left_out[name] for name in members], axis=1))
+
     def standard_errors(self, profiler: Profiler, models: Sequence[str]) -> NDArray[np.float32]:
         """Return `Profiles.standard_error` of these LLMs, float32[K, M]; NaN for the unknown."""
         missing = [n for n in models if n in self._tallies and n not in self._errors]
         if missing:
-            names, profiles = self.profiles(profiler, missing)
-            self.put({}, names, profiles)
+            # Nothing is published here, so the settings in force stay what they are.
+            probe = self.copy()
+            self.note(*probe.profiles(profiler, missing))
+            self._left_out = probe._left_out
         unknown = np.full(profiler.map.n_clusters, np.nan, np.float32)
         columns = [self._errors.get(name, unknown) for name in models]
         return np.stack(columns, axis=1) if columns else np.zeros((len(unknown), 0), np.float32)

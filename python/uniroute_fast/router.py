@@ -655,7 +655,8 @@ class Router(_native.Router):
             records = self._records.with_tallies(tallies)
             affected, profiles = records.profiles(profiler, list(tallies))
             super().set_profiles(affected, profiles.psi)
-            self._records.put(tallies, affected, profiles)
+            records.note(affected, profiles)
+            self._records = records
             return used
 
     def standard_errors(self) -> NDArray[np.float32]:

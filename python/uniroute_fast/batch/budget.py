@@ -48,7 +48,6 @@ class Spending:
 
     def __init__(self, router: Prompter) -> None:
         self.losses = LossReader(router)
-        self.costs = self.losses.costs
         self.rows = 0
         self.spend = 0.0
         self.savings = np.zeros(_BINS)
@@ -62,9 +61,10 @@ class Spending:
 
     def count(self, losses: Losses, steps: Steps) -> None:
         """Add the steps of prompts with these losses."""
-        offsets, models, weights = _native.lower_hulls(losses.values.astype(np.float64), self.costs)
-        costs, counts = self.costs[models], losses.counts
+        values, counts = losses.values.astype(np.float64), losses.counts
+        offsets, models, weights = _native.lower_hulls(values, losses.costs)
         row = np.repeat(np.arange(len(counts)), np.diff(offsets))
+        costs = losses.cost_of(row, models.astype(np.int64))
         step = np.flatnonzero(row[1:] == row[:-1]) + 1
         saved = (costs[step - 1] - costs[step]) * counts[row[step]]
         bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
@@ -77,6 +77,11 @@ class Spending:
         self.rows += steps.rows
         self.spend += steps.spend
         np.add.at(self.savings, steps.bins, steps.savings)
+
+    @property
+    def least(self) -> float:
+        """What every prompt costs if the cheapest LLM answers it."""
+        return float(self.spend - self.savings.sum())
 
     def cost_weight(self, budget: float) -> float:
         """Return the least cost weight whose spend is at most the budget.

@@ -16,7 +16,7 @@ from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.decide import BatchRouter
 from uniroute_fast.batch.journal import PartialFile
 from uniroute_fast.batch.logs import LogFile, find_log
-from uniroute_fast.batch.pipeline import ordered, scan
+from uniroute_fast.batch.pipeline import checked_threads, ordered, scan
 from uniroute_fast.batch.progress import Callback, Meter
 from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reader, open_log
 from uniroute_fast.batch.staging import Staging, Target
@@ -143,6 +143,7 @@ def route_log(
     router.load()
     if budget is not None and not (0 <= budget < math.inf):
         raise InvalidArgumentError(f"budget: {budget}; expected a finite number, 0 or more")
+    threads = checked_threads(threads)
     source = find_log(os.fspath(log), log_format)
     if budget is not None and not source.resumable:
         raise InvalidArgumentError(
@@ -165,7 +166,6 @@ def route_log(
         "form": [log_format, out_format, compression, BLOCK_ROWS, PART_ROWS, PART_BYTES],
         "versions": _versions(),
     }
-    threads = threads or _native.get_num_threads()
     with Staging(target, identity, source.resumable) as staging:
         if budget is not None:
             if staging.cost_weight is None:

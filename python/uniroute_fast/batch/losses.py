@@ -1,4 +1,4 @@
-"""Predicted losses of many prompts in little memory: prompts that share them count together."""
+"""Predicted losses and costs of many prompts in little memory: those that share them count once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +20,14 @@ VALUES = 1 << 22
 
 @dataclass
 class Losses:
-    """Predicted losses of some prompts.
+    """Predicted losses of some prompts, and what the LLMs cost on them.
 
     Attributes
     ----------
     values : float32[R, M]
         Distinct rows of losses, of the LLMs that may answer.
+    costs : float64[M] or float64[R, M]
+        The same for all rows, or where LLMs are charged by the token, each row's own.
     cluster : int[R]
         The cluster of each.
     rows : int[n]
@@ -37,6 +37,7 @@ class Losses:
     """
 
     values: NDArray[np.float32]
+    costs: NDArray[np.float64]
     cluster: NDArray[np.int64]
     rows: NDArray[np.int64]
     which: NDArray[np.int64]
@@ -46,29 +47,35 @@ class Losses:
         """How many prompts have each row of losses, int[R]."""
         return np.bincount(self.which, minlength=len(self.values))
 
+    def cost_of(self, rows: NDArray[np.int64], models: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what LLMs cost on rows of ``values``, one each."""
+        return self.costs[models] if self.costs.ndim == 1 else self.costs[rows, models]
+
+    def cost_sums(self) -> NDArray[np.float64]:
+        """Return what each LLM would cost for all the prompts, float64[M]."""
+        if self.costs.ndim == 1:
+            return self.costs * len(self.which)
+        return np.asarray(self.counts @ self.costs)
+
 
 class LossReader:
     """Reads predicted losses off a router; several threads may share it.
 
     Where the map is hard, a prompt has its cluster's profile and clusters are few. Elsewhere every
-    prompt has losses of its own.
+    prompt has losses of its own, as it has costs of its own where LLMs are charged by the token.
     """
 
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
         self.router = router = prompter.router
-        if router.metered.any():
-            raise InvalidArgumentError(
-                "pool: charges LLMs by the token; expected one cost for each LLM, or a cost weight "
-                "found by `Router.calibrate`, which knows such costs"
-            )
         heads = router.heads()
-        self._hard = len(heads) == 1 and heads[0][0] == "nearest"
+        self._metered = bool(router.metered.any())
+        self._shared = len(heads) == 1 and heads[0][0] == "nearest" and not self._metered
         self._profiles = router.profiles
         #: LLMs that may answer, as indices into the pool: disabled ones are as if not there.
         self.models = np.flatnonzero(router.enabled)
         self.names = [router.models[m] for m in self.models]
-        self.costs = router.costs[self.models]
+        self._costs = router.costs[self.models]
 
     def of(self, texts: Any) -> Iterator[Losses]:
         """Yield the losses of the prompts that can be routed, each prompt once."""
@@ -79,19 +86,24 @@ class LossReader:
         ok = np.flatnonzero(routed)
         cluster, chosen = decisions.cluster[ok].astype(np.int64), decisions.index[ok]
         # A hard map alone does not promise that a prompt's losses are its cluster's: look.
-        shared = np.full(len(ok), self._hard)
-        if self._hard:
+        shared = np.full(len(ok), self._shared)
+        if self._shared:
             shared = self._profiles[cluster, chosen] == decisions.predicted_loss[ok]
         clusters, which = np.unique(cluster[shared], return_inverse=True)
         if len(clusters):
-            yield Losses(self._profiles[np.ix_(clusters, self.models)], clusters, ok[shared], which)
+            profiles = self._profiles[np.ix_(clusters, self.models)]
+            yield Losses(profiles, self._costs, clusters, ok[shared], which)
         own = np.flatnonzero(~shared)
         if not len(own):
             return
         for some in np.array_split(own, len(own) * len(self.router.models) // VALUES + 1):
             own_inputs = {name: _take(all_, ok[some]) for name, all_ in inputs.items()}
+            costs = self._costs
+            if self._metered:
+                costs = self.router.predict_cost(**own_inputs)[:, self.models]
+            own_inputs.pop("tokens", None)
             values = self.router.predict_loss(**own_inputs)[:, self.models]
-            yield Losses(values, cluster[some], ok[some], np.arange(len(some)))
+            yield Losses(values, costs, cluster[some], ok[some], np.arange(len(some)))
 
 
 def _take(prompts: Any, rows: NDArray[np.int64]) -> Any:

@@ -10,8 +10,10 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from uniroute_fast import _native
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.readers import Position, open_log
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
     from uniroute_fast.batch.prompter import Prompter, Prompts
 
 T = TypeVar("T")
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return how many threads work on parts; the package's number where none is given."""
+    if threads is None:
+        return _native.get_num_threads()
+    if threads < 1:
+        raise InvalidArgumentError(f"threads: {threads}; expected 1 or more")
+    return threads
 
 
 def ordered(

@@ -161,7 +161,12 @@ class Prompter:
             if text is None or not text.strip()
         }
         embeddings = embedder.embed([text or "" for text in listed])
-        return {"embeddings": np.asarray(embeddings, np.float32)}, failures
+        inputs = {"embeddings": np.asarray(embeddings, np.float32)}
+        if self.router.metered.any():
+            # As the router estimates it where it sees the text.
+            lengths = [-(-len((text or "").encode(errors="replace")) // 4) for text in listed]
+            inputs["tokens"] = np.array(lengths, np.uint64)
+        return inputs, failures
 
     def _text_type(self, schema: Any) -> None:
         pa = pyarrow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -200,5 +201,9 @@ def _lock(file: Any, out: str) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InvalidArgumentError(f"out: another process is making {out!r} right now") from error
+        # Whoever held it may have tidied up since it was opened here.
+        held = os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    if not held:
+        raise InvalidArgumentError(f"out: another process is making {out!r} right now")

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast import _native
 from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.logs import find_log
 from uniroute_fast.batch.losses import LossReader
-from uniroute_fast.batch.pipeline import scan
+from uniroute_fast.batch.pipeline import checked_threads, scan
 from uniroute_fast.batch.progress import Callback, Meter
 from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import InvalidArgumentError
@@ -169,7 +168,7 @@ def what_if(
     source = find_log(os.fspath(log), log_format)
     if not source.resumable:
         raise InvalidArgumentError("log: takes two passes; expected a file or folder")
-    threads = threads or _native.get_num_threads()
+    threads = checked_threads(threads)
 
     def meter(stage: str) -> Meter:
         return Meter(stage, source.files, progress)
@@ -211,15 +210,16 @@ class _Prices:
     def __init__(self, prompter: Prompter) -> None:
         self.spending = Spending(prompter)
         self.losses = self.spending.losses
-        self.costs = self.losses.costs
-        self.loss_sums = np.zeros(len(self.costs))
+        #: Of each LLM over the log: predicted loss, and cost.
+        self.sums = np.zeros((2, len(self.losses.names)))
         self.routable = 0
 
     def of(self, _: Part, prompts: Prompts) -> tuple[Steps, NDArray[np.float64], int]:
-        sums, routable = np.zeros(len(self.costs)), 0
+        sums, routable = np.zeros_like(self.sums), 0
         steps = Steps(len(prompts.texts))
         for losses in self.losses.of(prompts.texts):
-            sums += losses.counts @ losses.values.astype(np.float64)
+            sums[0] += losses.counts @ losses.values.astype(np.float64)
+            sums[1] += losses.cost_sums()
             routable += len(losses.rows)
             self.spending.count(losses, steps)
         return steps, sums, routable
@@ -227,15 +227,15 @@ class _Prices:
     def add(self, part: tuple[Steps, NDArray[np.float64], int]) -> None:
         steps, sums, routable = part
         self.spending.add(steps)
-        self.loss_sums += sums
+        self.sums += sums
         self.routable += routable
 
     def rules(self, cost_weights: list[float] | None, budget: float | None) -> list[_Rule]:
         """Return what to compare: the dearest first."""
-        order = np.lexsort((self.costs, self.loss_sums))
-        rules = [_Rule(BEST_SINGLE, model=int(order[0]))]
+        loss, cost = self.sums
+        rules = [_Rule(BEST_SINGLE, model=int(np.lexsort((cost, loss))[0]))]
         if cost_weights is None:
-            least = float(self.costs.min()) * self.routable
+            least = self.spending.least
             spends = [least + share * (self.spending.spend - least) for share in SHARES]
             cost_weights = [self.spending.cost_weight(spend) for spend in spends]
         for weight in sorted({0.0, *cost_weights}):
@@ -243,7 +243,7 @@ class _Prices:
         if budget is not None:
             weight = self.spending.cost_weight(budget)
             rules.append(_Rule(f"router, budget {budget:g}", weight))
-        cheapest = int(np.lexsort((self.loss_sums, self.costs))[0])
+        cheapest = int(np.lexsort((loss, cost))[0])
         return [*rules, _Rule(CHEAPEST, model=cheapest)]
 
 
@@ -253,16 +253,14 @@ class _Served:
     def __init__(self, losses: LossReader, model_column: str, cost_column: str | None) -> None:
         self.model_column, self.cost_column = model_column, cost_column
         self.index = {name: m for m, name in enumerate(losses.names)}
-        self.costs = losses.costs
 
     def of(self, part: Part) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return each row's LLM, -1 where it is not in the pool, and cost."""
+        """Return each row's LLM, -1 where it is not in the pool, and logged cost, NaN without."""
         names = _values(part, self.model_column)
         models = np.array([self.index.get(name, -1) for name in names], np.int64)
-        costs = np.where(models >= 0, self.costs[models], np.nan)
+        costs = np.full(len(models), np.nan)
         if self.cost_column is not None:
-            logged = [_number(value) for value in _values(part, self.cost_column)]
-            costs = np.where(np.isnan(logged), costs, logged)
+            costs = np.array([_number(value) for value in _values(part, self.cost_column)])
         return models, costs
 
 
@@ -288,13 +286,10 @@ class _Comparison:
     def __init__(self, prompter: Prompter, rules: list[_Rule], served: _Served | None) -> None:
         self.losses = LossReader(prompter)
         self.models = self.losses.names
-        self.costs = self.losses.costs
         self.served = served
         self.rules = ([_Rule(NOW)] if served else []) + rules
         self.reference = self.rules[0].name
         self.shape = (prompter.router.n_clusters, len(self.models))
-        # Of LLMs on a par the cheapest comes first, then that of the lowest index.
-        self.order = np.lexsort((np.arange(len(self.costs)), self.costs))
         self.tallies = [self._empty() for _ in self.rules]
 
     def of(self, part: Part, prompts: Prompts) -> list[_Tally]:
@@ -307,11 +302,14 @@ class _Comparison:
             reference: NDArray[np.float64] | None = None
             for rule, tally in zip(self.rules, tallies, strict=True):
                 if rule.name == NOW and served is not None:
-                    models, costs = served[0][losses.rows], served[1][losses.rows]
+                    models, logged = served[0][losses.rows], served[1][losses.rows]
                     known = models >= 0
+                    costs = losses.cost_of(losses.which, models)
+                    costs = np.where(np.isnan(logged), costs, logged)
                 else:
-                    models = self._choices(rule, values)[losses.which]
-                    costs, known = self.costs[models], np.ones(len(rows), bool)
+                    models = self._choices(rule, values, losses.costs)[losses.which]
+                    known = np.ones(len(rows), bool)
+                    costs = losses.cost_of(losses.which, models)
                 loss = np.where(known, values[losses.which, models], np.nan)
                 reference = loss if reference is None else reference
                 self._count(tally, losses.cluster[losses.which], models, loss, costs, reference)
@@ -332,13 +330,17 @@ class _Comparison:
         loss, squares, cost = np.zeros((3, *self.shape))
         return _Tally(np.zeros(self.shape, np.int64), loss, squares, cost)
 
-    def _choices(self, rule: _Rule, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    @staticmethod
+    def _choices(
+        rule: _Rule, values: NDArray[np.float64], costs: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
         """Return the rule's LLM for each row of losses."""
         if rule.model >= 0:
             return np.full(len(values), rule.model)
-        objective = values + rule.cost_weight * self.costs
-        chosen: NDArray[np.int64] = self.order[objective[:, self.order].argmin(axis=1)]
-        return chosen
+        objective = values + rule.cost_weight * costs
+        # Of LLMs on a par the cheapest, then that of the lowest index.
+        tied = objective == objective.min(axis=1, keepdims=True)
+        return np.asarray(np.where(tied, costs, np.inf).argmin(axis=1), np.int64)
 
     def _count(
         self,

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from uniroute_fast.batch.formats import Format
 
 
+#: Of Parquet's pages.
+COMPRESSIONS = ("snappy", "zstd", "lz4", "gzip", "brotli", "none")
+
+
 class Encoded(NamedTuple):
     """A part as bytes, and a note for the end of the file."""
 
@@ -76,6 +80,10 @@ def open_writer(
             "columns; expected .jsonl"
         )
     if form.kind == "parquet":
+        if compression not in COMPRESSIONS:
+            raise InvalidArgumentError(
+                f"compression: {compression!r}; expected one of {', '.join(COMPRESSIONS)}"
+            )
         return _Parquet(names, schema, compression, text)
     if form.kind == "arrow":
         return _Arrow(names, schema)

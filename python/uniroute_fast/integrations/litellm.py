@@ -9,16 +9,15 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from uniroute_fast._native import Constraints
 from uniroute_fast.chat import chat_text
-from uniroute_fast.errors import InvalidArgumentError, NoCandidateError, UnroutableError
+from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
 from uniroute_fast.integrations.engine import engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from uniroute_fast._native import Constraints
     from uniroute_fast.router import Router
 
 Deployment = dict[str, Any]
@@ -75,10 +74,7 @@ class UniRouteStrategy:
         constraints: Constraints | None = None,
     ) -> None:
         engine("litellm", "litellm")
-        if constraints is not None and "allow" in constraints._arguments():
-            raise InvalidArgumentError(
-                "constraints: with allow; expected the deployments to say it"
-            )
+        refuse_allow(constraints, "the deployments")
         self._proxy = litellm_router
         self._router = router
         self._group = group
@@ -128,11 +124,7 @@ class UniRouteStrategy:
         asked = _asked(request_kwargs)
         weight = asked.get("cost_weight", self._cost_weight)
         text = _text(messages, input)
-        try:
-            name = self._router.route(text, weight, constraints=constraints).model
-        except UnroutableError:
-            name = self._best_on_average(names, weight)
-        return _draw(names[name])
+        return _draw(names[route_among(self._router, text, weight, constraints, names)])
 
     def get_available_deployment(
         self,
@@ -198,15 +190,6 @@ class UniRouteStrategy:
             self._index = index
         return index
 
-    def _best_on_average(self, names: dict[str, list[Deployment]], weight: float) -> str:
-        snapshot = self._router.snapshot()
-        objective = snapshot.profiles.mean(axis=0, dtype=np.float64) + weight * snapshot.costs
-        known = [i for i, name in enumerate(snapshot.models) if name in names]
-        usable = [i for i in known if snapshot.enabled[i]]
-        if not usable:
-            raise NoCandidateError("deployments: none is left for this prompt")
-        return snapshot.models[min(usable, key=lambda i: objective[i])]
-
 
 class _Index:
     """The deployments of a group by the LLM that they stand for, at one moment."""
@@ -221,7 +204,7 @@ class _Index:
         self._version, self._models = router.version, router.models
         # Kept, so that none of their ids can come to stand for another object.
         self._seen = list(model_list)
-        self._given = {} if constraints is None else constraints._arguments()
+        self._given = constraints
         known = set(self._models)
         self.deployments: dict[str, list[Deployment]] = {}
         for deployment in model_list:
@@ -241,12 +224,7 @@ class _Index:
 
     def allowing(self, names: dict[str, Any]) -> Constraints:
         """Return the caller's constraints, with the LLMs of these names alone allowed."""
-        return Constraints(**{**self._given, "allow": [_literal(name) for name in names]})
-
-
-def _literal(name: str) -> str:
-    """Return a pattern that matches a name alone: brackets stand for what globs read otherwise."""
-    return "".join(f"[{c}]" if c in "*?[{\\" else c for c in name)
+        return allowing(names, self._given)
 
 
 def _id(deployment: Deployment) -> str:

@@ -3,7 +3,7 @@
 //! The safetensors header holds one metadata entry, `uniroute`, whose value is JSON:
 //!
 //! ```json
-//! {"format": 3, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
+//! {"format": 4, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
 //! ```
 //!
 //! Nothing in a file is ever executed. A file is written beside its final place, synced and
@@ -13,36 +13,45 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
-use std::ops::Range;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3Default;
-use zerocopy::{FromBytes, Immutable};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{Error, Result};
 
 /// Format that this version writes, and the newest that it reads.
-pub const FORMAT: u64 = 3;
+pub const FORMAT: u64 = 4;
 
 /// The one key of the safetensors metadata: with a single key the bytes of a file depend on its
 /// content alone.
 const KEY: &str = "uniroute";
+
+/// Bytes that a safetensors header has at most.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor: dtype, shape and little-endian bytes, row-major.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Where the bytes lie: those of all tensors of a file are one buffer, which they share.
-    buffer: Arc<Vec<u8>>,
-    range: Range<usize>,
+    values: Values,
+}
+
+/// What a tensor holds.
+#[derive(Clone, Debug)]
+enum Values {
+    /// Little-endian bytes.
+    Bytes(Arc<Vec<u8>>),
+    /// Numbers, where they are little-endian: what reads them need not copy them.
+    Floats(Arc<Vec<f32>>),
 }
 
 impl PartialEq for Tensor {
@@ -93,9 +102,36 @@ impl Tensor {
         Self {
             dtype: T::DTYPE,
             shape: shape.to_vec(),
-            range: 0..bytes.len(),
-            buffer: Arc::new(bytes),
+            values: Values::Bytes(Arc::new(bytes)),
         }
+    }
+
+    /// Reads the values of a tensor, a piece at a time, and adds each to the checksum while it is in
+    /// cache.
+    fn read(info: &TensorInfo, file: &mut impl Read, hash: &mut Xxh3Default) -> io::Result<Self> {
+        const PIECE: usize = 1 << 18;
+        let mut fill = |bytes: &mut [u8]| {
+            bytes.chunks_mut(PIECE).try_for_each(|piece| {
+                file.read_exact(piece)?;
+                hash.update(piece);
+                Ok::<_, io::Error>(())
+            })
+        };
+        let length = info.data_offsets.1 - info.data_offsets.0;
+        let values = if info.dtype == Dtype::F32 && cfg!(target_endian = "little") {
+            let mut values = vec![0.0f32; length / size_of::<f32>()];
+            fill(values.as_mut_bytes())?;
+            Values::Floats(Arc::new(values))
+        } else {
+            let mut bytes = vec![0; length];
+            fill(&mut bytes)?;
+            Values::Bytes(Arc::new(bytes))
+        };
+        Ok(Self {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            values,
+        })
     }
 
     /// Dtype of the values.
@@ -110,7 +146,10 @@ impl Tensor {
 
     /// The values as little-endian bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.range.clone()]
+        match &self.values {
+            Values::Bytes(bytes) => bytes,
+            Values::Floats(values) => values.as_bytes(),
+        }
     }
 
     /// The values where they lie, copied only where bytes are in another order or out of line; `None`
@@ -123,6 +162,14 @@ impl Tensor {
             return Some(Cow::Borrowed(values));
         }
         self.values().map(Cow::Owned)
+    }
+
+    /// The values, copied only where they are not held as such; `None` if they are of another type.
+    pub fn into_values(self) -> Option<Arc<Vec<f32>>> {
+        match self.values {
+            Values::Floats(values) => Some(values),
+            Values::Bytes(_) => self.values().map(Arc::new),
+        }
     }
 
     /// The values, or `None` if they are of another type.
@@ -152,7 +199,33 @@ struct Header<'a> {
 
 const WHOLE: &str = "a whole file written by uniroute_fast";
 
-/// Fails unless a header is of a format that this version reads: the first thing to know of it.
+/// Reads a safetensors header: where the first tensor begins, and what there is, which was checked to
+/// lie side by side and fill the file.
+fn read_header(file: &mut impl Read, length: u64) -> Result<(u64, Metadata)> {
+    let cut = |why: &str| {
+        damaged(
+            format!("not a safetensors file, or cut short ({why})"),
+            WHOLE,
+        )
+    };
+    let mut size = [0; size_of::<u64>()];
+    let before = size.len() as u64;
+    file.read_exact(&mut size).map_err(unreadable)?;
+    let size = u64::from_le_bytes(size);
+    if size > MAX_HEADER.min(length.saturating_sub(before)) {
+        return Err(cut("a header longer than the file"));
+    }
+    let mut header = vec![0; size as usize];
+    file.read_exact(&mut header).map_err(unreadable)?;
+    let content: Metadata = serde_json::from_slice(&header).map_err(|e| cut(&e.to_string()))?;
+    let first = before + size;
+    if (content.data_len() as u64).checked_add(first) != Some(length) {
+        return Err(cut("another length than its tensors have"));
+    }
+    Ok((first, content))
+}
+
+/// Fails if a header says a format that this version does not read.
 fn check_format(header: &str) -> Result<()> {
     #[derive(Deserialize)]
     struct Format {
@@ -163,8 +236,23 @@ fn check_format(header: &str) -> Result<()> {
     if format.as_u64().is_some_and(|f| (1..=FORMAT).contains(&f)) {
         return Ok(());
     }
+    Err(unknown_format(&format))
+}
+
+fn unknown_format(format: &Value) -> Error {
     let expected = format!("format 1 to {FORMAT}; a newer uniroute_fast may read it");
-    Err(damaged(format!("its format is {format}"), expected))
+    damaged(format!("its format is {format}"), expected)
+}
+
+/// An error of reading, which [`at`] makes that of a path.
+fn unreadable(source: io::Error) -> Error {
+    if source.kind() == io::ErrorKind::UnexpectedEof {
+        return damaged("not a safetensors file, or cut short", WHOLE);
+    }
+    Error::Io {
+        path: String::new(),
+        source,
+    }
 }
 
 fn not_json(error: &serde_json::Error) -> Error {
@@ -216,38 +304,45 @@ impl Artifact {
             .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
     }
 
-    /// The content of a file's bytes, which the tensors go on using where they lie.
-    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self> {
-        let buffer = Arc::new(bytes.into());
-        // Checks that the tensors lie side by side and fill the file.
-        let (length, content) = SafeTensors::read_metadata(&buffer)
-            .map_err(|e| damaged(format!("not a safetensors file, or cut short ({e})"), WHOLE))?;
+    /// The content of a file's bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::read(&mut Cursor::new(bytes), bytes.len() as u64)
+    }
+
+    /// The content of a file of so many bytes.
+    fn read(file: &mut (impl Read + Seek), length: u64) -> Result<Self> {
+        let (first, content) = read_header(file, length)?;
         let header = content
             .metadata()
             .as_ref()
             .and_then(|metadata| metadata.get(KEY))
             .ok_or_else(|| damaged("a safetensors file of another program", WHOLE))?;
-        check_format(header)?;
-        let header: Header<'_> = serde_json::from_str(header).map_err(|e| not_json(&e))?;
-        let first = size_of::<u64>() + length;
-        let tensors = content.tensors().into_iter().map(|(name, info)| {
-            let (start, end) = info.data_offsets;
-            let tensor = Tensor {
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                buffer: Arc::clone(&buffer),
-                range: first + start..first + end,
-            };
-            (name, tensor)
-        });
-        let artifact = Self {
-            tensors: tensors.collect(),
-            manifest: header.manifest.get().to_owned(),
+        let header: Header<'_> = match serde_json::from_str(header) {
+            Ok(header) => header,
+            // Of a newer format it may not be understood.
+            Err(e) => return Err(check_format(header).err().unwrap_or_else(|| not_json(&e))),
         };
-        if header.checksum != artifact.checksum() {
+        if !(1..=FORMAT).contains(&header.format) {
+            return Err(unknown_format(&header.format.into()));
+        }
+        let mut hash = Xxh3Default::new();
+        hash.update(header.manifest.get().as_bytes());
+        let mut tensors = BTreeMap::new();
+        // In the order in which the checksum takes them.
+        for (name, info) in content.tensors().into_iter().collect::<BTreeMap<_, _>>() {
+            file.seek(SeekFrom::Start(first + info.data_offsets.0 as u64))
+                .map_err(unreadable)?;
+            hash.update(described(&name, info.dtype, &info.shape).as_bytes());
+            let tensor = Tensor::read(info, file, &mut hash).map_err(unreadable)?;
+            tensors.insert(name, tensor);
+        }
+        if header.checksum != format!("{:016x}", hash.digest()) {
             return Err(damaged("its checksum does not fit its content", WHOLE));
         }
-        Ok(artifact)
+        Ok(Self {
+            manifest: header.manifest.get().to_owned(),
+            tensors,
+        })
     }
 
     /// Writes a file: beside `path` first, synced, then renamed over it.
@@ -267,11 +362,12 @@ impl Artifact {
             let error = damaged("a pipe or device", "a file written by uniroute_fast");
             return Err(at(&shown(), error));
         }
-        let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        let mut file = File::open(path).map_err(|source| Error::Io {
             path: shown(),
             source,
         })?;
-        Self::from_bytes(bytes).map_err(|error| at(&shown(), error))
+        let length = file.metadata().map_or(0, |file| file.len());
+        Self::read(&mut file, length).map_err(|error| at(&shown(), error))
     }
 
     fn checksum(&self) -> String {
@@ -287,10 +383,15 @@ pub fn digest<'a>(
     let mut hash = Xxh3Default::new();
     hash.update(text.as_bytes());
     for (name, tensor) in tensors {
-        hash.update(format!("{name:?}{:?}{:?}", tensor.dtype, tensor.shape).as_bytes());
+        hash.update(described(name, tensor.dtype, &tensor.shape).as_bytes());
         hash.update(tensor.bytes());
     }
     format!("{:016x}", hash.digest())
+}
+
+/// What the digest takes of a tensor beside its values.
+fn described(name: &str, dtype: Dtype, shape: &[usize]) -> String {
+    format!("{name:?}{dtype:?}{shape:?}")
 }
 
 /// An [`Error::Artifact`] whose path is filled in by [`at`].
@@ -311,6 +412,10 @@ pub fn at(file: &str, error: Error) -> Error {
             path: file.into(),
             problem,
             expected,
+        },
+        Error::Io { source, .. } => Error::Io {
+            path: file.into(),
+            source,
         },
         // A value that a constructor refuses came out of the file.
         Error::InvalidArgument {
@@ -353,7 +458,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.persist(path).map_err(|e| e.error)?;
     // The rename itself reaches the disk with its folder.
     #[cfg(unix)]
-    std::fs::File::open(folder)?.sync_all()?;
+    File::open(folder)?.sync_all()?;
     Ok(())
 }
 
@@ -400,7 +505,7 @@ mod tests {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= 1 << bit;
                 // A flip that leaves the content as it was (a space of padding) may pass.
-                if let Ok(artifact) = Artifact::from_bytes(bytes) {
+                if let Ok(artifact) = Artifact::from_bytes(&bytes) {
                     assert_eq!(artifact, sample(), "bit {bit} of byte {at}");
                 }
             }
@@ -411,12 +516,12 @@ mod tests {
     fn a_file_of_a_newer_format_or_another_program_says_so() {
         let views: [(&str, TensorView<'_>); 0] = [];
         let foreign = safetensors::serialize(views, None).unwrap();
-        let message = Artifact::from_bytes(foreign).unwrap_err().to_string();
+        let message = Artifact::from_bytes(&foreign).unwrap_err().to_string();
         assert!(message.contains("another program"), "{message}");
         let views: [(&str, TensorView<'_>); 0] = [];
         let newer = HashMap::from([(KEY.to_owned(), r#"{"format": 99}"#.to_owned())]);
         let newer = safetensors::serialize(views, Some(newer)).unwrap();
-        let message = Artifact::from_bytes(newer).unwrap_err().to_string();
+        let message = Artifact::from_bytes(&newer).unwrap_err().to_string();
         assert!(message.contains("format is 99"), "{message}");
     }
 

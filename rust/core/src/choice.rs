@@ -33,6 +33,47 @@ pub struct Stay {
     pub switch_cost: f64,
 }
 
+impl Stay {
+    /// A conversation with the model of this name; `None` where the pool no longer has it. A switch
+    /// costs `switch_cost`, or what so many `cached_tokens` are worth at the model's prices.
+    pub fn with(
+        pool: &Pool,
+        name: &str,
+        switch_cost: Option<f64>,
+        cached_tokens: Option<u64>,
+    ) -> Result<Option<Self>> {
+        Self::check(true, switch_cost.is_some(), cached_tokens.is_some())?;
+        let Some(model) = pool.position(name) else {
+            return Ok(None);
+        };
+        let metadata = &pool.directory().models()[model as usize];
+        let switch_cost = match (switch_cost, cached_tokens) {
+            (Some(cost), _) => cost,
+            (None, tokens) => metadata.cache_value(tokens.unwrap_or(0)).ok_or_else(|| {
+                let problem = format!("the input price of {name:?} is not known");
+                let expected = "`set_metadata(name, input_price=...)` before, or `switch_cost`";
+                Error::invalid("cached_tokens", problem, expected)
+            })?,
+        };
+        Ok(Some(Self { model, switch_cost }))
+    }
+
+    /// Fails unless a current model comes with one of the two that say what leaving it costs.
+    pub fn check(current_model: bool, switch_cost: bool, cached_tokens: bool) -> Result<()> {
+        let expected = "exactly one of them beside `current_model`";
+        let problem = match (current_model, switch_cost, cached_tokens) {
+            (_, true, true) => "both were given",
+            (true, false, false) => "neither was given",
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(
+            "switch_cost, cached_tokens",
+            problem,
+            expected,
+        ))
+    }
+}
+
 /// Which model, and what was known of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use globset::{Glob, GlobMatcher};
 
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::hull::{Candidate, Hull};
 use crate::mask::Mask;
 use crate::profiles::Pool;
@@ -299,7 +300,7 @@ impl Compiled {
         let Some((length, mask)) = self.by_length.get(at) else {
             return Ok(&self.nobody);
         };
-        Ok(mask.get_or_init(|| {
+        Ok(fork::once(mask, || {
             let metadata = pool.directory().models();
             let fits = |m: usize| metadata[m].context_length.is_some_and(|l| l >= *length);
             let mut mask = Mask::of(pool.len(), fits);
@@ -438,7 +439,7 @@ impl RareHull {
             return Some(hull);
         }
         let again = self.asked.swap(true, Ordering::Relaxed);
-        again.then(|| self.hull.get_or_init(build))
+        again.then(|| fork::once(&self.hull, build))
     }
 }
 

@@ -136,6 +136,15 @@ impl Hull {
         hull
     }
 
+    /// Whether the hull stays as it is when `point` joins: some vertex costs less and predicts no
+    /// more loss, so that the point never wins. O(log vertices).
+    pub fn covers(&self, point: &Candidate) -> bool {
+        // Losses rise and costs fall along the vertices: the last of no more loss costs least.
+        let at = self.vertices.partition_point(|v| v.loss <= point.loss);
+        let cheaper = at > 0 && self.vertices[at - 1].cost < point.cost;
+        cheaper && point.loss.abs() <= self.scale
+    }
+
     /// This hull after a model that is no vertex of it has left the pool: later models move down.
     #[must_use]
     pub fn renumbered_without(&self, model: u32) -> Self {
@@ -347,6 +356,24 @@ mod tests {
             let switches = grown.switches().to_vec();
             for &w in switches.iter().chain(&[w, 0.0]) {
                 check(&grown, &all, w);
+            }
+        }
+
+        #[test]
+        fn a_point_that_the_hull_covers_changes_nothing(points in points(), own in points()) {
+            let hull = Hull::build(candidates(&points).into_iter());
+            for (i, &(cost, loss)) in own.iter().enumerate() {
+                let model = (points.len() + i) as u32;
+                let point = Candidate { cost, loss: f64::from(loss), model };
+                let next = hull.with(point);
+                if hull.covers(&point) {
+                    prop_assert_eq!(next.vertices(), hull.vertices());
+                    prop_assert_eq!((next.gap, next.scale), (hull.gap, hull.scale));
+                } else {
+                    let dominated = |v: &Candidate| v.cost < cost && v.loss <= point.loss;
+                    let within = point.loss.abs() <= hull.scale;
+                    prop_assert!(!(within && hull.vertices().iter().any(dominated)));
+                }
             }
         }
 

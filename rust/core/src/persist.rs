@@ -3,7 +3,7 @@
 //! | tensor | dtype, shape | |
 //! |---|---|---|
 //! | `costs` | float64 [models] | cost per prompt |
-//! | `profiles` | float32 [clusters, models] | Psi |
+//! | `profiles` | float32 [strips, clusters, 256] | Psi in strips of 256 models, zeros behind the last; before format 4 [clusters, models] |
 //! | `usage.output_tokens` | float32 [clusters, models] | since format 3, where usage is known |
 //! | `usage.input` | float64 [models, 2] | scale and extra; NaN where usage is not known |
 //! | `baseline.counts`, `baseline.centres` | float64 [clusters of the first head], float32 [those, dim] | since format 3, where there is a baseline |
@@ -16,6 +16,7 @@
 //! heads' kinds and the embedder's parameters, and under `extra` whatever the caller added, whose
 //! tensors are named `extra.*`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -29,7 +30,7 @@ use crate::error::Result;
 use crate::lexical::LexicalEmbedder;
 use crate::mask::Mask;
 use crate::metadata::Metadata;
-use crate::profiles::Pool;
+use crate::profiles::{Pool, STRIP};
 use crate::router::Snapshot;
 
 /// What a caller keeps beside the snapshot.
@@ -51,8 +52,9 @@ const MOMENTS: &str = "baseline.moments";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
-    models: Vec<String>,
+struct Manifest<'a> {
+    #[serde(borrow)]
+    models: Vec<Name<'a>>,
     /// By model, those of which something is known. Format 1 has none.
     #[serde(default)]
     metadata: BTreeMap<String, Metadata>,
@@ -67,6 +69,10 @@ struct Manifest {
     extra: Value,
 }
 
+/// A name, left in the manifest's text unless it is escaped there.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Kind {
@@ -79,14 +85,16 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
     let pool = snapshot.pool();
     let mut tensors = BTreeMap::new();
     let clusters = pool.profiles().clusters();
-    let profiles = (0..clusters).flat_map(|k| pool.profiles().row(k));
     tensors.insert(
         "costs".to_owned(),
         Tensor::new(&[pool.len()], pool.costs().iter().copied()),
     );
     tensors.insert(
         "profiles".to_owned(),
-        Tensor::new(&[clusters, pool.len()], profiles),
+        Tensor::new(
+            &[pool.len().div_ceil(STRIP), clusters, STRIP],
+            pool.profiles().table(),
+        ),
     );
     if let Some(usage) = pool.usage().filter(|_| !pool.is_empty()) {
         let output_tokens = (0..clusters).flat_map(|k| usage.output_tokens().row(k));
@@ -144,7 +152,7 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
     for (name, tensor) in extra.tensors {
         tensors.insert(format!("{EXTRA}{name}"), tensor);
     }
-    let names: Vec<&str> = pool.names().iter().map(|n| &**n).collect();
+    let names: Vec<&str> = pool.names().iter().collect();
     let known: BTreeMap<&str, &Metadata> = names
         .iter()
         .zip(pool.directory().models())
@@ -204,7 +212,8 @@ pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
 
 /// The snapshot that an artifact holds, checked part by part, and what went with it.
 pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
-    let manifest: Manifest = serde_json::from_str(&artifact.manifest).map_err(|e| {
+    let text = std::mem::take(&mut artifact.manifest);
+    let manifest: Manifest<'_> = serde_json::from_str(&text).map_err(|e| {
         damaged(
             format!("its manifest is not understood ({e})"),
             "a router's manifest",
@@ -239,22 +248,14 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
         }
     };
     let ([models], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
-    let ([clusters, columns], profiles) = artifact.take_tensor::<f32, 2>("profiles")?;
-    if (clusters, columns, models) != (map.clusters(), models, manifest.models.len()) {
-        let problem = format!(
-            "profiles of {clusters} clusters x {columns} models, {models} costs, {} names",
-            manifest.models.len()
-        );
-        return Err(damaged(
-            problem,
-            format!("{} clusters and one of each for a model", map.clusters()),
-        ));
+    let names: Vec<&str> = manifest.models.iter().map(|name| &*name.0).collect();
+    if models != names.len() {
+        let problem = format!("{models} costs, {} names", names.len());
+        return Err(damaged(problem, "one of each for a model"));
     }
-    let names: Vec<&str> = manifest.models.iter().map(String::as_str).collect();
+    let pool = profiled(&mut artifact, &names, &costs, map.clusters())?;
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
-        let profiles = profiles.view().unwrap_or_default();
-        let pool = snapshot.pool().with(&names, &costs, &profiles)?;
         let mut pool = describe(pool, manifest.metadata, &manifest.disabled)?;
         if artifact.tensors.contains_key(OUTPUT_TOKENS) {
             pool = with_usage(&pool, &mut artifact)?;
@@ -278,6 +279,45 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     }
 }
 
+/// A pool of these models with the profiles that a file holds.
+fn profiled(
+    artifact: &mut Artifact,
+    names: &[&str],
+    costs: &[f64],
+    clusters: usize,
+) -> Result<Pool> {
+    const TENSOR: &str = "profiles";
+    let shape = artifact.tensors.get(TENSOR).map(Tensor::shape);
+    let expected = |shape: &[usize]| {
+        damaged(
+            format!("profiles of shape {shape:?}"),
+            format!("those of {} models over {clusters} clusters", names.len()),
+        )
+    };
+    // Before format 4: one row a cluster.
+    if let Some(&[rows, columns]) = shape {
+        let ([_, _], profiles) = artifact.take_tensor::<f32, 2>(TENSOR)?;
+        if (rows, columns) != (clusters, names.len()) {
+            return Err(expected(&[rows, columns]));
+        }
+        let pool = Pool::new(clusters);
+        return match names {
+            [] => Ok(pool),
+            _ => pool.with(names, costs, &profiles.view().unwrap_or_default()),
+        };
+    }
+    let (shape, profiles) = artifact.take_tensor::<f32, 3>(TENSOR)?;
+    if shape != [names.len().div_ceil(STRIP), clusters, STRIP] {
+        return Err(expected(&shape));
+    }
+    Pool::of_strips(
+        clusters,
+        names,
+        costs,
+        &profiles.into_values().unwrap_or_default(),
+    )
+}
+
 /// The pool with what its file says of the models beside cost and profile.
 fn describe(
     pool: Pool,
@@ -293,9 +333,9 @@ fn describe(
         return Err(damaged(problem, "descriptions of its models"));
     }
     let known = (pool.names().iter())
-        .map(|name| metadata.remove(&**name).unwrap_or_default())
+        .map(|name| metadata.remove(name).unwrap_or_default())
         .collect();
-    let enabled = Mask::of(pool.len(), |m| !disabled.contains(&*pool.names()[m]));
+    let enabled = Mask::of(pool.len(), |m| !disabled.contains(&pool.names()[m]));
     pool.with_directory(known, enabled)
 }
 

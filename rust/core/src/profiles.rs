@@ -3,16 +3,16 @@
 //! A [`Pool`] is a value: changing one makes another that shares what did not change, so a
 //! snapshot that readers hold stays as it was.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::hull::{Candidate, Hull, by_cost, scan};
 use crate::kernels::{self, Scan};
 use crate::mask::Mask;
 use crate::metadata::{Directory, Metadata};
 use crate::metering::{Metering, Usage};
+use crate::names::Names;
 
 /// Models per strip of the profile table.
 pub const STRIP: usize = 256;
@@ -24,8 +24,38 @@ pub const STRIP: usize = 256;
 pub struct Profiles {
     clusters: usize,
     models: usize,
-    /// Each [clusters, STRIP]; columns past the last model hold zeros.
-    strips: Vec<Arc<Vec<f32>>>,
+    strips: Vec<Strip>,
+}
+
+/// [clusters, [`STRIP`]] values; columns past the last model hold zeros.
+#[derive(Clone, Debug)]
+struct Strip {
+    /// This strip alone, or all those that were loaded together.
+    table: Arc<Vec<f32>>,
+    /// Where it begins there.
+    start: usize,
+}
+
+impl Strip {
+    fn new(values: Vec<f32>) -> Self {
+        Self {
+            table: Arc::new(values),
+            start: 0,
+        }
+    }
+
+    fn values(&self, clusters: usize) -> &[f32] {
+        &self.table[self.start..][..clusters * STRIP]
+    }
+
+    /// The values to be changed: copied first, unless nobody else has them.
+    fn to_mut(&mut self, clusters: usize) -> &mut [f32] {
+        let alone = self.table.len() == clusters * STRIP && Arc::get_mut(&mut self.table).is_some();
+        if !alone {
+            *self = Self::new(self.values(clusters).to_vec());
+        }
+        Arc::make_mut(&mut self.table).as_mut_slice()
+    }
 }
 
 impl Profiles {
@@ -37,9 +67,47 @@ impl Profiles {
         }
     }
 
+    /// See [`Pool::of_strips`].
+    fn of_strips(clusters: usize, names: &[&str], table: &Arc<Vec<f32>>) -> Result<Self> {
+        let (size, models) = (clusters * STRIP, names.len());
+        let expected =
+            || format!("strips of {STRIP} models over {clusters} clusters, zeros behind {models}");
+        if table.len() != models.div_ceil(STRIP) * size {
+            let problem = format!("{} values", table.len());
+            return Err(Error::invalid("profiles", problem, expected()));
+        }
+        let behind = models % STRIP;
+        if behind > 0
+            && let Some(last) = table.chunks(size).next_back()
+            && last
+                .chunks(STRIP)
+                .any(|row| row[behind..].iter().any(|v| v.to_bits() != 0))
+        {
+            return Err(Error::invalid("profiles", "values of no model", expected()));
+        }
+        check_finite(table, names, |at| {
+            (at % size / STRIP, at / size * STRIP + at % STRIP)
+        })?;
+        let strips = (0..table.len()).step_by(size.max(1)).map(|start| Strip {
+            table: Arc::clone(table),
+            start,
+        });
+        Ok(Self {
+            clusters,
+            models,
+            strips: strips.collect(),
+        })
+    }
+
     /// Number of clusters.
     pub fn clusters(&self) -> usize {
         self.clusters
+    }
+
+    /// All values as [`Pool::of_strips`] takes them, [strips, clusters, STRIP].
+    pub fn table(&self) -> impl Iterator<Item = f32> {
+        let strips = self.strips.iter();
+        strips.flat_map(|strip| strip.values(self.clusters).iter().copied())
     }
 
     /// Strips with the number of models in each.
@@ -47,12 +115,13 @@ impl Profiles {
         let widths = (0..self.models)
             .step_by(STRIP)
             .map(|at| STRIP.min(self.models - at));
-        self.strips.iter().map(|strip| &strip[..]).zip(widths)
+        let strips = self.strips.iter();
+        strips.map(|strip| strip.values(self.clusters)).zip(widths)
     }
 
     /// Predicted loss of one model in one cluster.
     pub fn get(&self, cluster: usize, model: usize) -> f32 {
-        self.strips[model / STRIP][cluster * STRIP + model % STRIP]
+        self.strips[model / STRIP].values(self.clusters)[cluster * STRIP + model % STRIP]
     }
 
     /// Predicted losses of all models in one cluster, in index order.
@@ -70,7 +139,7 @@ impl Profiles {
             let column = |k: usize| &columns[k * added + done..][..width];
             match self.strips.last_mut() {
                 Some(strip) if at > 0 => {
-                    let strip = Arc::make_mut(strip);
+                    let strip = strip.to_mut(self.clusters);
                     for k in 0..self.clusters {
                         strip[k * STRIP + at..][..width].copy_from_slice(column(k));
                     }
@@ -82,7 +151,7 @@ impl Profiles {
                         strip.extend_from_slice(column(k));
                         strip.resize((k + 1) * STRIP, 0.0);
                     }
-                    self.strips.push(Arc::new(strip));
+                    self.strips.push(Strip::new(strip));
                 }
             }
             done += width;
@@ -92,7 +161,7 @@ impl Profiles {
 
     /// Replaces what is said of one model, [clusters].
     pub(crate) fn set_column(&mut self, model: usize, column: impl Iterator<Item = f32>) {
-        let strip = Arc::make_mut(&mut self.strips[model / STRIP]);
+        let strip = self.strips[model / STRIP].to_mut(self.clusters);
         for (k, value) in column.enumerate() {
             strip[k * STRIP + model % STRIP] = value;
         }
@@ -102,15 +171,16 @@ impl Profiles {
     pub(crate) fn remove(&mut self, model: usize) {
         let (first, at) = (model / STRIP, model % STRIP);
         for s in first..self.strips.len() {
-            let next = self.strips.get(s + 1).map(Arc::clone);
-            let strip = Arc::make_mut(&mut self.strips[s]);
+            let next = self.strips.get(s + 1).cloned();
+            let next = next.as_ref().map(|next| next.values(self.clusters));
+            let strip = self.strips[s].to_mut(self.clusters);
             for k in 0..self.clusters {
                 let row = &mut strip[k * STRIP..][..STRIP];
                 row.copy_within(
                     if s == first { at + 1.. } else { 1.. },
                     if s == first { at } else { 0 },
                 );
-                row[STRIP - 1] = next.as_ref().map_or(0.0, |next| next[k * STRIP]);
+                row[STRIP - 1] = next.map_or(0.0, |next| next[k * STRIP]);
             }
         }
         self.models -= 1;
@@ -123,8 +193,7 @@ impl Profiles {
 /// What one change leaves alone, two pools share.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    names: Arc<Vec<Arc<str>>>,
-    index: Arc<HashMap<Arc<str>, u32>>,
+    names: Arc<Names>,
     costs: Vec<f64>,
     profiles: Profiles,
     directory: Arc<Directory>,
@@ -144,7 +213,6 @@ impl Pool {
     pub fn new(clusters: usize) -> Self {
         Self {
             names: Arc::default(),
-            index: Arc::default(),
             costs: Vec::new(),
             profiles: Profiles::new(clusters),
             directory: Arc::default(),
@@ -171,7 +239,7 @@ impl Pool {
     }
 
     /// Names in index order.
-    pub fn names(&self) -> &[Arc<str>] {
+    pub fn names(&self) -> &Names {
         &self.names
     }
 
@@ -207,12 +275,14 @@ impl Pool {
 
     /// Hull of one cluster's enabled models.
     pub fn hull(&self, cluster: usize) -> &Hull {
-        self.hulls[cluster].get_or_init(|| self.build_hull(cluster, &self.enabled))
+        fork::once(&self.hulls[cluster], || {
+            self.build_hull(cluster, &self.enabled)
+        })
     }
 
     /// Index of a model by name.
     pub fn position(&self, name: &str) -> Option<u32> {
-        self.index.get(name).copied()
+        self.names.position(name)
     }
 
     /// Index of a model by name; `argument` names the caller's argument in the error.
@@ -324,13 +394,6 @@ impl Pool {
     pub fn with(&self, names: &[&str], costs: &[f64], columns: &[f32]) -> Result<Self> {
         let added = names.len();
         let clusters = self.profiles.clusters;
-        if costs.len() != added {
-            return Err(Error::invalid(
-                "costs",
-                format!("{} costs for {added} names", costs.len()),
-                "one cost for each name",
-            ));
-        }
         if columns.len() != clusters * added {
             return Err(Error::invalid(
                 "profiles",
@@ -338,46 +401,54 @@ impl Pool {
                 format!("{clusters} clusters x {added} models"),
             ));
         }
-        check_costs("costs", costs)?;
-        // All at once first: a search for the culprit stops the compiler from using vectors.
-        if !columns.iter().fold(true, |fine, v| fine & v.is_finite())
-            && let Some(at) = columns.iter().position(|v| !v.is_finite())
-        {
-            let (cluster, model) = (at / added, names[at % added]);
+        check_finite(columns, names, |at| (at / added, at % added))?;
+        let mut pool = self.clone();
+        pool.profiles.push(columns, added);
+        pool.join(names, costs)
+    }
+
+    /// A pool of these models. `strips` is their profiles in strips of [`STRIP`] models, each
+    /// [clusters, STRIP] row-major, zeros behind the last model; the pool goes on using them where
+    /// they lie. O(clusters x models).
+    pub fn of_strips(
+        clusters: usize,
+        names: &[&str],
+        costs: &[f64],
+        strips: &Arc<Vec<f32>>,
+    ) -> Result<Self> {
+        let mut pool = Self::new(clusters);
+        pool.profiles = Profiles::of_strips(clusters, names, strips)?;
+        pool.join(names, costs)
+    }
+
+    /// This pool, which has the profiles of more models already, with the models themselves.
+    fn join(mut self, names: &[&str], costs: &[f64]) -> Result<Self> {
+        let (before, added) = (self.len(), names.len());
+        let pool = &mut self;
+        if costs.len() != added {
             return Err(Error::invalid(
-                "profiles",
-                format!("{} for model {model:?} in cluster {cluster}", columns[at]),
-                "finite predicted losses",
+                "costs",
+                format!("{} costs for {added} names", costs.len()),
+                "one cost for each name",
             ));
         }
-        let mut pool = self.clone();
-        let (known, index) = (
-            Arc::make_mut(&mut pool.names),
-            Arc::make_mut(&mut pool.index),
-        );
-        index.reserve(added);
+        check_costs("costs", costs)?;
+        let known = Arc::make_mut(&mut pool.names);
+        known.reserve(added);
         for &name in names {
             check_name(name)?;
-            let name: Arc<str> = name.into();
-            match index.entry(Arc::clone(&name)) {
-                Entry::Occupied(old) => {
-                    return Err(Error::DuplicateModel {
-                        argument: "names",
-                        problem: if (*old.get() as usize) < self.len() {
-                            "is in the pool already"
-                        } else {
-                            "appears twice"
-                        },
-                        name: name.to_string(),
-                    });
-                }
-                Entry::Vacant(slot) => slot.insert(known.len() as u32),
-            };
-            known.push(name);
+            known.push(name).map_err(|old| Error::DuplicateModel {
+                argument: "names",
+                problem: if (old as usize) < before {
+                    "is in the pool already"
+                } else {
+                    "appears twice"
+                },
+                name: name.to_owned(),
+            })?;
         }
         // Adding zero turns -0.0 into 0.0: costs that are equal must also sort as equal.
         pool.costs.extend(costs.iter().map(|c| c + 0.0));
-        pool.profiles.push(columns, added);
         let directory = Arc::make_mut(&mut pool.directory);
         let unknown: Arc<Metadata> = Arc::default();
         for _ in 0..added {
@@ -391,13 +462,13 @@ impl Pool {
             }
         }
         if added == 1 {
-            pool.place_by_cost(self.len() as u32);
-            pool.update_hulls(self.len() as u32, false);
+            pool.place_by_cost(before as u32);
+            pool.update_hulls(before as u32, false);
         } else {
             pool.sort_by_cost();
             pool.forget_hulls();
         }
-        Ok(pool)
+        Ok(self)
     }
 
     /// This pool without a model; later ones move down by one index.
@@ -406,11 +477,6 @@ impl Pool {
         let at = model as usize;
         let mut pool = self.clone();
         Arc::make_mut(&mut pool.names).remove(at);
-        let index = Arc::make_mut(&mut pool.index);
-        index.remove(name);
-        for i in index.values_mut() {
-            *i -= u32::from(*i > model);
-        }
         pool.costs.remove(at);
         pool.profiles.remove(at);
         Arc::make_mut(&mut pool.directory).remove(at);
@@ -424,10 +490,10 @@ impl Pool {
         }
         pool.map_hulls(|pool, cluster, hull| {
             if hull.has_vertex(model) {
-                pool.build_hull(cluster, &pool.enabled)
-            } else {
-                hull.renumbered_without(model)
+                return Some(pool.build_hull(cluster, &pool.enabled));
             }
+            let moved = hull.vertices().iter().any(|v| v.model > model);
+            moved.then(|| hull.renumbered_without(model))
         });
         Ok(pool)
     }
@@ -612,20 +678,23 @@ impl Pool {
     fn update_hulls(&mut self, model: u32, known: bool) {
         self.map_hulls(|pool, cluster, hull| {
             if known && hull.has_vertex(model) {
-                pool.build_hull(cluster, &pool.enabled)
-            } else if pool.enabled.contains(model as usize) {
-                hull.with(pool.candidate(cluster, model as usize))
-            } else {
-                hull.clone()
+                return Some(pool.build_hull(cluster, &pool.enabled));
             }
+            let point = pool.candidate(cluster, model as usize);
+            let joins = pool.enabled.contains(model as usize) && !hull.covers(&point);
+            joins.then(|| hull.with(point))
         });
     }
 
-    /// Replaces every hull that has been built.
-    fn map_hulls(&mut self, next: impl Fn(&Self, usize, &Hull) -> Hull) {
+    /// Replaces every hull that another one follows; the others stay shared.
+    fn map_hulls(&mut self, next: impl Fn(&Self, usize, &Hull) -> Option<Hull>) {
         let hulls = self.hulls.iter().enumerate().map(|(cluster, hull)| {
-            let made = hull.get().map(|hull| next(self, cluster, hull));
-            Arc::new(made.map_or_else(OnceLock::new, OnceLock::from))
+            // One that is being built now is that of the old pool: this one builds its own.
+            let Some(built) = hull.get() else {
+                return Arc::default();
+            };
+            let made = next(self, cluster, built);
+            made.map_or_else(|| Arc::clone(hull), |hull| Arc::new(OnceLock::from(hull)))
         });
         self.hulls = hulls.collect();
     }
@@ -633,6 +702,28 @@ impl Pool {
     fn forget_hulls(&mut self) {
         self.hulls = self.hulls.iter().map(|_| Arc::default()).collect();
     }
+}
+
+/// Fails on the first value that is not finite; `place` gives the cluster and the model of a value.
+fn check_finite(
+    profiles: &[f32],
+    names: &[&str],
+    place: impl Fn(usize) -> (usize, usize),
+) -> Result<()> {
+    // All at once first: a search for the culprit stops the compiler from using vectors.
+    if profiles.iter().fold(true, |fine, v| fine & v.is_finite()) {
+        return Ok(());
+    }
+    let culprit = (profiles.iter().enumerate()).find(|(_, v)| !v.is_finite());
+    culprit.map_or(Ok(()), |(at, value)| {
+        let (cluster, model) = place(at);
+        let problem = format!("{value} for model {:?} in cluster {cluster}", names[model]);
+        Err(Error::invalid(
+            "profiles",
+            problem,
+            "finite predicted losses",
+        ))
+    })
 }
 
 fn check_costs(argument: &'static str, costs: &[f64]) -> Result<()> {
@@ -744,7 +835,7 @@ mod tests {
                 assert_same_choices(&pool, &pool_of(&models));
                 for (i, name) in names.iter().enumerate() {
                     prop_assert_eq!(pool.find("name", name).unwrap() as usize, i);
-                    prop_assert_eq!(&*pool.names()[i], name.as_str());
+                    prop_assert_eq!(&pool.names()[i], name.as_str());
                 }
             }
         }

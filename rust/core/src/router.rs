@@ -5,6 +5,7 @@
 //! from it, one writer at a time, and publishes it whole.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,7 @@ use crate::cluster_map::{self, ClusterMap, Phi};
 use crate::constraints::{Cache, Compiled, Constraints};
 use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::kernels::lexical::prefetch;
 use crate::lexical::{self, LexicalEmbedder, Status};
 use crate::profiles::Pool;
@@ -201,6 +203,29 @@ impl Scratch {
     }
 }
 
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// A thread's scratch: taken by a call, and put back for the next one, because its tables are as
+/// long as the vocabulary and a small batch would spend more on new ones than on some of its texts.
+struct Kept(Scratch);
+
+impl Kept {
+    fn take() -> Self {
+        Self(SCRATCH.take())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // What a panic left behind may be half counted.
+        if !std::thread::panicking() {
+            SCRATCH.set(std::mem::take(&mut self.0));
+        }
+    }
+}
+
 /// Everything that routing reads, at one moment.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -249,10 +274,13 @@ impl Snapshot {
     pub fn with_pool(&self, pool: Pool) -> Self {
         Self {
             version: self.version + 1,
+            embedder: self.embedder.clone(),
+            map: Arc::clone(&self.map),
             pool,
             compiled: Arc::default(),
             soft: Arc::default(),
-            ..self.clone()
+            companion: self.companion.clone(),
+            monitor: self.monitor.clone(),
         }
     }
 
@@ -834,8 +862,8 @@ impl Snapshot {
         let dim = self.map.dim();
         run.for_each(
             blocks.into_iter(),
-            Scratch::default,
-            |scratch, (first, rows, out)| match prompts {
+            Kept::take,
+            |Kept(scratch), (first, rows, out)| match prompts {
                 Prompts::Embeddings(all) => {
                     let embeddings = &all[first * dim..][..rows.len() * dim];
                     work(
@@ -931,7 +959,7 @@ impl Router {
 
     /// Publishes another snapshot in place of the current one, as the next version of this router.
     pub fn replace(&self, snapshot: &Snapshot) -> Result<()> {
-        let names: Vec<&str> = snapshot.pool.names().iter().map(|name| &**name).collect();
+        let names: Vec<&str> = snapshot.pool.names().iter().collect();
         self.publish(Action::Replace, &names, |now| {
             Ok(Snapshot {
                 version: now.version + 1,
@@ -943,16 +971,20 @@ impl Router {
     /// Compares prompts to come with another baseline, in windows of so many; or with none. No
     /// decision changes, so it is no new version.
     pub fn set_baseline(&self, baseline: Option<Baseline>, window: u64) -> Result<()> {
-        let _writing = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = self.snapshot().with_baseline(baseline, window)?;
-        self.current.store(Arc::new(next));
-        Ok(())
+        fork::whole(|| {
+            let _writing = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = self.snapshot().with_baseline(baseline, window)?;
+            self.current.store(Arc::new(next));
+            Ok(())
+        })
     }
 
     /// The latest changes, oldest first: those that made versions above `version`.
     pub fn changes(&self, version: u64) -> Vec<Change> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.since(version)
+        fork::whole(|| {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.since(version)
+        })
     }
 
     fn publish(
@@ -961,12 +993,14 @@ impl Router {
         models: &[&str],
         next: impl FnOnce(&Snapshot) -> Result<Snapshot>,
     ) -> Result<()> {
-        // A log poisoned by a panic is whole: entries are pushed at once.
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.current.load_full();
-        let next = next(&now)?;
-        log.note(next.version, action, models);
-        self.current.store(Arc::new(next));
-        Ok(())
+        fork::whole(|| {
+            // A log poisoned by a panic is whole: entries are pushed at once.
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.current.load_full();
+            let next = next(&now)?;
+            log.note(next.version, action, models);
+            self.current.store(Arc::new(next));
+            Ok(())
+        })
     }
 }

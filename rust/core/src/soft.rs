@@ -5,15 +5,18 @@
 //! bit for bit: see [`PackedPool`].
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cluster_map::Phi;
 use crate::error::Result;
+use crate::fork;
 use crate::kernels::{PackedPool, Weights};
 use crate::profiles::Pool;
 use crate::threads::Run;
 
-/// Prompts of a batch, and models, from which packing the pool saves more time than it takes: as much
-/// as some hundred to a thousand prompts take without it. With fewer models it saves hardly any.
+/// Prompts, of one batch or of several, and models, from which packing the pool saves more time than
+/// it takes: as much as some hundred to a thousand prompts take without it. With fewer models it saves
+/// hardly any.
 const MANY_PROMPTS: usize = 2048;
 const MANY_MODELS: usize = 256;
 
@@ -43,17 +46,32 @@ impl Soft {
     }
 }
 
-/// A pool packed when a batch first makes it worth while.
+/// A pool packed once so many prompts have come in batches that it is worth while.
 #[derive(Default)]
-pub struct LazySoft(OnceLock<Option<Soft>>);
+pub struct LazySoft {
+    packed: OnceLock<Option<Soft>>,
+    /// Prompts that came before.
+    prompts: AtomicUsize,
+}
 
 impl LazySoft {
     /// `pool` packed, which must be the one pool that this belongs to, for a batch of `prompts`.
+    ///
+    /// The call with which there are enough of them packs the pool; others do not wait for it.
     pub fn get(&self, pool: &Pool, prompts: usize) -> Option<&Soft> {
-        if prompts < MANY_PROMPTS || pool.len() < MANY_MODELS {
-            return self.0.get()?.as_ref();
+        if let Some(packed) = self.packed.get() {
+            return packed.as_ref();
         }
-        self.0.get_or_init(|| Soft::new(pool)).as_ref()
+        if pool.len() < MANY_MODELS {
+            return None;
+        }
+        let before = self.prompts.fetch_add(prompts, Ordering::Relaxed);
+        let enough = before < MANY_PROMPTS && before.saturating_add(prompts) >= MANY_PROMPTS;
+        if enough {
+            fork::once(&self.packed, || Soft::new(pool)).as_ref()
+        } else {
+            None
+        }
     }
 }
 
@@ -104,5 +122,34 @@ impl Batch {
         (soft.packed).best(&self.phi, weights, 1, winners, losses, &here)?;
         let winners = winners.iter().map(|&at| soft.models[at as usize]);
         Ok(winners.zip(self.losses.iter().copied()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(models: usize) -> Pool {
+        let names: Vec<String> = (0..models).map(|i| i.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (costs, losses) = (vec![1.0; models], vec![0.5; 2 * models]);
+        Pool::new(2).with(&names, &costs, &losses).unwrap()
+    }
+
+    #[test]
+    fn a_pool_is_packed_by_the_batch_with_which_there_are_enough_prompts() {
+        let (pool, lazy) = (pool(MANY_MODELS), LazySoft::default());
+        for _ in 1..MANY_PROMPTS / 64 {
+            assert!(lazy.get(&pool, 64).is_none());
+        }
+        assert!(lazy.get(&pool, 64).is_some());
+        assert!(lazy.get(&pool, 1).is_some());
+        assert!(LazySoft::default().get(&pool, MANY_PROMPTS).is_some());
+    }
+
+    #[test]
+    fn a_small_pool_is_never_packed() {
+        let lazy = LazySoft::default();
+        assert!(lazy.get(&pool(MANY_MODELS - 1), 1 << 20).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! Work on several cores: scoped threads that live for one call.
 //!
-//! No pool is kept between calls, so there is nothing to break in a forked child and nothing to
-//! join at exit. Starting a thread costs some tens of microseconds; callers therefore give each
+//! No pool is kept between calls, so there is nothing that a forked child would miss and nothing to
+//! join at exit; a fork never finds a thread half started, see [`fork`]. Starting a thread costs some tens of microseconds; callers therefore give each
 //! one at least a fraction of a millisecond of work and keep small batches on their own thread.
 //! All calls of a process share one budget of helpers, so concurrent batches do not oversubscribe
 //! the machine.
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::fork;
 
 /// How often the calling thread asks whether it has been interrupted.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
@@ -116,11 +117,9 @@ impl Run<'_> {
         std::thread::scope(|scope| {
             let handles: Vec<_> = (0..helpers.0)
                 .map_while(|_| {
-                    std::thread::Builder::new()
-                        .name("uniroute".into())
-                        .spawn_scoped(scope, || drain(&|| Ok(())))
-                        // Out of threads: go on with those there are.
-                        .ok()
+                    let helper = std::thread::Builder::new().name("uniroute".into());
+                    // Out of threads: go on with those there are.
+                    fork::whole(|| helper.spawn_scoped(scope, || drain(&|| Ok(())))).ok()
                 })
                 .collect();
             let own = drain(&interrupt_check);

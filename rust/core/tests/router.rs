@@ -126,7 +126,7 @@ fn what_is_loaded_routes_as_what_was_saved() -> Result<()> {
             tensors,
         };
         let bytes = persist::to_artifact(&snapshot, extra.clone()).to_bytes()?;
-        let (loaded, loaded_extra) = persist::from_artifact(Artifact::from_bytes(bytes)?)?;
+        let (loaded, loaded_extra) = persist::from_artifact(Artifact::from_bytes(&bytes)?)?;
         assert_eq!(loaded_extra, extra);
         let texts = TEXTS.map(Ok);
         for prompts in [Prompts::Embeddings(&embeddings), Prompts::Texts(&texts)] {

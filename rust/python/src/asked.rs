@@ -78,11 +78,12 @@ impl Arguments<'_, '_> {
             .cached_tokens
             .map(|object| one_count("cached_tokens", object));
         let (switch_cost, cached) = (switch_cost.transpose()?, cached.transpose()?);
-        check_switch(current.is_some(), switch_cost.is_some(), cached.is_some())
+        Stay::check(current.is_some(), switch_cost.is_some(), cached.is_some())
             .map_err(|e| to_py(py, &e))?;
         let stay = match current.transpose()? {
             None => None,
-            Some(name) => stay(snapshot, &name, switch_cost, cached).map_err(|e| to_py(py, &e))?,
+            Some(name) => Stay::with(snapshot.pool(), &name, switch_cost, cached)
+                .map_err(|e| to_py(py, &e))?,
         };
         Ok(Asked {
             cost_weight,
@@ -159,7 +160,7 @@ impl Arguments<'_, '_> {
         snapshot: &Snapshot,
         rows: usize,
     ) -> PyResult<PerPrompt<Option<Stay>>> {
-        check_switch(
+        Stay::check(
             self.current_model.is_some(),
             self.switch_cost.is_some(),
             self.cached_tokens.is_some(),
@@ -191,13 +192,18 @@ impl Arguments<'_, '_> {
         }
         if lengths == [None; 3] {
             let name = names.at(0).as_deref().unwrap_or_default();
-            return stay(snapshot, name, *switch_costs.at(0), *cached.at(0))
+            return Stay::with(snapshot.pool(), name, *switch_costs.at(0), *cached.at(0))
                 .map(PerPrompt::Same)
                 .map_err(|e| to_py(py, &e));
         }
         let each = (0..rows).map(|row| match names.at(row) {
             None => Ok(None),
-            Some(name) => stay(snapshot, name, *switch_costs.at(row), *cached.at(row)),
+            Some(name) => Stay::with(
+                snapshot.pool(),
+                name,
+                *switch_costs.at(row),
+                *cached.at(row),
+            ),
         });
         each.collect::<Result<_>>()
             .map(PerPrompt::Each)
@@ -293,42 +299,6 @@ pub(crate) fn token_counts(
         }
         (None, None) => Ok(PerPrompt::Same(None)),
     }
-}
-
-/// A conversation's model and the cost to leave it; `None` where the pool no longer has it.
-fn stay(
-    snapshot: &Snapshot,
-    name: &str,
-    switch_cost: Option<f64>,
-    cached_tokens: Option<u64>,
-) -> Result<Option<Stay>> {
-    let Some(model) = snapshot.pool().position(name) else {
-        return Ok(None);
-    };
-    let metadata = &snapshot.pool().directory().models()[model as usize];
-    let switch_cost = match (switch_cost, cached_tokens) {
-        (Some(cost), _) => cost,
-        (None, tokens) => metadata.cache_value(tokens.unwrap_or(0)).ok_or_else(|| {
-            let problem = format!("the input price of {name:?} is not known");
-            let expected = "`set_metadata(name, input_price=...)` before, or `switch_cost`";
-            Error::invalid("cached_tokens", problem, expected)
-        })?,
-    };
-    Ok(Some(Stay { model, switch_cost }))
-}
-
-fn check_switch(current: bool, switch_cost: bool, cached_tokens: bool) -> Result<()> {
-    let expected = "exactly one of them beside `current_model`";
-    let problem = match (current, switch_cost, cached_tokens) {
-        (_, true, true) => "both were given",
-        (true, false, false) => "neither was given",
-        _ => return Ok(()),
-    };
-    Err(Error::invalid(
-        "switch_cost, cached_tokens",
-        problem,
-        expected,
-    ))
 }
 
 fn wrong(object: &Bound<'_, PyAny>, argument: &str, expected: &str) -> PyErr {

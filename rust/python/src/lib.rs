@@ -16,6 +16,7 @@ mod decision;
 mod drift;
 mod errors;
 mod evaluate;
+mod fork;
 mod lexical;
 mod pool;
 mod router;
@@ -34,6 +35,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     decision::register(m)?;
     drift::register(m)?;
     evaluate::register(m)?;
+    fork::register(m)?;
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;
     m.add_class::<serve::Server>()?;

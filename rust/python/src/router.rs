@@ -736,8 +736,8 @@ impl Router {
     ///
     /// The last 1,024 changes are kept, in this process: they are not saved.
     #[pyo3(signature = (since=0))]
-    fn changes(&self, since: u64) -> Vec<PyChange> {
-        let changes = self.core.changes(since).into_iter();
+    fn changes(&self, py: Python<'_>, since: u64) -> Vec<PyChange> {
+        let changes = py.detach(|| self.core.changes(since)).into_iter();
         changes
             .map(|c| PyChange {
                 version: c.version,

@@ -136,7 +136,7 @@ impl Upstreams {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>, Refusal> {
-        let question: Question<'_> = serde_json::from_slice(body)?;
+        let question = Question::parse(body)?;
         let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
         for own in OWN_FIELDS {
             fields.remove(own);
@@ -188,7 +188,7 @@ impl Upstreams {
             let name = &pool.names()[model as usize];
             Some(Candidate {
                 upstream: self.find(name)?,
-                name: Arc::clone(name),
+                name: name.into(),
                 cost: pool.costs()[model as usize],
             })
         };

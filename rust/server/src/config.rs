@@ -26,7 +26,7 @@ pub struct Config {
     pub client_token_file: Option<PathBuf>,
     /// Longest body of a request.
     pub max_body_bytes: usize,
-    /// What long bodies that are under way may take together.
+    /// What long bodies and answers that are under way may take together.
     pub max_body_memory_bytes: usize,
     /// Most prompts of a request.
     pub max_batch: usize,
@@ -36,6 +36,8 @@ pub struct Config {
     pub header_seconds: f64,
     /// Time for the body of a request to arrive.
     pub body_seconds: f64,
+    /// Longest pause of a client in reading its answer; it is dropped then.
+    pub write_seconds: f64,
     /// Time to go on serving once the service is told to stop, while `/readyz` says so.
     pub drain_seconds: f64,
     /// Time for requests under way to end, once the service is told to stop.
@@ -68,6 +70,7 @@ impl Default for Config {
             max_connections: 4096,
             header_seconds: 15.0,
             body_seconds: 15.0,
+            write_seconds: 15.0,
             drain_seconds: 0.0,
             shutdown_seconds: 10.0,
             watch_seconds: 1.0,
@@ -177,6 +180,7 @@ impl Config {
         let positive = [
             ("header_seconds", self.header_seconds),
             ("body_seconds", self.body_seconds),
+            ("write_seconds", self.write_seconds),
             ("max_body_bytes", self.max_body_bytes as f64),
             ("max_batch", self.max_batch as f64),
             ("max_body_memory_bytes", self.max_body_memory_bytes as f64),

@@ -6,7 +6,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use uniroute_core::choice::Stay;
 use uniroute_core::constraints::Compiled;
 use uniroute_core::lexical::Status;
 use uniroute_core::ranking::Ranking;
@@ -15,7 +16,7 @@ use uniroute_core::router::{
 };
 use uniroute_core::threads::Run;
 
-use crate::explain::{Explanation, explain};
+use crate::explain::explain;
 use crate::policy::Asked;
 use crate::question::{Prompts, Question, Text};
 use crate::refusal::Refusal;
@@ -42,39 +43,6 @@ pub fn status_name(row: &Row) -> &'static str {
     }
 }
 
-/// The answer to one prompt.
-#[derive(Serialize)]
-struct One<'a> {
-    version: u64,
-    #[serde(flatten)]
-    decision: Decision<'a>,
-    cost_weight: f64,
-    tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    explanation: Option<Explanation<'a>>,
-}
-
-/// The answer to many.
-#[derive(Serialize)]
-struct Many<'a> {
-    version: u64,
-    decisions: Vec<Decision<'a>>,
-}
-
-/// What became of one prompt.
-#[derive(Serialize)]
-struct Decision<'a> {
-    status: &'static str,
-    model: Option<&'a str>,
-    predicted_loss: Option<f32>,
-    cost: Option<f64>,
-    cluster: Option<u32>,
-    coverage: f32,
-    reason: &'static str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ranked: Vec<Ranked<'a>>,
-}
-
 /// One of the models that may answer, the best first.
 #[derive(Serialize)]
 struct Ranked<'a> {
@@ -91,6 +59,11 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// What became of each prompt.
     pub rows: Vec<Row>,
+}
+
+/// Bytes of an answer, more or less, that ranks so many models for each prompt.
+pub fn size(prompts: usize, ranked: usize) -> usize {
+    64 + prompts * (256 + 128 * ranked)
 }
 
 /// Answers a question over a snapshot. `now` is the time by which budgets go.
@@ -117,7 +90,7 @@ pub fn rank_chat(
 ) -> Result<(Row, Vec<u32>), Refusal> {
     ROOM.with_borrow_mut(|room| {
         let prompt = Prompt::Text(Ok(text));
-        let decided = decide(prompt, asked, snapshot, asked.cost_weight, n, now, room)?;
+        let decided = decide(prompt, 0, asked, snapshot, n, now, room)?;
         refuse_unrouted(&decided, snapshot, room)?;
         let chosen = decided.row.choice.map(|choice| choice.model);
         let ranked = room.ranking.candidates().map(|c| c.model);
@@ -140,6 +113,7 @@ struct Decided {
     /// What stops models, if nothing else then that some are disabled.
     compiled: Arc<Compiled>,
     tokens: Option<u64>,
+    stay: Option<Stay>,
 }
 
 impl Decided {
@@ -149,17 +123,18 @@ impl Decided {
             constraints: Some(&self.compiled),
             tokens: self.tokens,
             fallback,
+            stay: self.stay,
             ..Request::default()
         }
     }
 }
 
-/// Chooses a model for one prompt, books it, and ranks the `n` best.
+/// Chooses a model for one prompt, the `at`-th of its request, books it, and ranks the `n` best.
 fn decide(
     prompt: Prompt<'_>,
+    at: usize,
     asked: &Asked<'_>,
     snapshot: &Snapshot,
-    cost_weight: f64,
     n: usize,
     now: f64,
     room: &mut Room,
@@ -178,10 +153,11 @@ fn decide(
         },
         cost_weight: match asked.pacer {
             Some(pacer) => pacer.show(now).cost_weight,
-            None => cost_weight,
+            None => asked.weight_at(at),
         },
         compiled: compiled.unwrap_or_else(unconstrained),
         tokens: asked.tokens.or_else(estimate),
+        stay: *asked.stays.at(at),
     };
     let scratch = &mut room.scratch;
     let mut route = |request: &Request<'_>| match prompt {
@@ -243,15 +219,7 @@ fn one(
 ) -> Result<Answer, Refusal> {
     let n = question.top.unwrap_or(RANKED);
     let needed = n.max(usize::from(question.explain));
-    let decided = decide(
-        prompt,
-        asked,
-        snapshot,
-        asked.cost_weight,
-        needed,
-        now,
-        room,
-    )?;
+    let decided = decide(prompt, 0, asked, snapshot, needed, now, room)?;
     refuse_unrouted(&decided, snapshot, room)?;
     let Room { scratch, ranking } = room;
     let explanation = question.explain.then(|| {
@@ -264,15 +232,19 @@ fn one(
             &request,
         )
     });
-    let answer = One {
-        version: snapshot.version(),
-        decision: describe(&decided.row, decided.cost_weight, n, ranking, snapshot),
-        cost_weight: decided.cost_weight,
-        tokens: decided.tokens,
-        explanation: explanation.transpose()?,
-    };
+    let mut body = Vec::with_capacity(1024);
+    put(&mut body, "{\"version\":", &snapshot.version());
+    body.push(b',');
+    put_decision(&mut body, &decided.row, snapshot);
+    put_ranked(&mut body, &decided, n, ranking, snapshot);
+    put(&mut body, ",\"cost_weight\":", &decided.cost_weight);
+    put(&mut body, ",\"tokens\":", &decided.tokens);
+    if let Some(explanation) = explanation {
+        put(&mut body, ",\"explanation\":", &explanation?);
+    }
+    body.push(b'}');
     Ok(Answer {
-        body: to_json(&answer),
+        body,
         rows: vec![decided.row],
     })
 }
@@ -305,11 +277,13 @@ fn many(
         constraints: PerRow::Same(asked.compiled.as_deref()),
         tokens: PerRow::Same(asked.tokens),
         fallback: asked.fallback,
+        stay: asked.stay_rows(),
         counted: true,
-        ..Requests::at_cost_weight(0.0)
     };
     let n = question.top.unwrap_or(0);
-    let mut decisions;
+    let mut body = Vec::with_capacity(size(question.prompts.len(), n.min(snapshot.pool().len())));
+    put(&mut body, "{\"version\":", &snapshot.version());
+    body.extend_from_slice(b",\"decisions\":[");
     let mut rows;
     if n == 0 && asked.pacer.is_none() {
         // On this thread: others have requests of their own to answer.
@@ -318,19 +292,15 @@ fn many(
             interrupted: &|| false,
         };
         rows = snapshot.route_batch(prompts, &requests, &here)?;
-        let weight = asked.cost_weight;
-        let all = rows.iter();
-        decisions = all
-            .map(|row| describe(row, weight, 0, &room.ranking, snapshot))
-            .collect();
+        for (i, row) in rows.iter().enumerate() {
+            body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
+            put_decision(&mut body, row, snapshot);
+            body.push(b'}');
+        }
     } else {
-        (rows, decisions) = (Vec::new(), Vec::new());
+        rows = Vec::new();
         for (i, prompt) in each(prompts, snapshot.map().dim()).enumerate() {
-            let weight = match &asked.each_weight {
-                None => asked.cost_weight,
-                Some(weights) => weights[i],
-            };
-            let decided = match decide(prompt, asked, snapshot, weight, n, now, room) {
+            let decided = match decide(prompt, i, asked, snapshot, n, now, room) {
                 Ok(decided) => decided,
                 Err(refusal) => {
                     // All or none: what was booked for the prompts before this one is given back.
@@ -338,19 +308,15 @@ fn many(
                     return Err(refusal);
                 }
             };
-            let weight = decided.cost_weight;
-            decisions.push(describe(&decided.row, weight, n, &room.ranking, snapshot));
+            body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
+            put_decision(&mut body, &decided.row, snapshot);
+            put_ranked(&mut body, &decided, n, &room.ranking, snapshot);
+            body.push(b'}');
             rows.push(decided.row);
         }
     }
-    let answer = Many {
-        version: snapshot.version(),
-        decisions,
-    };
-    Ok(Answer {
-        body: to_json(&answer),
-        rows,
-    })
+    body.extend_from_slice(b"]}");
+    Ok(Answer { body, rows })
 }
 
 fn unbook(asked: &Asked<'_>, rows: &[Row], now: f64) {
@@ -385,49 +351,112 @@ fn flatten(rows: &[Vec<f32>], dim: usize) -> Result<Vec<f32>, Refusal> {
     Ok(rows.concat())
 }
 
-fn describe<'a>(
-    row: &Row,
-    cost_weight: f64,
-    n: usize,
-    ranking: &Ranking,
-    snapshot: &'a Snapshot,
-) -> Decision<'a> {
-    let names = snapshot.pool().names();
+/// Appends the fields that tell what became of a prompt, without braces. Written out by hand, for
+/// what is the same in every decision need not be looked through for what JSON escapes.
+fn put_decision(body: &mut Vec<u8>, row: &Row, snapshot: &Snapshot) {
     let choice = row.choice.as_ref();
-    let ranked = if row.status == Status::Ok && n > 0 {
-        let candidates = ranking.candidates();
-        candidates
-            .take(n)
-            .map(|candidate| Ranked {
-                model: &names[candidate.model as usize],
-                predicted_loss: candidate.loss as f32,
-                cost: candidate.cost,
-                objective: candidate.objective(cost_weight),
-            })
-            .collect()
-    } else {
-        Vec::new()
-    };
-    Decision {
-        status: status_name(row),
-        model: choice.map(|c| &*names[c.model as usize]),
-        predicted_loss: choice.map(|c| c.predicted_loss),
-        cost: choice.map(|c| c.cost),
-        cluster: choice.map(|c| c.cluster),
-        coverage: row.coverage,
-        reason: match choice {
-            Some(choice) if choice.fallback => "fallback: no model meets the constraints",
-            Some(_) => "least predicted loss + cost weight x cost",
-            None if row.status == Status::Ok => "no model meets the constraints",
-            None => "the text cannot be embedded",
-        },
-        ranked,
+    let model = choice.map(|c| &snapshot.pool().names()[c.model as usize]);
+    body.extend_from_slice(b"\"status\":\"");
+    body.extend_from_slice(status_name(row).as_bytes());
+    put(body, "\",\"model\":", &model);
+    put(
+        body,
+        ",\"predicted_loss\":",
+        &choice.map(|c| c.predicted_loss),
+    );
+    put(body, ",\"cost\":", &choice.map(|c| c.cost));
+    put(body, ",\"cluster\":", &choice.map(|c| c.cluster));
+    put(body, ",\"coverage\":", &row.coverage);
+    body.extend_from_slice(b",\"reason\":\"");
+    body.extend_from_slice(reason(row).as_bytes());
+    body.push(b'"');
+    if choice.is_some_and(|c| c.stayed) {
+        body.extend_from_slice(b",\"stayed\":true");
     }
 }
 
-fn to_json(answer: &impl Serialize) -> Vec<u8> {
-    let mut body = Vec::with_capacity(512);
+/// Why, in words that need no escapes in JSON.
+fn reason(row: &Row) -> &'static str {
+    match row.choice {
+        Some(choice) if choice.fallback => "fallback: no model meets the constraints",
+        Some(choice) if choice.stayed => "the current model: a switch costs more than it gains",
+        Some(_) => "least predicted loss + cost weight x cost",
+        None if row.status == Status::Ok => "no model meets the constraints",
+        None => "the text cannot be embedded",
+    }
+}
+
+/// Appends the `n` best models, if there are any.
+fn put_ranked(
+    body: &mut Vec<u8>,
+    decided: &Decided,
+    n: usize,
+    ranking: &Ranking,
+    snapshot: &Snapshot,
+) {
+    let candidates = ranking.candidates();
+    if decided.row.status != Status::Ok || n == 0 || candidates.len() == 0 {
+        return;
+    }
+    let names = snapshot.pool().names();
+    let ranked = candidates.take(n).map(|candidate| Ranked {
+        model: &names[candidate.model as usize],
+        predicted_loss: candidate.loss as f32,
+        cost: candidate.cost,
+        objective: candidate.objective(decided.cost_weight),
+    });
+    body.extend_from_slice(b",\"ranked\":");
+    let mut serializer = serde_json::Serializer::new(body);
     // Only a map with keys that are no strings, or a failing writer, could fail.
-    let _ = serde_json::to_writer(&mut body, answer);
-    body
+    let _ = serializer.collect_seq(ranked);
+}
+
+/// Appends a field: `name` is written as it is, punctuation included.
+fn put(body: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    body.extend_from_slice(name.as_bytes());
+    // As above.
+    let _ = serde_json::to_writer(body, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use uniroute_core::choice::Choice;
+
+    use super::*;
+
+    #[test]
+    fn words_need_no_escapes() {
+        let choice = Choice {
+            model: 0,
+            cluster: 0,
+            predicted_loss: 0.0,
+            cost: 0.0,
+            fallback: false,
+            stayed: false,
+        };
+        let choices = [
+            None,
+            Some(choice),
+            Some(Choice {
+                fallback: true,
+                ..choice
+            }),
+            Some(Choice {
+                stayed: true,
+                ..choice
+            }),
+        ];
+        for choice in choices {
+            for status in [Status::Ok, Status::Empty, Status::Blank, Status::Null] {
+                let row = Row {
+                    status,
+                    coverage: 1.0,
+                    choice,
+                };
+                for word in [reason(&row), status_name(&row)] {
+                    assert_eq!(serde_json::to_string(word).unwrap(), format!("\"{word}\""));
+                }
+            }
+        }
+    }
 }

@@ -1,15 +1,16 @@
 //! Reading requests within limits, and answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Collected, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
 
@@ -60,7 +61,7 @@ pub fn refuse(refusal: &Refusal) -> Response<Body> {
     response
 }
 
-/// Bodies up to this long are read whatever else is under way.
+/// Bodies up to this long are read, and such answers given, whatever else is under way.
 const SMALL: usize = 16 << 10;
 
 /// How bodies may be read.
@@ -69,8 +70,76 @@ pub struct Reading {
     pub most: usize,
     /// Time for one to arrive.
     pub time: Duration,
-    /// KiB that bodies under way may take together.
-    pub room: Semaphore,
+    /// KiB that bodies and answers under way may take together.
+    pub room: Room,
+}
+
+/// Memory that requests share.
+pub struct Room {
+    all: usize,
+    left: Arc<Semaphore>,
+}
+
+impl Room {
+    /// So many bytes, less than a tebibyte.
+    pub fn new(bytes: usize) -> Self {
+        let all = bytes >> 10;
+        Self {
+            all,
+            left: Arc::new(Semaphore::new(all)),
+        }
+    }
+
+    /// A share for so many bytes, of which a few need none. What is longer than all there is may
+    /// have all there is.
+    pub fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
+        let share = bytes.div_ceil(1 << 10).min(self.all) as u32;
+        let taken = Arc::clone(&self.left).try_acquire_many_owned(share);
+        taken.map(Some).map_err(|_| {
+            let message = "too many large requests are under way";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+        })
+    }
+
+    /// The same answer, with a share of the memory that is given back once the client has taken it
+    /// or is gone. What is streamed piece by piece needs none.
+    pub async fn hold(&self, answer: Response<Body>) -> Result<Response<Body>, Refusal> {
+        let (head, body) = answer.into_parts();
+        let whole = match body {
+            Either::Left(whole) if whole.size_hint().lower() > SMALL as u64 => whole,
+            body => return Ok(Response::from_parts(head, body)),
+        };
+        let Ok(data) = whole.collect().await.map(Collected::to_bytes);
+        let share = self.take(data.len())?;
+        let data = held(data, share);
+        Ok(Response::from_parts(head, Either::Left(Full::new(data))))
+    }
+}
+
+/// The same bytes, with a share of the memory that they give back when they go.
+fn held(data: Bytes, share: Option<OwnedSemaphorePermit>) -> Bytes {
+    match share {
+        None => data,
+        share => Bytes::from_owner(Held {
+            data,
+            _share: share,
+        }),
+    }
+}
+
+/// Bytes and their share of the memory.
+struct Held {
+    data: Bytes,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 impl Reading {
@@ -92,18 +161,10 @@ impl Reading {
         if length > self.most {
             return Err(discard(body, self.most).await);
         }
-        let _room = if length > SMALL {
-            let share = self.room.try_acquire_many(length.div_ceil(1 << 10) as u32);
-            Some(share.map_err(|_| {
-                let message = "too many large requests are under way";
-                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
-            })?)
-        } else {
-            None
-        };
+        let share = self.room.take(length)?;
         let read = read_body(body, self.most, declared.unwrap_or(0));
         match tokio::time::timeout(self.time, read).await {
-            Ok(Ok(Read::Whole(body))) => Ok(body),
+            Ok(Ok(Read::Whole(body))) => Ok(held(body, share)),
             Ok(Ok(Read::TooLong(body))) => Err(discard(body, self.most).await),
             Ok(Err(_)) => {
                 let message = "body: ended early, or is not framed as HTTP says";

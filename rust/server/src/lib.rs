@@ -41,6 +41,7 @@ mod refusal;
 mod reload;
 mod server;
 mod service;
+mod write_timeout;
 
 pub use backend::{Backend, Change, FileBackend, Outcomes};
 pub use config::Config;

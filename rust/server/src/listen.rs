@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::Config;
 use crate::service::Service;
+use crate::write_timeout::WriteTimeout;
 
 /// Connections that the system keeps while they wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -60,6 +61,7 @@ pub async fn serve(
         .header_read_timeout(Duration::from_secs_f64(config.header_seconds))
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS);
+    let write = Duration::from_secs_f64(config.write_seconds);
     let drain = Duration::from_secs_f64(config.drain_seconds);
     let told = async {
         // An error means that nobody is left to tell.
@@ -91,7 +93,8 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let own = Arc::clone(&service);
         let answer = service_fn(move |request| Arc::clone(&own).handle(request));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
+        let stream = TokioIo::new(WriteTimeout::new(stream, write));
+        let connection = graceful.watch(http.serve_connection(stream, answer));
         let open = Open::new(&service.metrics.connections, permit);
         tokio::spawn(async move {
             let _open = open;

@@ -164,11 +164,13 @@ impl Metrics {
     /// Counts what became of the prompts of one request.
     pub fn decided(&self, snapshot: &Snapshot, rows: &[Row], since: Instant) {
         for row in rows {
-            let model = row
-                .choice
-                .map_or(&self.none, |c| &snapshot.pool().names()[c.model as usize]);
+            let chosen = row.choice.map(|c| c.model as usize);
+            let model = chosen.map_or_else(
+                || Arc::clone(&self.none),
+                |model| snapshot.pool().names()[model].into(),
+            );
             let decided = Decided {
-                model: Arc::clone(model),
+                model,
                 status: status_name(row),
             };
             self.decisions.get_or_create(&decided).inc();

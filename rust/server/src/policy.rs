@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uniroute_core::Error;
+use uniroute_core::choice::Stay;
 use uniroute_core::constraints::{Compiled, Constraints, Terms};
-use uniroute_core::router::Snapshot;
+use uniroute_core::router::{PerRow, Snapshot};
 
 use crate::budget::Pacer;
 use crate::config::{Config, PolicyConfig};
-use crate::question::{Conditions, Question, Weights};
+use crate::question::{Conditions, PerPrompt, Question};
 use crate::refusal::Refusal;
 
 /// A named way to route.
@@ -101,18 +102,18 @@ impl Policies {
             None => policy.constraints.clone(),
             Some(own) => Some(Arc::new(Constraints::new(both(&policy.terms, own)?)?)),
         };
-        if let Some(weights) = &question.cost_weight {
-            check_weights(weights, question.prompts.len())?;
-        }
+        let prompts = question.prompts.len();
+        check_numbers("cost_weight", question.cost_weight.as_ref(), prompts)?;
         let fallback = question.fallback.as_deref().or(policy.fallback.as_deref());
         let (cost_weight, each_weight) = match &question.cost_weight {
             None => (policy.cost_weight, None),
-            Some(Weights::Same(weight)) => (*weight, None),
-            Some(Weights::Each(weights)) => (0.0, Some(weights.clone())),
+            Some(PerPrompt::Same(weight)) => (*weight, None),
+            Some(PerPrompt::Each(weights)) => (0.0, Some(weights.clone())),
         };
         Ok(Asked {
             cost_weight,
             each_weight,
+            stays: stays(question, snapshot)?,
             compiled: constraints.as_ref().map(|c| snapshot.compile(c)),
             constraints,
             tokens: question.tokens,
@@ -130,6 +131,8 @@ pub struct Asked<'p> {
     pub cost_weight: f64,
     /// One for each prompt.
     pub each_weight: Option<Vec<f64>>,
+    /// The models that the conversations are with.
+    pub stays: PerPrompt<Option<Stay>>,
     /// What the model must meet.
     pub constraints: Option<Arc<Constraints>>,
     /// The same, for the snapshot.
@@ -142,26 +145,58 @@ pub struct Asked<'p> {
     pub pacer: Option<&'p Pacer>,
 }
 
-/// Fails unless the weights can be used, and are one or as many as there are prompts.
-fn check_weights(weights: &Weights, prompts: usize) -> Result<(), Refusal> {
-    let all = match weights {
-        Weights::Same(weight) => std::slice::from_ref(weight),
-        Weights::Each(all) => all,
+/// The models that the conversations of a question are with.
+fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Option<Stay>>, Refusal> {
+    let (costs, cached) = (&question.switch_cost, &question.cached_tokens);
+    let Some(names) = &question.current_model else {
+        Stay::check(false, costs.is_some(), cached.is_some())?;
+        return Ok(PerPrompt::Same(None));
     };
-    if matches!(weights, Weights::Each(all) if all.len() != prompts) {
-        let problem = format!("{} of them for {prompts} prompts", all.len());
-        return Err(Refusal::field(
-            "cost_weight",
-            &problem,
-            "one, or one for each",
-        ));
+    Stay::check(true, costs.is_some(), cached.is_some())?;
+    let prompts = question.prompts.len();
+    check_length("current_model", names, prompts)?;
+    check_numbers("switch_cost", costs.as_ref(), prompts)?;
+    if let Some(cached) = cached {
+        check_length("cached_tokens", cached, prompts)?;
     }
-    match all
-        .iter()
-        .find(|weight| !(weight.is_finite() && **weight >= 0.0))
-    {
+    let stay = |prompt: usize| {
+        let name = names.at(prompt).as_deref();
+        let cost = costs.as_ref().map(|all| *all.at(prompt));
+        let cached = cached.as_ref().map(|all| *all.at(prompt));
+        name.map_or(Ok(None), |name| {
+            Stay::with(snapshot.pool(), name, cost, cached)
+        })
+    };
+    // One for each even where all are the same: looking up a name is little beside a decision.
+    let each = (0..prompts).map(stay).collect::<Result<Vec<_>, Error>>()?;
+    Ok(PerPrompt::Each(each))
+}
+
+/// Fails unless there is one value, or one for each prompt.
+fn check_length<T>(param: &str, values: &PerPrompt<T>, prompts: usize) -> Result<(), Refusal> {
+    match values {
+        PerPrompt::Each(all) if all.len() != prompts => {
+            let problem = format!("{} of them for {prompts} prompts", all.len());
+            Err(Refusal::field(param, &problem, "one, or one for each"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same, of numbers that have to be finite and 0 or more.
+fn check_numbers(
+    param: &str,
+    values: Option<&PerPrompt<f64>>,
+    prompts: usize,
+) -> Result<(), Refusal> {
+    let Some(values) = values else {
+        return Ok(());
+    };
+    check_length(param, values, prompts)?;
+    let mut all = values.values().iter();
+    match all.find(|value| !(value.is_finite() && **value >= 0.0)) {
         Some(bad) => Err(Refusal::field(
-            "cost_weight",
+            param,
             &bad.to_string(),
             "numbers, 0 or more",
         )),
@@ -197,6 +232,21 @@ fn both(policy: &Terms, own: &Conditions) -> Result<Terms, Refusal> {
 }
 
 impl Asked<'_> {
+    /// The cost weight of one prompt.
+    pub fn weight_at(&self, prompt: usize) -> f64 {
+        self.each_weight
+            .as_ref()
+            .map_or(self.cost_weight, |all| all[prompt])
+    }
+
+    /// The models that the conversations are with, as the core takes them.
+    pub fn stay_rows(&self) -> PerRow<'_, Option<Stay>> {
+        match &self.stays {
+            PerPrompt::Same(stay) => PerRow::Same(*stay),
+            PerPrompt::Each(all) => PerRow::Each(all),
+        }
+    }
+
     /// The same, with nothing dearer than `most`.
     pub fn capped(&self, most: f64, snapshot: &Snapshot) -> Result<Arc<Compiled>, Error> {
         let terms = self.constraints.as_ref().map(|c| c.terms().clone());

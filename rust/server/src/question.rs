@@ -6,17 +6,28 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use uniroute_core::constraints::Terms;
 
 use crate::chat_text::{Message, chat_text};
+use crate::refusal::Refusal;
 
 /// What a chat body's `model` starts with when it asks to be routed.
 pub const ROUTED: &str = "uniroute";
 
 /// Models ranked at most.
 pub const MOST_RANKED: usize = 100;
+
+/// Names, tags and globs in the constraints of a request at most, and their bytes together: compiled
+/// constraints are kept for a while.
+const MOST_PATTERNS: usize = 10_000;
+const MOST_PATTERN_BYTES: usize = 256 << 10;
+
+/// Globs among them at most, and bytes in each: a glob takes some 30 us to compile.
+const MOST_GLOBS: usize = 32;
+const MOST_GLOB_BYTES: usize = 256;
 
 /// A string that is borrowed where the JSON has no escapes in it, also within lists.
 #[derive(Clone, Debug)]
@@ -68,14 +79,36 @@ impl Prompts<'_> {
     }
 }
 
-/// One number for all prompts, or one for each.
+/// A value for all prompts, or one for each.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a number, or a list of numbers")]
-pub enum Weights {
+#[serde(untagged, expecting = "a value of its type, or a list of them")]
+pub enum PerPrompt<T> {
     /// The same for all.
-    Same(f64),
+    Same(T),
     /// One for each.
-    Each(Vec<f64>),
+    Each(Vec<T>),
+}
+
+impl<T> PerPrompt<T> {
+    /// The values there are.
+    pub fn values(&self) -> &[T] {
+        match self {
+            Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    /// The value of one prompt.
+    pub fn at(&self, prompt: usize) -> &T {
+        match self {
+            Self::Same(value) => value,
+            Self::Each(values) => &values[prompt],
+        }
+    }
+
+    fn is_each(&self) -> bool {
+        matches!(self, Self::Each(_))
+    }
 }
 
 /// Constraints as JSON and TOML say them.
@@ -98,6 +131,49 @@ pub struct Conditions {
 enum Group {
     One(String),
     Any(Vec<String>),
+}
+
+impl Conditions {
+    /// Every name, tag and glob.
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        let groups = self.require_tags.iter().flat_map(|group| match group {
+            Group::One(tag) => std::slice::from_ref(tag),
+            Group::Any(tags) => tags,
+        });
+        let lists = self.allow.iter().flatten().chain(&self.deny);
+        lists
+            .chain(&self.forbid_tags)
+            .chain(groups)
+            .map(|pattern| &**pattern)
+    }
+
+    /// Fails if they ask for more work than a request may.
+    fn check<E: de::Error>(&self) -> Result<(), E> {
+        let (mut count, mut bytes, mut globs) = (0, 0, 0);
+        for pattern in self.patterns() {
+            count += 1;
+            bytes += pattern.len();
+            if pattern.contains(['*', '?', '[', '{', '\\']) {
+                globs += 1;
+                if pattern.len() > MOST_GLOB_BYTES {
+                    return Err(E::custom(format_args!(
+                        "constraints: a glob of {} bytes; expected {MOST_GLOB_BYTES} at most",
+                        pattern.len()
+                    )));
+                }
+            }
+        }
+        // A list of many empty groups is as long.
+        count = count.max(self.require_tags.len());
+        if count > MOST_PATTERNS || bytes > MOST_PATTERN_BYTES || globs > MOST_GLOBS {
+            return Err(E::custom(format_args!(
+                "constraints: {count} names and tags of {bytes} bytes, {globs} of them globs; \
+                 expected {MOST_PATTERNS} at most, of {MOST_PATTERN_BYTES}, {MOST_GLOBS} of them \
+                 globs"
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl From<Conditions> for Terms {
@@ -133,7 +209,13 @@ pub struct Question<'a> {
     /// A chat's `model`, where it is not [`ROUTED`]: a model that the caller chose.
     pub chosen: Option<Cow<'a, str>>,
     /// See `Router.route`.
-    pub cost_weight: Option<Weights>,
+    pub cost_weight: Option<PerPrompt<f64>>,
+    /// See `Router.route`.
+    pub current_model: Option<PerPrompt<Option<String>>>,
+    /// See `Router.route`.
+    pub switch_cost: Option<PerPrompt<f64>>,
+    /// See `Router.route`.
+    pub cached_tokens: Option<PerPrompt<u64>>,
     /// See `Router.route`.
     pub constraints: Option<Conditions>,
     /// See `Router.route`.
@@ -146,6 +228,17 @@ pub struct Question<'a> {
     pub explain: bool,
 }
 
+impl<'a> Question<'a> {
+    /// A request's body, which has to be UTF-8 also where nobody reads it.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let message = format!("body: {error}; expected JSON in UTF-8");
+            Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", message)
+        })?;
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
 /// The fields, each once at most.
 #[derive(Default)]
 struct Fields<'a> {
@@ -156,7 +249,10 @@ struct Fields<'a> {
     embeddings: Option<Vec<Vec<f32>>>,
     model: Option<Text<'a>>,
     policy: Option<Text<'a>>,
-    cost_weight: Option<Weights>,
+    cost_weight: Option<PerPrompt<f64>>,
+    current_model: Option<PerPrompt<Option<String>>>,
+    switch_cost: Option<PerPrompt<f64>>,
+    cached_tokens: Option<PerPrompt<u64>>,
     constraints: Option<Conditions>,
     tokens: Option<u64>,
     fallback: Option<Text<'a>>,
@@ -188,11 +284,35 @@ impl<'a> Fields<'a> {
         if many && self.explain == Some(true) {
             return Err(E::custom("explain: given with many prompts; expected one"));
         }
-        if !many && matches!(self.cost_weight, Some(Weights::Each(_))) {
-            return Err(E::custom("cost_weight: a list; expected one number"));
+        for (name, is_each) in [
+            (
+                "cost_weight",
+                self.cost_weight.as_ref().map(PerPrompt::is_each),
+            ),
+            (
+                "current_model",
+                self.current_model.as_ref().map(PerPrompt::is_each),
+            ),
+            (
+                "switch_cost",
+                self.switch_cost.as_ref().map(PerPrompt::is_each),
+            ),
+            (
+                "cached_tokens",
+                self.cached_tokens.as_ref().map(PerPrompt::is_each),
+            ),
+        ] {
+            if !many && is_each == Some(true) {
+                return Err(E::custom(format_args!(
+                    "{name}: a list beside one prompt; expected one value"
+                )));
+            }
         }
         if self.top.is_some_and(|top| top > MOST_RANKED) {
             return Err(E::custom(format_args!("top: expected 0 to {MOST_RANKED}")));
+        }
+        if let Some(constraints) = &self.constraints {
+            constraints.check()?;
         }
         let mut policy = self.policy.map(|policy| policy.0);
         let mut chosen = None;
@@ -214,6 +334,9 @@ impl<'a> Fields<'a> {
             policy,
             chosen,
             cost_weight: self.cost_weight,
+            current_model: self.current_model,
+            switch_cost: self.switch_cost,
+            cached_tokens: self.cached_tokens,
             constraints: self.constraints,
             tokens: self.tokens,
             fallback: self.fallback.map(|fallback| fallback.0),
@@ -232,9 +355,12 @@ fn policy_of(model: &str) -> Option<&str> {
 }
 
 /// Fields of ours, which an upstream would not know.
-pub const OWN_FIELDS: [&str; 7] = [
+pub const OWN_FIELDS: [&str; 10] = [
     "policy",
     "cost_weight",
+    "current_model",
+    "switch_cost",
+    "cached_tokens",
     "constraints",
     "tokens",
     "fallback",
@@ -265,6 +391,13 @@ impl<'de> Deserialize<'de> for Question<'de> {
                         "model" => once(&mut fields.model, "model", map)?,
                         "policy" => optional(&mut fields.policy, "policy", map)?,
                         "cost_weight" => optional(&mut fields.cost_weight, "cost_weight", map)?,
+                        "current_model" => {
+                            optional(&mut fields.current_model, "current_model", map)?;
+                        }
+                        "switch_cost" => optional(&mut fields.switch_cost, "switch_cost", map)?,
+                        "cached_tokens" => {
+                            optional(&mut fields.cached_tokens, "cached_tokens", map)?;
+                        }
                         "constraints" => optional(&mut fields.constraints, "constraints", map)?,
                         "tokens" => optional(&mut fields.tokens, "tokens", map)?,
                         "fallback" => optional(&mut fields.fallback, "fallback", map)?,
@@ -345,6 +478,28 @@ mod tests {
     }
 
     #[test]
+    fn constraints_may_not_ask_for_much_work() {
+        let with = |field: &str, pattern: &str, times: usize| {
+            let list = vec![format!("{pattern:?}"); times].join(",");
+            ask(&format!(
+                r#"{{"text": "a", "constraints": {{"{field}": [{list}]}}}}"#
+            ))
+            .map(drop)
+        };
+        for field in ["allow", "deny", "require_tags", "forbid_tags"] {
+            assert!(with(field, "name", MOST_PATTERNS).is_ok());
+            assert!(with(field, "name", MOST_PATTERNS + 1).is_err());
+            assert!(with(field, &"n".repeat(1000), 263).is_err());
+            assert!(with(field, "n*", MOST_GLOBS).is_ok());
+            assert!(with(field, "n*", MOST_GLOBS + 1).is_err());
+            assert!(with(field, &"n*".repeat(129), 1).is_err());
+        }
+        let groups = vec!["[]"; MOST_PATTERNS + 1].join(",");
+        let json = format!(r#"{{"text": "a", "constraints": {{"require_tags": [{groups}]}}}}"#);
+        assert!(ask(&json).is_err());
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for json in [
             "{}",
@@ -355,6 +510,11 @@ mod tests {
             r#"{"text": "a", "cost_wieght": 1}"#,
             r#"{"text": "a", "cost_weight": [1]}"#,
             r#"{"text": "a", "cost_weight": "1"}"#,
+            r#"{"text": "a", "current_model": ["b"], "switch_cost": 1}"#,
+            r#"{"text": "a", "current_model": 3, "switch_cost": 1}"#,
+            r#"{"text": "a", "current_model": "b", "switch_cost": true}"#,
+            r#"{"text": "a", "current_model": "b", "cached_tokens": -1}"#,
+            r#"{"text": "a", "current_model": "b", "cached_tokens": 1.5}"#,
             r#"{"text": "a", "model": "uniroute"}"#,
             r#"{"text": "a", "top": 101}"#,
             r#"{"text": "a", "tokens": -1}"#,

@@ -10,14 +10,13 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use tokio::sync::Semaphore;
 use uniroute_core::router::{Router, Snapshot};
 
 use crate::backend::Backend;
 use crate::chat::Upstreams;
 use crate::config::{self, Config};
 use crate::decide;
-use crate::http::{self, Body, Reading};
+use crate::http::{self, Body, Reading, Room};
 use crate::metrics::Metrics;
 use crate::models;
 use crate::policy::Policies;
@@ -67,7 +66,7 @@ impl Service {
             reading: Reading {
                 most: config.max_body_bytes,
                 time: Duration::from_secs_f64(config.body_seconds),
-                room: Semaphore::new(config.max_body_memory_bytes >> 10),
+                room: Room::new(config.max_body_memory_bytes),
             },
             max_batch: config.max_batch,
             admin_token: config::token("admin_token_file", config.admin_token_file.as_deref())?,
@@ -93,6 +92,10 @@ impl Service {
         let (route, handled) = self.dispatch(request).await;
         let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(ToOwned::to_owned);
+        let handled = match handled {
+            Ok(answer) => self.reading.room.hold(answer).await,
+            refused => refused,
+        };
         let mut response = handled.unwrap_or_else(|refusal| {
             let status = refusal.status.as_u16();
             if status >= 500 {
@@ -161,7 +164,7 @@ impl Service {
     async fn route(self: &Arc<Self>, body: Bytes) -> Result<Response<Body>, Refusal> {
         let began = Instant::now();
         // Long texts and many of them are as much work as they are bytes.
-        let question: Question<'_> = serde_json::from_slice(&body)?;
+        let question = Question::parse(&body)?;
         let prompts = question.prompts.len();
         if prompts > self.max_batch {
             let expected = format!("{} prompts at most", self.max_batch);
@@ -171,12 +174,17 @@ impl Service {
                 &expected,
             ));
         }
+        let ranked = question
+            .top
+            .unwrap_or(0)
+            .min(self.router.snapshot().pool().len());
+        let _share = self.reading.room.take(decide::size(prompts, ranked))?;
         if prompts <= IN_PLACE && body.len() <= IN_PLACE * (16 << 10) {
             return self.decide(&question, began);
         }
         drop(question);
         let service = Arc::clone(self);
-        let work = move || service.decide(&serde_json::from_slice(&body)?, began);
+        let work = move || service.decide(&Question::parse(&body)?, began);
         let worked = tokio::task::spawn_blocking(work).await;
         worked.unwrap_or_else(|_| Err(internal()))
     }
