@@ -2,11 +2,11 @@
 
     python bench/churn.py [--seconds 60] [--models 5000] [--rate 200]
 
-Two threads route flat out, first over a quiet pool, then while a third adds, removes, reprices,
-disables and enables models `rate` times a second. Sampled decisions are checked, in float64,
-against the snapshot that was published under their version. Prints latencies of both runs, their
-ratio, the changes made, the decisions checked, and the process's memory; before all that, what each
-kind of change takes.
+First, what each kind of change takes. Then two threads route flat out, over a quiet pool, and while
+a third adds, removes, reprices, disables and enables models `rate` times a second. Sampled
+decisions are checked, in float64, against the snapshot that was published under their version.
+Prints latencies of both runs, their ratio, the changes made, the decisions checked, and the
+process's memory after each quarter.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ import uniroute_fast as uf
 
 DIM, WEIGHT, SAMPLED = 64, 0.1, 200
 
+#: Latest latencies that a reader keeps, in room made at the start: memory then tells of the rest.
+KEPT = 1 << 18
+
+#: How often memory is looked at in a run.
+QUARTERS = 4
+
 
 def memory_mib() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -39,7 +45,7 @@ class Reader(threading.Thread):
     def __init__(self, router: uf.Router, x: np.ndarray, stop: threading.Event) -> None:
         super().__init__()
         self.router, self.x, self.stop = router, x, stop
-        self.nanoseconds = array.array("q")
+        self.nanoseconds = array.array("q", [0]) * KEPT
         self.samples: queue.SimpleQueue[tuple[int, uf.Decision]] = queue.SimpleQueue()
         self.routed = 0
 
@@ -52,7 +58,7 @@ class Reader(threading.Thread):
             decision = route(embeddings=x[row], cost_weight=WEIGHT)
             elapsed = clock() - start
             if self.routed % 10 == 0:
-                self.nanoseconds.append(elapsed)
+                self.nanoseconds[self.routed // 10 % KEPT] = elapsed
             # A decision keeps its snapshot: not more of them than are checked soon.
             if self.routed % SAMPLED == 0 and self.samples.qsize() < 20:
                 self.samples.put((row, decision))
@@ -109,10 +115,10 @@ def run(router: uf.Router, x: np.ndarray, seconds: float, rate: float, models: i
     for reader in readers:
         reader.start()
     start = time.monotonic()
-    half = None
+    memory: list[float] = []
     while (now := time.monotonic() - start) < seconds:
-        if half is None and now > seconds / 2:
-            half = memory_mib()
+        if now > seconds * (len(memory) + 1) / QUARTERS:
+            memory.append(memory_mib())
         if rate and now * rate >= changes:
             change(router, changes, rng, models)
             changes += 1
@@ -132,7 +138,9 @@ def run(router: uf.Router, x: np.ndarray, seconds: float, rate: float, models: i
     stop.set()
     for reader in readers:
         reader.join()
-    times = np.concatenate([reader.nanoseconds for reader in readers]) / 1e3
+    memory.append(memory_mib())
+    kept = [reader.nanoseconds[: reader.routed // 10] for reader in readers]
+    times = np.concatenate(kept) / 1e3
     return {
         "median us": float(np.median(times)),
         "p99 us": float(np.percentile(times, 99)),
@@ -140,8 +148,7 @@ def run(router: uf.Router, x: np.ndarray, seconds: float, rate: float, models: i
         "changes": changes,
         "checked": checked,
         "wrong": wrong,
-        "MiB half": half or float("nan"),
-        "MiB end": memory_mib(),
+        **{f"MiB {i + 1}/{QUARTERS}": mib for i, mib in enumerate(memory)},
     }
 
 

@@ -39,17 +39,22 @@ def percentiles(router: uf.Router, texts: list[str], calls: int = 40_000) -> tup
 
 
 def rates(
-    router: uf.Router, texts: list[str], threads: tuple[int, ...], runs: int = 41
+    router: uf.Router, texts: list[str], threads: tuple[int, ...], turns: int = 8, batches: int = 8
 ) -> list[float]:
-    """Return prompts per second for each number of threads, the medians of batches in turn."""
-    taken = np.empty((runs, len(threads)))
-    for run in range(runs):
+    """Return prompts per second for each number of threads: medians over batches one after another.
+
+    The numbers of threads take turns, as the machine's speed may change; a core that was idle in
+    the turn before takes a batch, which does not count, to wake up.
+    """
+    taken = np.empty((len(threads), turns, batches + 1))
+    for turn in range(turns):
         for i, n in enumerate(threads):
             uf.set_num_threads(n)
-            start = time.perf_counter()
-            router.route_batch(texts, 0.1)
-            taken[run, i] = time.perf_counter() - start
-    return list(len(texts) / np.median(taken, axis=0))
+            for batch in range(batches + 1):
+                start = time.perf_counter()
+                router.route_batch(texts, 0.1)
+                taken[i, turn, batch] = time.perf_counter() - start
+    return list(len(texts) / np.median(taken[:, :, 1:], axis=(1, 2)))
 
 
 #: Takes texts to the index of an LLM for each.
