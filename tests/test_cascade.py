@@ -144,6 +144,43 @@ def test_bad_arguments_are_refused() -> None:
             call()
 
 
+def test_ties_go_to_the_lower_cost() -> None:
+    router = uf.Router.fit(TEXTS, n_clusters=2)
+    wrong = np.random.default_rng(0).random(N) < 0.4
+    losses = np.column_stack([wrong, 0.2 * wrong, 0.2 * wrong])
+    router.add_models(["small", "dear", "cheap"], [0.1, 9.0, 1.0], TEXTS, losses)
+    scores = np.where(wrong, 0.2, 0.9)
+    cascade = uf.Cascade.fit(router, TEXTS, {"small": scores}, losses)
+    assert cascade.second(cascade.first(TEXTS[0], 0.0), 0.2).model == "cheap"
+    router.disable_model("small")
+    first = cascade.first(TEXTS[0], 0.0)
+    assert first.final
+    assert first.model == router.route(TEXTS[0], 0.0).model == "cheap"
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "1", None, [1.0], 1j])
+def test_a_cost_weight_that_is_none_is_refused(value: object) -> None:
+    router, losses, scores = simulated(1.0)
+    cascade = uf.Cascade.fit(router, TEXTS, {"small": scores}, losses)
+    with pytest.raises(errors.UniRouteError, match="cost_weight: "):
+        cascade.first(TEXTS[0], value)
+    if value != -1:
+        with pytest.raises(errors.UniRouteError, match="score: "):
+            cascade.second(cascade.first(TEXTS[0], 0.1), value)
+    with pytest.raises(errors.ArgumentTypeError, match="first: "):
+        cascade.second(value, 0.5)
+
+
+def test_scores_and_tokens_of_a_wrong_type_are_refused() -> None:
+    router, losses, scores = simulated(1.0)
+    for bad in (None, [("small", scores)], {3: scores}, {"small": ["high"] * N}):
+        with pytest.raises(errors.ArgumentTypeError, match="scores"):
+            uf.Cascade.fit(router, TEXTS, bad, losses)
+    cascade = uf.Cascade.fit(router, TEXTS, {"small": scores}, losses)
+    with pytest.raises(errors.ArgumentTypeError, match="tokens: "):
+        cascade.first(TEXTS[0], tokens=[3])
+
+
 def test_costs_of_a_cascade_are_those_of_the_prompt_at_hand() -> None:
     router, losses, scores = simulated(2.0)
     for name, price in {"small": 1.0, "large": 6.0, "huge": 20.0}.items():

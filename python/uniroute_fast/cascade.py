@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError, NoCandidateError, UnroutableError
+from uniroute_fast.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    NoCandidateError,
+    UnroutableError,
+)
 from uniroute_fast.outcomes import as_array, as_losses
 
 if TYPE_CHECKING:
@@ -164,10 +169,8 @@ class Prompts:
         """Return the best LLM other than one, given losses [N, ..., M] instead: intp[N, ...]."""
         penalties = self.penalties(cost_weight)
         penalties[:, model] = np.inf
-        between = [1] * (losses.ndim - 2)
-        return np.asarray(
-            (losses + penalties.reshape(len(penalties), *between, -1)).argmin(axis=-1)
-        )
+        shape = [len(penalties), *[1] * (losses.ndim - 2), -1]
+        return _winner(losses + penalties.reshape(shape), self.costs.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,10 @@ class Cascade:
         O(N M) for each LLM that may answer first. LLMs that join the pool later take part as second
         ones without another fit.
         """
+        if not isinstance(scores, Mapping):
+            raise ArgumentTypeError(
+                f"scores: a {type(scores).__name__}; expected a dict of LLMs' names to their scores"
+            )
         snapshot = router.snapshot()
         predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
         measured = as_losses("losses", losses, len(predicted))
@@ -298,8 +305,15 @@ class Cascade:
             )
         models = {}
         for name, values in scores.items():
+            if not isinstance(name, str):
+                raise ArgumentTypeError(f"scores: {name!r} is no name; expected str")
             index = snapshot.info(name).index
-            score = as_array(f"scores[{name!r}]", values).astype(np.float64)
+            given = as_array(f"scores[{name!r}]", values)
+            if given.dtype.kind not in "biuf":
+                raise ArgumentTypeError(
+                    f"scores[{name!r}]: dtype {given.dtype}; expected real numbers"
+                )
+            score = given.astype(np.float64)
             if score.shape != (len(predicted),):
                 raise InvalidArgumentError(
                     f"scores[{name!r}]: shape {score.shape}; expected ({len(predicted)},)"
@@ -343,6 +357,11 @@ class Cascade:
         O(M) for each LLM that may answer first. A final answer is that of `Router.route` unless a
         cascade is expected to do better.
         """
+        weight = _one_number("cost_weight", cost_weight)
+        if weight < 0:
+            raise InvalidArgumentError(f"cost_weight: {weight:g}; expected 0 or more")
+        if tokens is not None and not isinstance(tokens, int | np.integer):
+            raise ArgumentTypeError(f"tokens: a {type(tokens).__name__}; expected one int")
         snapshot = self._router.snapshot()
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
         texts = None if text is None else [text]
@@ -351,7 +370,7 @@ class Cascade:
             raise UnroutableError("text: it cannot be embedded; expected text that can")
         if not snapshot.enabled.any():
             raise NoCandidateError("router: all models are disabled; expected one that may answer")
-        found = self.decide_first(prompt, cost_weight)
+        found = self.decide_first(prompt, weight)
         index = int(found.index[0])
         return First(
             model=snapshot.models[index],
@@ -359,7 +378,7 @@ class Cascade:
             cost=float(prompt.costs[0, index]),
             expected_cost=float(found.expected_cost[0]),
             final=bool(found.final[0]),
-            cost_weight=float(cost_weight),
+            cost_weight=weight,
             _prompt=prompt,
         )
 
@@ -368,11 +387,12 @@ class Cascade:
 
         Raises
         ------
-        InvalidArgumentError
-            A score that is not finite.
+        InvalidArgumentError, ArgumentTypeError
+            A score that is no finite number, or a first decision that is none.
         """
-        if not np.isfinite(score):
-            raise InvalidArgumentError(f"score: {score}; expected a finite number")
+        if not isinstance(first, First):
+            raise ArgumentTypeError(f"first: a {type(first).__name__}; expected what `first` gave")
+        score = _one_number("score", score)
         prompt, own = first._prompt, first.index
         model = self._scores.get(first.model)
         if first.final or model is None:
@@ -407,7 +427,7 @@ class Cascade:
         snapshot, costs = prompts.snapshot, prompts.costs
         penalties = prompts.penalties(cost_weight)
         rows = np.arange(len(costs))
-        index = (prompts.losses + penalties).argmin(axis=1)
+        index = _winner(prompts.losses + penalties, costs)
         saved, final = np.zeros(len(rows)), np.ones(len(rows), bool)
         expected = costs[rows, index]
         places = {name: m for m, name in enumerate(snapshot.models)}
@@ -449,6 +469,21 @@ class FirstDecisions:
     index: NDArray[np.intp]
     final: NDArray[np.bool_]
     expected_cost: NDArray[np.float64]
+
+
+def _winner(objectives: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the least objective on the last axis; ties to the lower cost, then the lower index."""
+    tied = objectives == objectives.min(axis=-1, keepdims=True)
+    return np.asarray(np.where(tied, costs, np.inf).argmin(axis=-1))
+
+
+def _one_number(argument: str, value: object) -> float:
+    """Return a finite number as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ArgumentTypeError(f"{argument}: a {type(value).__name__}; expected one number")
+    if not np.isfinite(value):
+        raise InvalidArgumentError(f"{argument}: {value}; expected a finite number")
+    return float(value)
 
 
 def _regress(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from uniroute_fast.profiling import Profiler
     from uniroute_fast.records import Records, Tally
 
+#: An outcome counts for so many at most: far heavier ones would leave no digits for the others.
+GREATEST_WEIGHT = 1e9
+
 
 def refined(
     profiler: Profiler,
@@ -85,11 +88,12 @@ def checked(
         row = int(np.argmax(bad))
         raise InvalidArgumentError(f"losses: {loss[row]:g} in row {row}; expected 0 to 1")
     weight = np.ones(n) if weights is None else _numbers("weights", weights, n)
-    bad = ~(np.isfinite(weight) & (weight > 0))
+    bad = ~((weight > 0) & (weight <= GREATEST_WEIGHT))
     if bad.any():
         row = int(np.argmax(bad))
         raise InvalidArgumentError(
-            f"weights: {weight[row]:g} in row {row}; expected finite numbers above 0"
+            f"weights: {weight[row]:g} in row {row}; expected numbers above 0, "
+            f"{GREATEST_WEIGHT:g} at most"
         )
     return names, loss, weight
 

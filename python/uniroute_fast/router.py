@@ -544,7 +544,7 @@ class Router(_native.Router):
         loss : float
             In [0, 1].
         weight : float
-            How many outcomes it counts for, above 0.
+            How many outcomes it counts for: above 0, 1e9 at most.
         embeddings : float32[D] or float32[1, D], optional
             In place of `prompt`, which is then None.
         half_life : float, optional
@@ -588,8 +588,8 @@ class Router(_native.Router):
         losses : float[N]
             In [0, 1].
         weights : float[N], optional
-            How many outcomes each counts for, above 0. Default: 1 each.
-        embeddings : float32[N, D], optional
+            How many outcomes each counts for: above 0, 1e9 at most. Default: 1 each.
+            How many outcomes each counts for: above 0, 1e9 at most. Default: 1 each.
             In place of `prompts`, which is then None.
         half_life : float, optional
             Forgetting: after so many further outcomes of the same LLM an outcome counts for half,
