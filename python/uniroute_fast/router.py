@@ -589,7 +589,7 @@ class Router(_native.Router):
             In [0, 1].
         weights : float[N], optional
             How many outcomes each counts for: above 0, 1e9 at most. Default: 1 each.
-            How many outcomes each counts for: above 0, 1e9 at most. Default: 1 each.
+        embeddings : float32[N, D], optional
             In place of `prompts`, which is then None.
         half_life : float, optional
             Forgetting: after so many further outcomes of the same LLM an outcome counts for half,
