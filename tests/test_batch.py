@@ -597,6 +597,18 @@ def test_what_if_refuses_what_it_cannot_compare(pool, tmp_path):
         what_if(pool, _written(pa.table({"text": [None, ""]}), tmp_path / "void.parquet"))
 
 
+@pytest.mark.parametrize("usd", [["a", "1", "2"], [0.1, -1.0, 2.0], [0.1, None, float("inf")]])
+def test_what_if_refuses_costs_that_are_none(pool, tmp_path, usd):
+    model = uf.Router.load(pool).models[0]
+    table = pa.table({"text": ["2 + 2", "a poem", "3 + 4"], "model": [model] * 3, "usd": usd})
+    log = _written(table, tmp_path / "log.parquet")
+    with pytest.raises(errors.InvalidArgumentError, match="cost_column: "):
+        what_if(pool, log, model_column="model", cost_column="usd")
+    fine = table.set_column(2, "usd", pa.array([0.1, None, 2.0]))
+    _written(fine, log)
+    what_if(pool, log, model_column="model", cost_column="usd")
+
+
 def _written(table: pa.Table, path: Path) -> Path:
     write(table, path)
     return path

@@ -141,8 +141,8 @@ def what_if(
     model_column : str, optional
         Names the LLM that served each prompt.
     cost_column : str, optional
-        What serving each prompt really cost, in the unit of the pool's costs. Default: what the
-        pool says of the LLM that served it.
+        What serving each prompt really cost, in the unit of the pool's costs. Default, and where it
+        is null: what the pool says of the LLM that served it.
     text_column, messages_column, log_format, threads
         As in `route_log`.
     progress : callable, optional
@@ -260,7 +260,7 @@ class _Served:
         models = np.array([self.index.get(name, -1) for name in names], np.int64)
         costs = np.full(len(models), np.nan)
         if self.cost_column is not None:
-            costs = np.array([_number(value) for value in _values(part, self.cost_column)])
+            costs = np.array([_logged_cost(v) for v in _values(part, self.cost_column)])
         return models, costs
 
 
@@ -424,10 +424,16 @@ def _values(part: Part, column: str) -> list[Any]:
         raise InvalidArgumentError(f"column {column!r}: not in the log") from error
 
 
-def _number(value: Any) -> float:
-    """Return a logged cost; NaN where there is none that can be used."""
+def _logged_cost(value: Any) -> float:
+    """Return a logged cost; NaN where there is none."""
+    if value is None or value == "":  # In CSV nothing else tells a null.
+        return math.nan
     try:
         cost = float(value)
     except (TypeError, ValueError):
-        return math.nan
-    return cost if math.isfinite(cost) and cost >= 0 else math.nan
+        cost = -1.0
+    if cost < 0 or math.isinf(cost):
+        raise InvalidArgumentError(
+            f"cost_column: {str(value)[:40]!r} in it; expected finite numbers, 0 or more, or nulls"
+        )
+    return cost
