@@ -21,3 +21,18 @@ def real_data() -> Callable[[str], Path]:
         return DATA / name
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a router fitted on the made-up outcomes."""
+    import made_up
+    import uniroute_fast as uf
+
+    data = made_up.DATA
+    texts = list(data.texts)
+    router = uf.Router.fit(texts, n_clusters=8)
+    router.add_models(data.models, data.costs, texts, data.losses)
+    path = tmp_path_factory.mktemp("pool") / "pool.uniroute"
+    router.save(path)
+    return path

@@ -17,22 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import uniroute_fast as uf
+from made_up import DATA
 from uniroute_fast import errors
 from uniroute_fast.batch import COLUMNS, readers, route_log
 from uniroute_fast.cli import main
-from uniroute_fast.cli.made_up import make_dataset
 
-DATA = make_dataset(400, 5)
 LINE = b'{"text": "What is 2 times 3?"}'
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    router = uf.Router.fit(list(DATA.texts), n_clusters=8)
-    router.add_models(DATA.models, DATA.costs, list(DATA.texts), DATA.losses)
-    path = tmp_path_factory.mktemp("pool") / "pool.uniroute"
-    router.save(path)
-    return path
 
 
 @pytest.fixture

@@ -20,26 +20,15 @@ import pytest
 from pyarrow import csv as arrow_csv
 
 import uniroute_fast as uf
+from made_up import DATA
 from uniroute_fast import errors
 from uniroute_fast.batch import COLUMNS, BatchRouter, Progress, readers, route_log, what_if
 from uniroute_fast.batch.budget import Spending
 from uniroute_fast.batch.messages import text_of, texts_of
 from uniroute_fast.cli import main
-from uniroute_fast.cli.made_up import make_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-DATA = make_dataset(400, 5)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    router = uf.Router.fit(list(DATA.texts), n_clusters=8)
-    router.add_models(DATA.models, DATA.costs, list(DATA.texts), DATA.losses)
-    path = tmp_path_factory.mktemp("pool") / "pool.uniroute"
-    router.save(path)
-    return path
 
 
 @pytest.fixture

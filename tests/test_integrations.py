@@ -16,11 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import uniroute_fast as uf
+from made_up import DATA
 from uniroute_fast import errors
 from uniroute_fast.batch import COLUMNS, BatchRouter
-from uniroute_fast.cli.made_up import make_dataset
-
-DATA = make_dataset(400, 5)
 
 
 def engine(name: str, extra: str):
@@ -28,15 +26,6 @@ def engine(name: str, extra: str):
     if extra in os.environ.get("UNIROUTE_ENGINES", "").split(","):
         return importlib.import_module(name)
     return pytest.importorskip(name, reason=f"{name} is not installed (extra {extra})")
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    router = uf.Router.fit(list(DATA.texts), n_clusters=8)
-    router.add_models(DATA.models, DATA.costs, list(DATA.texts), DATA.losses)
-    path = tmp_path_factory.mktemp("pool") / "pool.uniroute"
-    router.save(path)
-    return path
 
 
 def log(rows: int = 2000) -> pa.Table:

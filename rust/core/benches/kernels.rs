@@ -5,29 +5,13 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use uniroute_core::centroids::Centroids;
 use uniroute_core::kernels::{
-    Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, round_down, weighted_rows,
+    Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, weighted_rows,
 };
 
+mod made_up;
+use made_up::{noise, rounded, wide};
+
 const MODELS: usize = 10_000;
-
-/// Numbers between 0 and 1 that look random and are the same in every run.
-fn noise(n: usize, salt: u64) -> Vec<f32> {
-    let mix = |i: u64| {
-        let mixed = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ salt.wrapping_mul(0xd129_0d3b));
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32
-    };
-    (0..n as u64).map(|i| mix(i) / (1 << 24) as f32).collect()
-}
-
-fn rounded(values: &[f64]) -> Aligned<f32> {
-    let rounded: Vec<f32> = values.iter().map(|&v| round_down(v)).collect();
-    Aligned::from(&rounded[..])
-}
-
-fn wide(values: Vec<f32>) -> Aligned<f64> {
-    let wide: Vec<f64> = values.into_iter().map(f64::from).collect();
-    Aligned::from(&wide[..])
-}
 
 fn scans(c: &mut Criterion) {
     let gamma = Aligned::from(&noise(MODELS, 1)[..]);

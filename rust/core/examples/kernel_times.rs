@@ -10,30 +10,15 @@ use std::time::Instant;
 use uniroute_core::Result;
 use uniroute_core::centroids::Centroids;
 use uniroute_core::kernels::{
-    Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, round_down, weighted_rows,
+    Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, weighted_rows,
 };
+
+#[path = "../benches/made_up/mod.rs"]
+mod made_up;
+use made_up::{noise, rounded, wide};
 
 const MODELS: usize = 10_000;
 const BATCHES: usize = 3000;
-
-/// Numbers between 0 and 1 that look random and are the same in every run.
-fn noise(n: usize, salt: u64) -> Vec<f32> {
-    let mix = |i: u64| {
-        let mixed = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ salt.wrapping_mul(0xd129_0d3b));
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32
-    };
-    (0..n as u64).map(|i| mix(i) / (1 << 24) as f32).collect()
-}
-
-fn rounded(values: &[f64]) -> Aligned<f32> {
-    let rounded: Vec<f32> = values.iter().map(|&v| round_down(v)).collect();
-    Aligned::from(&rounded[..])
-}
-
-fn wide(values: Vec<f32>) -> Aligned<f64> {
-    let wide: Vec<f64> = values.into_iter().map(f64::from).collect();
-    Aligned::from(&wide[..])
-}
 
 fn report(name: &str, calls: usize, mut work: impl FnMut()) {
     let mut batches: Vec<f64> = (0..BATCHES)
