@@ -25,6 +25,7 @@ __all__ = [
     "ModelInfo",
     "PackedPool",
     "Router",
+    "Routing",
     "Server",
     "Snapshot",
     "Vocabulary",
@@ -182,8 +183,8 @@ class Constraints:
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
     def _arguments(self) -> dict[str, Any]: ...
 
-@final
-class Snapshot:
+@disjoint_base
+class Routing:
     @property
     def embedder(self) -> Any: ...
     @property
@@ -244,29 +245,12 @@ class Snapshot:
         self, texts: Any = None, *, embeddings: ArrayLike | None = None
     ) -> NDArray[np.float32]: ...
 
+@final
+class Snapshot(Routing): ...
+
 @disjoint_base
-class Router:
+class Router(Routing):
     def __new__(cls, embedder: Any, heads: Sequence[_Head] | Loaded) -> Self: ...
-    @property
-    def embedder(self) -> Any: ...
-    @property
-    def models(self) -> list[str]: ...
-    @property
-    def costs(self) -> NDArray[np.float64]: ...
-    @property
-    def profiles(self) -> NDArray[np.float32]: ...
-    @property
-    def enabled(self) -> NDArray[np.bool_]: ...
-    @property
-    def metered(self) -> NDArray[np.bool_]: ...
-    @property
-    def n_clusters(self) -> int: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def version(self) -> int: ...
-    def heads(self) -> list[_Head]: ...
-    def info(self, name: str) -> ModelInfo: ...
     def snapshot(self) -> Snapshot: ...
     def changes(self, since: int = 0) -> list[Change]: ...
     def insert(
@@ -303,45 +287,6 @@ class Router:
     def drop_baseline(self) -> None: ...
     def drift(self, texts: Any = None, *, embeddings: ArrayLike | None = None) -> DriftReport: ...
     def swap_in(self, other: Router) -> None: ...
-    def route(
-        self,
-        text: str | None = None,
-        cost_weight: float = 0.0,
-        *,
-        embeddings: ArrayLike | None = None,
-        constraints: Constraints | None = None,
-        tokens: int | None = None,
-        fallback: str | None = None,
-        current_model: str | None = None,
-        switch_cost: float | None = None,
-        cached_tokens: int | None = None,
-    ) -> Decision: ...
-    def route_batch(
-        self,
-        texts: Any = None,
-        cost_weight: float | ArrayLike | None = None,
-        *,
-        embeddings: ArrayLike | None = None,
-        constraints: Constraints | Sequence[Constraints | None] | None = None,
-        tokens: int | ArrayLike | None = None,
-        fallback: str | None = None,
-        current_model: str | Sequence[str | None] | None = None,
-        switch_cost: float | ArrayLike | None = None,
-        cached_tokens: int | ArrayLike | None = None,
-    ) -> Decisions: ...
-    def predict_loss(
-        self, texts: Any = None, *, embeddings: ArrayLike | None = None
-    ) -> NDArray[np.float32]: ...
-    def predict_cost(
-        self,
-        texts: Any = None,
-        *,
-        embeddings: ArrayLike | None = None,
-        tokens: int | ArrayLike | None = None,
-    ) -> NDArray[np.float64]: ...
-    def phi(
-        self, texts: Any = None, *, embeddings: ArrayLike | None = None
-    ) -> NDArray[np.float32]: ...
     def write(
         self, path: str | os.PathLike[str], json: str, tensors: Mapping[str, NDArray[Any]]
     ) -> None: ...

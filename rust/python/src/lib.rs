@@ -11,19 +11,25 @@
 mod arrays;
 mod asked;
 mod centroids;
+mod changes;
 mod constraints;
 mod decision;
 mod drift;
 mod errors;
 mod evaluate;
 mod fork;
+mod heads;
 mod lexical;
+mod loaded;
+mod model_info;
 mod pool;
 mod router;
+mod routing;
 mod run;
 mod serve;
 mod tensors;
 mod text;
+mod view;
 
 use pyo3::prelude::*;
 
@@ -31,6 +37,7 @@ use pyo3::prelude::*;
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     centroids::register(m)?;
+    changes::register(m)?;
     constraints::register(m)?;
     decision::register(m)?;
     drift::register(m)?;
@@ -39,5 +46,8 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     lexical::register(m)?;
     m.add_class::<pool::PyPackedPool>()?;
     m.add_class::<serve::Server>()?;
+    loaded::register(m)?;
+    model_info::register(m)?;
+    routing::register(m)?;
     router::register(m)
 }
