@@ -114,6 +114,66 @@ def test_decisions_are_those_of_the_rule_over_metered_costs(
             assert any(reason.startswith("max_cost") for reason in e.reasons) == over
 
 
+PRICE = st.sampled_from([0.0, 5e-324, 1.0, 1e30])
+COUNT = st.sampled_from([0.0, 1.0, 1e15])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    soft=st.booleans(),
+    models=st.lists(st.tuples(PRICE, PRICE, COUNT, COUNT, COUNT, st.integers(0, 4)), min_size=1),
+    weight=st.sampled_from([0.0, 5e-324, 1e-30, 1.0, 1e240, 1.7e308]),
+    tokens=st.sampled_from([0, 1, 2**64 - 1]),
+)
+def test_no_cost_overflows_and_one_that_weighs_too_much_loses(
+    soft: bool, models: list[tuple[float, ...]], weight: float, tokens: int
+) -> None:
+    into, out, answer, scale, extra, loss = np.array(models).T
+    weights = np.eye(2, dtype=np.float32)
+    head: Any = ("softmax", weights, np.zeros(2), 0.0) if soft else ("nearest", weights)
+    router = uf.Router(None, [head])
+    names = [f"m{i}" for i in range(len(models))]
+    router.insert(
+        names,
+        np.zeros(len(models)),
+        np.tile(loss / 4, (2, 1)),
+        prices=(into, out),
+        usage=(np.tile(answer, (2, 1)), scale, extra),
+    )
+    x = np.array([[1.0, 0.5]], np.float32)
+    [costs] = router.predict_cost(embeddings=x, tokens=tokens)
+    assert np.isfinite(costs).all()
+    expected = (into / 1e6 * scale * float(tokens) + out / 1e6 * answer) + into / 1e6 * extra
+    np.testing.assert_allclose(costs, expected, rtol=1e-6, atol=1e-300)
+    [gamma] = router.predict_loss(embeddings=x)
+    with np.errstate(over="ignore"):
+        objective = gamma.astype(np.float64) + weight * costs
+    order = np.lexsort((np.arange(len(costs)), costs, objective))
+    decision = router.route(embeddings=x, cost_weight=weight, tokens=tokens)
+    batch = router.route_batch(embeddings=x, cost_weight=weight, tokens=[tokens])
+    assert decision.index == batch.index[0] == order[0]
+    assert [other.index for other in decision.alternatives] == list(order[1:])
+    if weight == 0:
+        assert decision.predicted_loss == gamma.min()
+
+
+def test_prices_and_numbers_of_tokens_beyond_all_bounds_are_refused() -> None:
+    router = build("hard")
+    for price in (1e31, np.inf, np.nan, -1.0):
+        for field in ("input_price", "output_price", "cached_input_price"):
+            with pytest.raises(errors.InvalidArgumentError, match=f"{field}: .* 0 to 1e30"):
+                router.set_metadata("m0", **{field: price})
+        with pytest.raises(errors.InvalidArgumentError, match="input_prices: .* at index 0"):
+            router.insert(["x"], [1.0], np.zeros((CLUSTERS, 1)), prices=([price], [1.0]))
+    for count in (1e16, np.inf, -1.0):
+        for parts in (([count], 1.0, 1.0), ([1.0], count, 1.0), ([1.0], 1.0, count)):
+            output = np.tile(parts[0], (CLUSTERS, 1))
+            with pytest.raises(errors.InvalidArgumentError, match="0 to 1e15"):
+                router.set_usage(["m0"], output, [parts[1]], [parts[2]])
+    with pytest.raises(errors.InvalidArgumentError, match="tokens: 10+ at index 0"):
+        router.route_batch(embeddings=np.zeros((1, DIM)), tokens=[1e300])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["hard", "soft", "constant"]),
@@ -161,8 +221,11 @@ def test_the_value_of_a_cache_is_what_its_tokens_save() -> None:
     router.insert(["old", "new"], [0.0, 0.0], [[0.5, 0.4], [0.5, 0.4]])
     x = np.eye(2, dtype=np.float32)[0]
     ask: dict[str, Any] = {"embeddings": x, "current_model": "old", "cost_weight": 100.0}
-    with pytest.raises(errors.InvalidArgumentError, match='input price of "old" is not known'):
-        router.route(**ask, cached_tokens=10)
+    # Without an input price a call costs the same whatever its tokens: nothing is lost.
+    assert router.route(**ask, cached_tokens=10**9).model == "new"
+    assert router.route_batch(
+        embeddings=x[None], cost_weight=100.0, current_model=["old"], cached_tokens=[10**9]
+    ).models == ["new"]
     router.set_metadata("old", input_price=3.0, cached_input_price=0.3)
     # 100 x n x 2.7e-6 against a difference of 0.1: 370.4 tokens.
     assert router.route(**ask, cached_tokens=370).model == "new"

@@ -129,7 +129,7 @@ def test_bad_metadata_is_refused_and_changes_nothing() -> None:
         (errors.InvalidArgumentError, "tags", lambda: router.set_metadata("m0", tags=[""])),
         (errors.ArgumentTypeError, "single str", lambda: router.set_metadata("m0", tags="eu")),
         (
-            errors.ArgumentTypeError,
+            errors.InvalidArgumentError,
             "context_length",
             lambda: router.set_metadata("m0", context_length=-5),
         ),

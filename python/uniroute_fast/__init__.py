@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from uniroute_fast import errors
 from uniroute_fast._native import (
     Alternative,
@@ -33,6 +36,9 @@ from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
 from uniroute_fast.spending import SpendingPlan
 
+if TYPE_CHECKING:
+    from uniroute_fast import batch, datasets, evaluate, integrations, serving
+
 __all__ = [
     "Alternative",
     "BudgetPacer",
@@ -56,12 +62,31 @@ __all__ = [
     "Snapshot",
     "SpendingPlan",
     "__version__",
+    "batch",
     "chat_text",
+    "datasets",
     "errors",
+    "evaluate",
     "get_num_threads",
+    "integrations",
     "nearest_centroid",
+    "serving",
     "set_num_threads",
     "show_versions",
 ]
+
+_ROOMS = ("batch", "datasets", "evaluate", "integrations", "serving")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what serving does not need when it is first asked for, as ``uf.evaluate``."""
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})
+
 
 warn_if_debug_build()

@@ -990,6 +990,16 @@ class Router(_native.Router):
         """
         return cls._from_loaded(_native.Loaded.read(_as_path(path)), embedder)
 
+    def __repr__(self) -> str:
+        snapshot = self.snapshot()
+        names, embedder = snapshot.models, snapshot.embedder
+        shown = ", ".join([*map(repr, names[:3]), *(["..."] if len(names) > 3 else [])])
+        return (
+            f"Router({len(names)} models: {shown or 'none yet'}; {snapshot.n_clusters} clusters; "
+            f"embedder {'none' if embedder is None else type(embedder).__name__}; "
+            f"version {snapshot.version})"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
         # An embedder of ours is inside; another one is pickled beside it.

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 #: How many answers the prior of a cluster counts for.
 STRENGTH = 10.0
 
+#: Most tokens of a call, and the largest price of a million: beyond lie mistakes, and costs that
+#: overflow. The core holds the same bounds.
+MOST_TOKENS = 1e15
+LARGEST_PRICE = 1e30
+
 
 @dataclass(frozen=True, eq=False)
 class Usage:
@@ -121,12 +126,12 @@ def as_tokens(argument: str, values: ArrayLike, rows: int, columns: int) -> NDAr
             f"{argument}: shape {array.shape}; expected ({rows}, {columns}), [prompts, models]"
         )
     array = array.astype(np.float64)
-    bad = np.argwhere((array < 0) | np.isinf(array))
+    bad = np.argwhere((array < 0) | (array > MOST_TOKENS))
     if len(bad):
         row, column = bad[0]
         raise InvalidArgumentError(
-            f"{argument}: {array[row, column]} in row {row}, column {column}; expected finite "
-            "numbers, 0 or more, NaN = not known"
+            f"{argument}: {array[row, column]} in row {row}, column {column}; expected numbers, "
+            f"0 to {MOST_TOKENS:.0e}, NaN = not known"
         )
     return array
 
@@ -140,10 +145,11 @@ def as_prices(argument: str, prices: ArrayLike, count: int) -> NDArray[np.float6
         raise InvalidArgumentError(
             f"{argument}: shape {array.shape}; expected ({count},), one for each of the names"
         )
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    bad = np.flatnonzero(~((array >= 0) & (array <= LARGEST_PRICE)))
     if len(bad):
         raise InvalidArgumentError(
-            f"{argument}: {array[bad[0]]} at index {bad[0]}; expected finite numbers, 0 or more"
+            f"{argument}: {array[bad[0]]} at index {bad[0]}; expected numbers, 0 to "
+            f"{LARGEST_PRICE:.0e}"
         )
     return array.astype(np.float64)
 

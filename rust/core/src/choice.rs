@@ -33,44 +33,53 @@ pub struct Stay {
     pub switch_cost: f64,
 }
 
-impl Stay {
-    /// A conversation with the model of this name; `None` where the pool no longer has it. A switch
-    /// costs `switch_cost`, or what so many `cached_tokens` are worth at the model's prices.
-    pub fn with(
-        pool: &Pool,
-        name: &str,
-        switch_cost: Option<f64>,
-        cached_tokens: Option<u64>,
-    ) -> Result<Option<Self>> {
-        Self::check(true, switch_cost.is_some(), cached_tokens.is_some())?;
-        let Some(model) = pool.position(name) else {
-            return Ok(None);
-        };
-        let metadata = &pool.directory().models()[model as usize];
-        let switch_cost = match (switch_cost, cached_tokens) {
-            (Some(cost), _) => cost,
-            (None, tokens) => metadata.cache_value(tokens.unwrap_or(0)).ok_or_else(|| {
-                let problem = format!("the input price of {name:?} is not known");
-                let expected = "`set_metadata(name, input_price=...)` before, or `switch_cost`";
-                Error::invalid("cached_tokens", problem, expected)
-            })?,
-        };
-        Ok(Some(Self { model, switch_cost }))
+/// What it costs to leave a conversation's model, as a caller says it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Leaving {
+    /// So much, in the unit of the costs: finite, 0 or more.
+    Cost(f64),
+    /// What so many tokens of the prompt in the model's cache are worth at its prices.
+    Cached(u64),
+}
+
+impl Leaving {
+    /// From the two arguments of which a caller gives one, or none.
+    pub fn of(switch_cost: Option<f64>, cached_tokens: Option<u64>) -> Result<Option<Self>> {
+        match (switch_cost, cached_tokens) {
+            (Some(_), Some(_)) => Err(Self::not_one("both were given")),
+            (Some(cost), None) => Ok(Some(Self::Cost(cost))),
+            (None, tokens) => Ok(tokens.map(Self::Cached)),
+        }
     }
 
-    /// Fails unless a current model comes with one of the two that say what leaving it costs.
-    pub fn check(current_model: bool, switch_cost: bool, cached_tokens: bool) -> Result<()> {
+    /// The error where a current model comes without either.
+    pub fn missing() -> Error {
+        Self::not_one("neither was given")
+    }
+
+    fn not_one(problem: &str) -> Error {
         let expected = "exactly one of them beside `current_model`";
-        let problem = match (current_model, switch_cost, cached_tokens) {
-            (_, true, true) => "both were given",
-            (true, false, false) => "neither was given",
-            _ => return Ok(()),
+        Error::invalid("switch_cost, cached_tokens", problem, expected)
+    }
+}
+
+impl Stay {
+    /// A conversation with the model of this name; `None` where it has none yet, or the pool no
+    /// longer has it.
+    pub fn with(pool: &Pool, name: Option<&str>, leaving: Option<Leaving>) -> Result<Option<Self>> {
+        let Some(name) = name else {
+            return Ok(None);
         };
-        Err(Error::invalid(
-            "switch_cost, cached_tokens",
-            problem,
-            expected,
-        ))
+        let leaving = leaving.ok_or_else(Leaving::missing)?;
+        Ok(pool.position(name).map(|model| Self {
+            model,
+            switch_cost: match leaving {
+                Leaving::Cost(cost) => cost,
+                Leaving::Cached(tokens) => {
+                    pool.directory().models()[model as usize].cache_value(tokens)
+                }
+            },
+        }))
     }
 }
 

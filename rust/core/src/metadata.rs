@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 
+/// Prices of a million tokens are at most this: then no cost of a call overflows.
+pub const LARGEST_PRICE: f64 = 1e30;
+
 /// What is known of a model; nothing need be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,7 +24,7 @@ pub struct Metadata {
     /// Typical time to answer, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<f64>,
-    /// Price of a million tokens of the prompt.
+    /// Price of a million tokens of the prompt, as all prices 0 to [`LARGEST_PRICE`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_price: Option<f64>,
     /// Price of a million tokens of the answer.
@@ -42,32 +45,48 @@ impl Metadata {
         "output_price",
     ];
 
-    /// Fails on an empty tag, or on a number that is not finite or below 0.
+    /// Fails on a tag that is empty or has control characters, or on a number that is out of range.
     pub fn check(&self) -> Result<()> {
         if self.tags.contains("") {
             return Err(Error::invalid("tags", "an empty tag", "non-empty strings"));
         }
-        let numbers = [
-            ("latency", self.latency),
+        if let Some(tag) = self.tags.iter().find(|tag| tag.contains(char::is_control)) {
+            let problem = format!("{tag:?} has a control character");
+            return Err(Error::invalid("tags", problem, "tags that can be printed"));
+        }
+        let prices = [
             ("input_price", self.input_price),
             ("output_price", self.output_price),
             ("cached_input_price", self.cached_input_price),
         ];
-        for (argument, number) in numbers {
-            if let Some(number) = number.filter(|n| !(n.is_finite() && *n >= 0.0)) {
-                let expected = "a finite number, 0 or more, or None";
-                return Err(Error::invalid(argument, number.to_string(), expected));
+        for (argument, price) in prices {
+            if let Some(price) = price.filter(|&price| !is_price(price)) {
+                let expected = format!("a number, 0 to {LARGEST_PRICE:e}, or None");
+                return Err(Error::invalid(argument, price.to_string(), expected));
             }
         }
-        Ok(())
+        match self.latency {
+            Some(latency) if !(latency.is_finite() && latency >= 0.0) => {
+                let expected = "a finite number, 0 or more, or None";
+                Err(Error::invalid("latency", latency.to_string(), expected))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// What finding so many tokens of the prompt in the model's cache saves, or `None` if its input
-    /// price is not known. Without a price for cached tokens they are taken to be free.
-    pub fn cache_value(&self, tokens: u64) -> Option<f64> {
-        let saved = self.input_price? - self.cached_input_price.unwrap_or(0.0);
-        Some((saved / 1e6 * tokens as f64).max(0.0))
+    /// What finding so many tokens of the prompt in the model's cache saves. Without a price for
+    /// cached tokens they are taken to be free; without an input price a call costs the same whatever
+    /// its tokens, and nothing is saved.
+    pub fn cache_value(&self, tokens: u64) -> f64 {
+        let full = self.input_price.unwrap_or(0.0);
+        let saved = full - self.cached_input_price.unwrap_or(0.0);
+        (saved / 1e6 * tokens as f64).max(0.0)
     }
+}
+
+/// Whether a number may be the price of a million tokens.
+pub(crate) fn is_price(price: f64) -> bool {
+    (0.0..=LARGEST_PRICE).contains(&price)
 }
 
 /// Metadata of every model of a pool, and which models have each tag.
@@ -187,6 +206,13 @@ mod tests {
                 "tags",
                 Metadata {
                     tags: [String::new()].into(),
+                    ..Metadata::default()
+                },
+            ),
+            (
+                "tags",
+                Metadata {
+                    tags: ["a\nb".to_owned()].into(),
                     ..Metadata::default()
                 },
             ),

@@ -21,7 +21,10 @@ use crate::profiles::{Profiles, STRIP};
 /// Prices are those of so many tokens.
 const PER: f64 = 1e6;
 
-/// Tokens that the calls of one LLM take.
+/// Numbers of tokens in a [`Usage`], and its scale, are at most this: then no cost overflows.
+pub const MOST_TOKENS: f64 = 1e15;
+
+/// Tokens that the calls of one LLM take; each number is 0 to [`MOST_TOKENS`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Usage {
     /// Tokens of its answer in each cluster: Phi . `output_tokens` are those of a prompt's answer.
@@ -34,9 +37,8 @@ pub struct Usage {
 
 impl Usage {
     fn check(&self, clusters: usize) -> Result<()> {
-        let fine = |v: f64| v.is_finite() && v >= 0.0;
         if self.output_tokens.len() != clusters
-            || !self.output_tokens.iter().all(|&v| fine(f64::from(v)))
+            || !self.output_tokens.iter().all(|&v| is_count(f64::from(v)))
         {
             return Err(Error::invalid(
                 "output_tokens",
@@ -44,20 +46,24 @@ impl Usage {
                     "{} values, or one that is no number of tokens",
                     self.output_tokens.len()
                 ),
-                format!("{clusters} finite numbers, 0 or more, for each model"),
+                format!("{clusters} numbers, 0 to {MOST_TOKENS:e}, for each model"),
             ));
         }
         for (argument, value) in [
             ("input_scale", self.input_scale),
             ("input_extra", self.input_extra),
         ] {
-            if !fine(value) {
-                let expected = "finite numbers, 0 or more";
+            if !is_count(value) {
+                let expected = format!("numbers, 0 to {MOST_TOKENS:e}");
                 return Err(Error::invalid(argument, value.to_string(), expected));
             }
         }
         Ok(())
     }
+}
+
+fn is_count(tokens: f64) -> bool {
+    (0.0..=MOST_TOKENS).contains(&tokens)
 }
 
 /// Usage of every model of a pool, and what follows for their costs.
@@ -129,16 +135,13 @@ impl Metering {
         let models = costs.len();
         let clusters = output_tokens.len().checked_div(models).unwrap_or(0);
         let fits = output_tokens.len() == clusters * models && input.len() == models;
-        let fine = |v: f64| v.is_finite() && v >= 0.0;
-        let counts = output_tokens.iter().all(|&v| fine(f64::from(v)));
-        let known = |&[scale, extra]: &[f64; 2]| scale.is_nan() || fine(scale) && fine(extra);
+        let counts = output_tokens.iter().all(|&v| is_count(f64::from(v)));
+        let known =
+            |&[scale, extra]: &[f64; 2]| scale.is_nan() || is_count(scale) && is_count(extra);
         if !(fits && counts && input.iter().all(known)) {
             let problem = "not one of each for a model, or one that is no number of tokens";
-            return Err(Error::invalid(
-                "usage",
-                problem,
-                "finite numbers, 0 or more",
-            ));
+            let expected = format!("numbers, 0 to {MOST_TOKENS:e}");
+            return Err(Error::invalid("usage", problem, expected));
         }
         let mut table = Profiles::new(clusters);
         table.push(output_tokens, models);

@@ -10,7 +10,7 @@ use crate::fork;
 use crate::hull::{Candidate, Hull, by_cost, scan};
 use crate::kernels::{self, Scan};
 use crate::mask::Mask;
-use crate::metadata::{Directory, Metadata};
+use crate::metadata::{Directory, LARGEST_PRICE, Metadata, is_price};
 use crate::metering::{Metering, Usage};
 use crate::names::Names;
 
@@ -568,7 +568,11 @@ impl Pool {
                 let problem = format!("{} prices for {} names", prices.len(), names.len());
                 return Err(Error::invalid(argument, problem, "one price for each name"));
             }
-            check_costs(argument, prices)?;
+            if let Some(at) = prices.iter().position(|&price| !is_price(price)) {
+                let problem = format!("{} at index {at}", prices[at]);
+                let expected = format!("numbers, 0 to {LARGEST_PRICE:e}");
+                return Err(Error::invalid(argument, problem, expected));
+            }
         }
         let mut pool = self.clone();
         let directory = Arc::make_mut(&mut pool.directory);

@@ -140,7 +140,7 @@ impl<'a> Requests<'a> {
 }
 
 /// Fails unless all are finite and 0 or more.
-fn check_numbers(argument: &'static str, mut all: impl Iterator<Item = f64>) -> Result<()> {
+pub fn check_numbers(argument: &'static str, mut all: impl Iterator<Item = f64>) -> Result<()> {
     let mut bad = 0.0;
     match all.position(|v| {
         bad = v;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyString};
-use uniroute_core::choice::{Request, Stay};
+use pyo3::types::PyString;
+use uniroute_core::choice::{Leaving, Request, Stay};
 use uniroute_core::constraints::Compiled;
-use uniroute_core::router::{PerRow, Requests, Snapshot, estimate_tokens};
+use uniroute_core::router::{PerRow, Requests, Snapshot, check_numbers, estimate_tokens};
 use uniroute_core::{Error, Result};
 
-use crate::arrays::array;
+use crate::arguments::{count, counts, model_name, number, numbers, optional_names, wrong};
 use crate::constraints::Constraints;
-use crate::errors::{to_py, wrong_type};
+use crate::errors::to_py;
 use crate::text::Texts;
 
 /// What a request asked, kept with its decision.
@@ -67,30 +67,25 @@ impl Arguments<'_, '_> {
             let one = one.map_err(|_| wrong(object, "constraints", expected))?;
             Ok::<_, PyErr>(snapshot.compile(&one.get().inner))
         });
-        let tokens = self.tokens.map(|object| one_count("tokens", object));
-        let current = self
-            .current_model
-            .map(|object| name("current_model", object));
+        let tokens = self.tokens.map(|object| count("tokens", object));
+        let current = (self.current_model).map(|object| model_name("current_model", object));
         let switch_cost = self.switch_cost.map(|object| {
             number(object).ok_or_else(|| wrong(object, "switch_cost", "one number, 0 or more"))
         });
         let cached = self
             .cached_tokens
-            .map(|object| one_count("cached_tokens", object));
-        let (switch_cost, cached) = (switch_cost.transpose()?, cached.transpose()?);
-        Stay::check(current.is_some(), switch_cost.is_some(), cached.is_some())
-            .map_err(|e| to_py(py, &e))?;
-        let stay = match current.transpose()? {
-            None => None,
-            Some(name) => Stay::with(snapshot.pool(), &name, switch_cost, cached)
-                .map_err(|e| to_py(py, &e))?,
-        };
+            .map(|object| count("cached_tokens", object));
+        let (current, switch_cost) = (current.transpose()?, switch_cost.transpose()?);
+        let cached = cached.transpose()?;
+        let stay = check_numbers("switch_cost", switch_cost.into_iter())
+            .and_then(|()| Leaving::of(switch_cost, cached))
+            .and_then(|leaving| Stay::with(snapshot.pool(), current.as_deref(), leaving));
         Ok(Asked {
             cost_weight,
             constraints: constraints.transpose()?,
             tokens: tokens.transpose()?,
             fallback: self.fallback(py, snapshot)?,
-            stay,
+            stay: stay.map_err(|e| to_py(py, &e))?,
         })
     }
 
@@ -118,7 +113,7 @@ impl Arguments<'_, '_> {
 
     fn fallback(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<Option<u32>> {
         let found = self.fallback.map(|object| {
-            let name = name("fallback", object)?;
+            let name = model_name("fallback", object)?;
             let found = snapshot.pool().find("fallback", &name);
             found.map_err(|e| to_py(py, &e))
         });
@@ -160,54 +155,48 @@ impl Arguments<'_, '_> {
         snapshot: &Snapshot,
         rows: usize,
     ) -> PyResult<PerPrompt<Option<Stay>>> {
-        Stay::check(
-            self.current_model.is_some(),
-            self.switch_cost.is_some(),
-            self.cached_tokens.is_some(),
-        )
-        .map_err(|e| to_py(py, &e))?;
-        let Some(current) = self.current_model else {
-            return Ok(PerPrompt::Same(None));
-        };
-        let switch_costs = match self.switch_cost {
+        let names = match self.current_model {
             None => PerPrompt::Same(None),
-            Some(object) => numbers("switch_cost", object)?.map(Some),
+            Some(one) if one.is_instance_of::<PyString>() => {
+                PerPrompt::Same(Some(model_name("current_model", one)?))
+            }
+            Some(each) => PerPrompt::Each(optional_names("current_model", each)?),
         };
-        let cached = match self.cached_tokens {
-            None => PerPrompt::Same(None),
-            Some(object) => counts("cached_tokens", object)?,
+        let switch_costs = self
+            .switch_cost
+            .map(|object| numbers("switch_cost", object));
+        let cached = self
+            .cached_tokens
+            .map(|object| counts("cached_tokens", object));
+        let leaving = match (switch_costs.transpose()?, cached.transpose()?) {
+            (Some(costs), None) => check_numbers("switch_cost", costs.values().iter().copied())
+                .and_then(|()| costs.try_map(|cost| Leaving::of(Some(cost), None))),
+            (None, Some(cached)) => cached.try_map(|tokens| Leaving::of(None, tokens)),
+            (None, None) => Ok(PerPrompt::Same(None)),
+            // Refused there.
+            (Some(_), Some(_)) => Leaving::of(Some(0.0), Some(0)).map(PerPrompt::Same),
         };
-        let names = match current.cast::<PyString>() {
-            Ok(_) => PerPrompt::Same(Some(name("current_model", current)?)),
-            Err(_) => PerPrompt::Each(names("current_model", current)?),
-        };
-        let lengths = [names.len(), switch_costs.len(), cached.len()];
-        if let Some(found) = lengths.into_iter().flatten().find(|&n| n != rows) {
-            let problem = format!("{found} values for {rows} prompts");
-            let expected = "one, or one for each prompt, as with their switch costs";
-            return Err(to_py(
-                py,
-                &Error::invalid("current_model", problem, expected),
-            ));
-        }
-        if lengths == [None; 3] {
-            let name = names.at(0).as_deref().unwrap_or_default();
-            return Stay::with(snapshot.pool(), name, *switch_costs.at(0), *cached.at(0))
-                .map(PerPrompt::Same)
-                .map_err(|e| to_py(py, &e));
-        }
-        let each = (0..rows).map(|row| match names.at(row) {
-            None => Ok(None),
-            Some(name) => Stay::with(
-                snapshot.pool(),
-                name,
-                *switch_costs.at(row),
-                *cached.at(row),
-            ),
+        let stays = leaving.and_then(|leaving| {
+            if let (PerPrompt::Same(name), PerPrompt::Same(leaving)) = (&names, &leaving) {
+                return Stay::with(snapshot.pool(), name.as_deref(), *leaving).map(PerPrompt::Same);
+            }
+            if matches!(leaving, PerPrompt::Same(None)) {
+                return Err(Leaving::missing());
+            }
+            let lengths = [names.len(), leaving.len()];
+            if let Some(found) = lengths.into_iter().flatten().find(|&n| n != rows) {
+                let problem = format!("{found} values for {rows} prompts");
+                let expected = "one, or one for each prompt, as with their switch costs";
+                return Err(Error::invalid("current_model", problem, expected));
+            }
+            let stay =
+                |row| Stay::with(snapshot.pool(), names.at(row).as_deref(), *leaving.at(row));
+            (0..rows)
+                .map(stay)
+                .collect::<Result<_>>()
+                .map(PerPrompt::Each)
         });
-        each.collect::<Result<_>>()
-            .map(PerPrompt::Each)
-            .map_err(|e| to_py(py, &e))
+        stays.map_err(|e| to_py(py, &e))
     }
 }
 
@@ -249,6 +238,14 @@ pub(crate) enum PerPrompt<T> {
 }
 
 impl<T> PerPrompt<T> {
+    /// The values there are.
+    fn values(&self) -> &[T] {
+        match self {
+            Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(all) => all,
+        }
+    }
+
     /// How many there are, where there is one for each prompt.
     fn len(&self) -> Option<usize> {
         match self {
@@ -264,11 +261,14 @@ impl<T> PerPrompt<T> {
         }
     }
 
-    fn map<U>(self, change: impl FnMut(T) -> U) -> PerPrompt<U> {
+    fn try_map<U>(self, change: impl FnMut(T) -> Result<U>) -> Result<PerPrompt<U>> {
         let mut change = change;
         match self {
-            Self::Same(value) => PerPrompt::Same(change(value)),
-            Self::Each(all) => PerPrompt::Each(all.into_iter().map(change).collect()),
+            Self::Same(value) => change(value).map(PerPrompt::Same),
+            Self::Each(all) => {
+                let all = all.into_iter().map(change).collect::<Result<_>>();
+                all.map(PerPrompt::Each)
+            }
         }
     }
 }
@@ -299,124 +299,4 @@ pub(crate) fn token_counts(
         }
         (None, None) => Ok(PerPrompt::Same(None)),
     }
-}
-
-fn wrong(object: &Bound<'_, PyAny>, argument: &str, expected: &str) -> PyErr {
-    let found = match object.get_type().name() {
-        Ok(name) => format!("a {name}"),
-        Err(error) => return error,
-    };
-    wrong_type(object.py(), argument, &found, expected)
-}
-
-/// A number; booleans are none.
-pub(crate) fn number(object: &Bound<'_, PyAny>) -> Option<f64> {
-    if let Ok(float) = object.cast::<PyFloat>() {
-        return float.extract().ok();
-    }
-    let truth = object.is_instance_of::<PyBool>() || is_numpy_bool(object);
-    if truth { None } else { object.extract().ok() }
-}
-
-fn is_numpy_bool(object: &Bound<'_, PyAny>) -> bool {
-    let name = object.get_type().name();
-    name.is_ok_and(|name| name == "bool" || name == "bool_")
-}
-
-/// A count: an integer, 0 or more; booleans are none.
-fn one_count(argument: &'static str, object: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let expected = "an integer, 0 or more";
-    let refused = || wrong(object, argument, expected);
-    if object.is_instance_of::<PyBool>() || is_numpy_bool(object) {
-        return Err(refused());
-    }
-    if let Ok(count) = object.extract::<u64>() {
-        return Ok(count);
-    }
-    // An integer out of range, or no integer.
-    let index = object.call_method0("__index__").map_err(|_| refused())?;
-    let error = Error::invalid(argument, index.str()?.to_string(), expected);
-    Err(to_py(object.py(), &error))
-}
-
-/// A name: a str.
-fn name(argument: &str, object: &Bound<'_, PyAny>) -> PyResult<String> {
-    let string = object.cast::<PyString>();
-    let string = string.map_err(|_| wrong(object, argument, "the name of a model, a str"))?;
-    Ok(string.to_str()?.to_owned())
-}
-
-/// Names or None, one for each prompt.
-fn names(argument: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Option<String>>> {
-    let expected = "the name of a model, or one or None for each prompt";
-    let items = object
-        .try_iter()
-        .map_err(|_| wrong(object, argument, expected))?;
-    let each = |item: PyResult<Bound<'_, PyAny>>| {
-        let item = item?;
-        if item.is_none() {
-            return Ok(None);
-        }
-        name(argument, &item).map(Some)
-    };
-    items.map(each).collect()
-}
-
-/// A cost.
-pub(crate) fn one_cost(object: &Bound<'_, PyAny>) -> PyResult<f64> {
-    number(object).ok_or_else(|| wrong(object, "cost", "one number, finite, 0 or more"))
-}
-
-/// The cost weight of one prompt.
-pub(crate) fn one_cost_weight(object: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let expected = "one number, finite, 0 or more";
-    number(object).ok_or_else(|| wrong(object, "cost_weight", expected))
-}
-
-/// Numbers: one for all prompts, or one for each; booleans are none.
-fn numbers(argument: &'static str, object: &Bound<'_, PyAny>) -> PyResult<PerPrompt<f64>> {
-    let shape = "[], or one for each prompt";
-    if let Some(number) = number(object) {
-        return Ok(PerPrompt::Same(number));
-    }
-    refuse_booleans(argument, object)?;
-    let each = array::<f64>(object, argument, 1, shape)?;
-    Ok(PerPrompt::Each(each.as_slice()?.to_vec()))
-}
-
-/// Counts: one for all prompts, or one for each.
-fn counts(argument: &'static str, object: &Bound<'_, PyAny>) -> PyResult<PerPrompt<Option<u64>>> {
-    if !object.hasattr("__len__")? {
-        return one_count(argument, object).map(|count| PerPrompt::Same(Some(count)));
-    }
-    refuse_booleans(argument, object)?;
-    // As float64, so that a negative number stays one; counts are far below 2^53.
-    let each = array::<f64>(object, argument, 1, "[], or one for each prompt")?;
-    let each = each.as_slice()?;
-    if let Some(at) = each.iter().position(|v| !(*v >= 0.0 && v.fract() == 0.0)) {
-        let problem = format!("{} at index {at}", each[at]);
-        let error = Error::invalid(argument, problem, "integers, 0 or more");
-        return Err(to_py(object.py(), &error));
-    }
-    Ok(PerPrompt::Each(
-        each.iter().map(|&v| Some(v as u64)).collect(),
-    ))
-}
-
-/// Fails on an array, or a list, of booleans.
-pub(crate) fn refuse_booleans(argument: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    let numpy = PyModule::import(object.py(), "numpy")?;
-    let kind = numpy
-        .call_method1("asarray", (object,))
-        .and_then(|array| array.getattr("dtype")?.getattr("kind")?.extract::<String>());
-    // What is no array is refused elsewhere, with a better message.
-    if kind.is_ok_and(|kind| kind == "b") {
-        return Err(wrong_type(
-            object.py(),
-            argument,
-            "booleans",
-            "real numbers",
-        ));
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use uniroute_core::centroids::Centroids;
 use uniroute_core::{Error, kernels, threads};
 
+use crate::arguments::{boolean, count, string};
 use crate::arrays::array;
 use crate::errors::to_py;
 use crate::run::detached;
@@ -111,20 +112,24 @@ impl PyCentroids {
     /// ------
     /// InvalidArgumentError
     ///     Another dimension, NaN or infinity.
-    #[pyo3(signature = (x, *, return_distance=true, on_invalid="raise"))]
+    #[pyo3(
+        signature = (x, *, return_distance=true, on_invalid=None),
+        text_signature = "($self, x, *, return_distance=True, on_invalid='raise')"
+    )]
     fn assign<'py>(
         &self,
         x: &Bound<'py, PyAny>,
-        return_distance: bool,
-        on_invalid: &str,
+        #[pyo3(from_py_with = return_distance)] return_distance: bool,
+        on_invalid: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Assignment<'py>> {
         let py = x.py();
-        let mark = match on_invalid {
-            "raise" => false,
-            "mark" => true,
-            other => {
-                let error =
-                    Error::invalid("on_invalid", format!("{other:?}"), "\"raise\" or \"mark\"");
+        let expected = "\"raise\" or \"mark\"";
+        let on_invalid = on_invalid.map(|object| string("on_invalid", object, expected));
+        let mark = match on_invalid.transpose()?.as_deref() {
+            None | Some("raise") => false,
+            Some("mark") => true,
+            Some(other) => {
+                let error = Error::invalid("on_invalid", format!("{other:?}"), expected);
                 return Err(to_py(py, &error));
             }
         };
@@ -192,6 +197,11 @@ impl PyCentroids {
     }
 }
 
+/// The argument of that name.
+fn return_distance(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    boolean("return_distance", object)
+}
+
 impl PyCentroids {
     fn check_dim(&self, py: Python<'_>, dim: usize) -> PyResult<()> {
         if dim == self.0.dim() {
@@ -217,9 +227,8 @@ impl PyCentroids {
 /// InvalidArgumentError
 ///     Out of range.
 #[pyfunction]
-fn set_num_threads(py: Python<'_>, n: i64) -> PyResult<()> {
-    let wanted = usize::try_from(n).unwrap_or(0);
-    threads::set_num_threads(wanted).map_err(|error| to_py(py, &error))
+fn set_num_threads(py: Python<'_>, n: &Bound<'_, PyAny>) -> PyResult<()> {
+    threads::set_num_threads(count("n", n)? as usize).map_err(|error| to_py(py, &error))
 }
 
 /// Return how many threads one call may use, the calling one included.

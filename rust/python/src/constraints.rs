@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use uniroute_core::constraints::{self as core, Terms};
 
-use crate::errors::{to_py, wrong_type};
+use crate::arguments::{boolean, count, number, string, strings, wrong};
+use crate::errors::to_py;
 
 /// What a request asks of the model that answers it.
 ///
@@ -69,41 +70,18 @@ impl std::hash::Hash for Constraints {
     }
 }
 
-/// The strings of a sequence; a lone one is refused, for it is a sequence of letters too.
-pub fn strings(argument: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    let refuse = |problem: &str| {
-        let expected = "a sequence of str";
-        Err(wrong_type(object.py(), argument, problem, expected))
-    };
-    if object.is_instance_of::<PyString>() {
-        return refuse("a single str");
-    }
-    let Ok(items) = object.try_iter() else {
-        return refuse(&format!("a {}", object.get_type().name()?));
-    };
-    let mut all = Vec::new();
-    for item in items {
-        let item = item?;
-        match item.cast::<PyString>() {
-            Ok(string) => all.push(string.to_str()?.to_owned()),
-            Err(_) => return refuse(&format!("a {} among them", item.get_type().name()?)),
-        }
-    }
-    Ok(all)
-}
-
 /// Groups of strings: each item a string, or a sequence of them.
-fn groups(argument: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<String>>> {
+fn groups(argument: &'static str, object: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<String>>> {
     if object.is_instance_of::<PyString>() || object.try_iter().is_err() {
         // Refused there.
         return strings(argument, object).map(|_| Vec::new());
     }
     let group = |item: PyResult<Bound<'_, PyAny>>| {
         let item = item?;
-        match item.cast::<PyString>() {
-            Ok(string) => Ok(vec![string.to_str()?.to_owned()]),
-            Err(_) => strings(argument, &item),
+        if item.is_instance_of::<PyString>() {
+            return Ok(vec![string(argument, &item, "a tag")?]);
         }
+        strings(argument, &item)
     };
     object.try_iter()?.map(group).collect()
 }
@@ -113,8 +91,11 @@ impl Constraints {
     #[new]
     #[pyo3(signature = (
         *, allow=None, deny=None, require_tags=None, forbid_tags=None, max_cost=None,
-        max_latency=None, fit_context=false, answer_tokens=0
+        max_latency=None, fit_context=None, answer_tokens=None
     ))]
+    #[pyo3(
+        text_signature = "(*, allow=None, deny=None, require_tags=None, forbid_tags=None, max_cost=None, max_latency=None, fit_context=False, answer_tokens=0)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -122,13 +103,20 @@ impl Constraints {
         deny: Option<&Bound<'_, PyAny>>,
         require_tags: Option<&Bound<'_, PyAny>>,
         forbid_tags: Option<&Bound<'_, PyAny>>,
-        max_cost: Option<f64>,
-        max_latency: Option<f64>,
-        fit_context: bool,
-        answer_tokens: u64,
+        max_cost: Option<&Bound<'_, PyAny>>,
+        max_latency: Option<&Bound<'_, PyAny>>,
+        fit_context: Option<&Bound<'_, PyAny>>,
+        answer_tokens: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let listed = |argument, object: Option<&Bound<'_, PyAny>>| {
             object.map_or_else(|| Ok(Vec::new()), |object| strings(argument, object))
+        };
+        let cap = |argument, object: Option<&Bound<'_, PyAny>>| {
+            let checked = |object| {
+                let expected = "a number, 0 or more, or None";
+                number(object).ok_or_else(|| wrong(object, argument, expected))
+            };
+            object.map(checked).transpose()
         };
         let terms = Terms {
             allow: allow.map(|object| strings("allow", object)).transpose()?,
@@ -136,10 +124,10 @@ impl Constraints {
             require_tags: require_tags
                 .map_or_else(|| Ok(Vec::new()), |object| groups("require_tags", object))?,
             forbid_tags: listed("forbid_tags", forbid_tags)?,
-            max_cost,
-            max_latency,
-            fit_context,
-            answer_tokens,
+            max_cost: cap("max_cost", max_cost)?,
+            max_latency: cap("max_latency", max_latency)?,
+            fit_context: fit_context.map_or(Ok(false), |object| boolean("fit_context", object))?,
+            answer_tokens: answer_tokens.map_or(Ok(0), |object| count("answer_tokens", object))?,
         };
         let inner = core::Constraints::new(terms).map_err(|e| to_py(py, &e))?;
         Ok(Self {

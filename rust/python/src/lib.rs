@@ -8,6 +8,7 @@
     clippy::needless_pass_by_value
 )]
 
+mod arguments;
 mod arrays;
 mod asked;
 mod centroids;

@@ -8,9 +8,8 @@ use uniroute_core::metadata::Metadata;
 use uniroute_core::metering::Usage;
 use uniroute_core::profiles::Pool;
 
+use crate::arguments::{count, number, strings, wrong};
 use crate::arrays::array;
-use crate::asked::number;
-use crate::constraints::strings;
 use crate::errors::{to_py, wrong_type};
 
 /// What is known of a model.
@@ -130,8 +129,7 @@ impl Fields {
         let mut parsed = Self::default();
         for (key, value) in fields.into_iter().flatten() {
             let key = key.extract::<String>()?;
-            let refuse =
-                |expected: &str| wrong_type(py, &key, &format!("a {}", value.get_type()), expected);
+            let refuse = |expected: &str| wrong(&value, &key, expected);
             let number = || match number(&value) {
                 None if !value.is_none() => Err(refuse("a number or None")),
                 number => Ok(number),
@@ -139,10 +137,9 @@ impl Fields {
             match key.as_str() {
                 "tags" if value.is_none() => parsed.tags = Some(Vec::new()),
                 "tags" => parsed.tags = Some(strings("tags", &value)?),
+                "context_length" if value.is_none() => parsed.context_length = Some(None),
                 "context_length" => {
-                    let length = value.extract();
-                    let expected = "a number of tokens, 0 or more, or None";
-                    parsed.context_length = Some(length.map_err(|_| refuse(expected))?);
+                    parsed.context_length = Some(Some(count("context_length", &value)?));
                 }
                 "latency" => parsed.latency = Some(number()?),
                 "input_price" => parsed.input_price = Some(number()?),

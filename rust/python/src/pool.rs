@@ -4,6 +4,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use uniroute_core::kernels::{PackedPool, Weights};
 
+use crate::arguments::{count, number, one_cost_weight, refuse_booleans};
 use crate::arrays::array;
 use crate::errors::to_py;
 use crate::run::detached;
@@ -81,12 +82,12 @@ impl PyPackedPool {
     /// Notes
     /// -----
     /// O(N K M) time, O(N n) memory, without the GIL. Ctrl-C ends the call.
-    #[pyo3(signature = (phi, cost_weight=None, n=1))]
+    #[pyo3(signature = (phi, cost_weight=None, n=None), text_signature = "($self, phi, cost_weight=None, n=1)")]
     fn best<'py>(
         &self,
         phi: &Bound<'py, PyAny>,
         cost_weight: Option<&Bound<'py, PyAny>>,
-        n: usize,
+        n: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Winners<'py>> {
         let py = phi.py();
         let phi = array::<f32>(phi, "phi", 2, "[N, K]")?;
@@ -103,14 +104,16 @@ impl PyPackedPool {
         let weights = match cost_weight {
             None => Weights::Same(0.0),
             Some(weight) => {
-                if let Ok(weight) = weight.extract::<f64>() {
+                if let Some(weight) = number(weight) {
                     Weights::Same(weight)
                 } else {
+                    refuse_booleans("cost_weight", weight)?;
                     each = array::<f64>(weight, "cost_weight", 1, "[N], or a number")?;
                     Weights::Each(each.as_slice()?)
                 }
             }
         };
+        let n = n.map_or(Ok(1), |n| count("n", n))? as usize;
         let columns = n.clamp(1, self.0.len());
         let winners = PyArray2::<u32>::zeros(py, [rows, columns], false);
         let losses = PyArray2::<f32>::zeros(py, [rows, columns], false);
@@ -140,7 +143,7 @@ impl PyPackedPool {
     fn count_candidates<'py>(
         &self,
         phi: &Bound<'py, PyAny>,
-        cost_weight: f64,
+        #[pyo3(from_py_with = one_cost_weight)] cost_weight: f64,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let py = phi.py();
         let phi = array::<f32>(phi, "phi", 2, "[N, K]")?;

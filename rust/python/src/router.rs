@@ -11,8 +11,8 @@ use uniroute_core::profiles::Pool;
 use uniroute_core::router::Snapshot;
 use uniroute_core::{Result, drift, persist, router as core};
 
+use crate::arguments::{all_names, count, one_cost, one_name, refuse_booleans};
 use crate::arrays::array;
-use crate::asked::{one_cost, refuse_booleans};
 use crate::changes::PyChange;
 use crate::drift::DriftReport;
 use crate::errors::to_py;
@@ -101,10 +101,11 @@ impl Router {
     /// The latest changes, oldest first: those that made versions above `since`.
     ///
     /// The last 1,024 changes are kept, in this process: they are not saved.
-    #[pyo3(signature = (since=0))]
-    fn changes(&self, py: Python<'_>, since: u64) -> Vec<PyChange> {
+    #[pyo3(signature = (since=None), text_signature = "($self, since=0)")]
+    fn changes(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<PyChange>> {
+        let since = since.map_or(Ok(0), |object| count("since", object))?;
         let changes = py.detach(|| self.core.changes(since));
-        changes.into_iter().map(PyChange::from).collect()
+        Ok(changes.into_iter().map(PyChange::from).collect())
     }
 
     /// Appends models with these costs and profiles, float32[K, added]; with prices of a million
@@ -113,7 +114,7 @@ impl Router {
     fn insert(
         &self,
         py: Python<'_>,
-        names: Vec<String>,
+        #[pyo3(from_py_with = all_names)] names: Vec<String>,
         costs: &Bound<'_, PyAny>,
         profiles: &Bound<'_, PyAny>,
         prices: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
@@ -150,7 +151,7 @@ impl Router {
     fn set_usage(
         &self,
         py: Python<'_>,
-        names: Vec<String>,
+        #[pyo3(from_py_with = all_names)] names: Vec<String>,
         output_tokens: Bound<'_, PyAny>,
         input_scale: Bound<'_, PyAny>,
         input_extra: Bound<'_, PyAny>,
@@ -165,8 +166,12 @@ impl Router {
     /// Takes a model out of the pool; later ones move down by one index.
     ///
     /// Raises `UnknownModelError` if there is none of that name. O(clusters x models).
-    fn remove_model(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        self.change(py, Action::Remove, &[name], |pool| pool.without(name))
+    fn remove_model(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = one_name)] name: String,
+    ) -> PyResult<()> {
+        self.change(py, Action::Remove, &[&name], |pool| pool.without(&name))
     }
 
     /// Changes what a model costs: a finite number, 0 or more, in the unit of the others.
@@ -176,18 +181,25 @@ impl Router {
     fn set_cost(
         &self,
         py: Python<'_>,
-        name: &str,
+        #[pyo3(from_py_with = one_name)] name: String,
         #[pyo3(from_py_with = one_cost)] cost: f64,
     ) -> PyResult<()> {
-        self.change(py, Action::Cost, &[name], |pool| pool.with_cost(name, cost))
+        self.change(py, Action::Cost, &[&name], |pool| {
+            pool.with_cost(&name, cost)
+        })
     }
 
     /// Replaces a model's profile, float32[K].
-    fn set_profile(&self, py: Python<'_>, name: &str, profile: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_profile(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = one_name)] name: String,
+        profile: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let profile = array::<f32>(profile, "profile", 1, "[n_clusters]")?;
         let profile = profile.as_slice()?;
-        self.change(py, Action::Profile, &[name], |pool| {
-            pool.with_profiles(&[name], profile)
+        self.change(py, Action::Profile, &[&name], |pool| {
+            pool.with_profiles(&[&name], profile)
         })
     }
 
@@ -195,7 +207,7 @@ impl Router {
     fn set_profiles(
         &self,
         py: Python<'_>,
-        names: Vec<String>,
+        #[pyo3(from_py_with = all_names)] names: Vec<String>,
         profiles: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let profiles = array::<f32>(profiles, "profiles", 2, "[n_clusters, models]")?;
@@ -209,18 +221,26 @@ impl Router {
     /// Keeps a model from being chosen until `enable_model`; it stays listed, and is saved so.
     ///
     /// Raises `UnknownModelError`. Costs what `set_cost` does.
-    fn disable_model(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        self.change(py, Action::Disable, &[name], |pool| {
-            pool.with_enabled(name, false)
+    fn disable_model(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = one_name)] name: String,
+    ) -> PyResult<()> {
+        self.change(py, Action::Disable, &[&name], |pool| {
+            pool.with_enabled(&name, false)
         })
     }
 
     /// Lets a model be chosen again after `disable_model`.
     ///
     /// Raises `UnknownModelError`. Costs what `set_cost` does.
-    fn enable_model(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        self.change(py, Action::Enable, &[name], |pool| {
-            pool.with_enabled(name, true)
+    fn enable_model(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = one_name)] name: String,
+    ) -> PyResult<()> {
+        self.change(py, Action::Enable, &[&name], |pool| {
+            pool.with_enabled(&name, true)
         })
     }
 
@@ -252,14 +272,14 @@ impl Router {
     fn set_metadata(
         &self,
         py: Python<'_>,
-        name: &str,
+        #[pyo3(from_py_with = one_name)] name: String,
         fields: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let fields = Fields::parse(py, fields)?;
-        self.change(py, Action::Metadata, &[name], |pool| {
-            let model = pool.find("name", name)? as usize;
+        self.change(py, Action::Metadata, &[&name], |pool| {
+            let model = pool.find("name", &name)? as usize;
             let known = &pool.directory().models()[model];
-            pool.with_metadata(name, fields.over(known))
+            pool.with_metadata(&name, fields.over(known))
         })
     }
 

@@ -7,8 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use uniroute_core::router::{self as core, Requests, Snapshot};
 
-use crate::asked::{Arguments, one_cost_weight, token_counts};
-use crate::decision::{Decision, Decisions};
+use crate::arguments::{one_cost_weight, one_name};
+use crate::asked::{Arguments, token_counts};
+use crate::decision::{Decision, Decisions, Names};
 use crate::errors::{to_py, wrong_type};
 use crate::heads;
 use crate::model_info::ModelInfo;
@@ -129,10 +130,14 @@ impl Routing {
     }
 
     /// What is known of one model; raises `UnknownModelError` if there is none of that name.
-    fn info(&self, py: Python<'_>, name: &str) -> PyResult<ModelInfo> {
+    fn info(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = one_name)] name: String,
+    ) -> PyResult<ModelInfo> {
         let now = self.now();
         let pool = now.snapshot.pool();
-        let index = pool.find("name", name).map_err(|e| to_py(py, &e))?;
+        let index = pool.find("name", &name).map_err(|e| to_py(py, &e))?;
         Ok(ModelInfo::of(pool, index as usize))
     }
 
@@ -352,8 +357,8 @@ impl Routing {
                 )
             })
         })?;
-        let snapshot = Arc::clone(&now.snapshot);
-        Ok(Decisions { snapshot, rows })
+        let names = Names::Pool(now.snapshot);
+        Ok(Decisions { names, rows })
     }
 
     /// gamma: the predicted loss of every model on every prompt.

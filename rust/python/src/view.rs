@@ -12,7 +12,7 @@ use uniroute_core::{Error, Result, choice};
 
 use crate::arrays::array;
 use crate::asked::Asked;
-use crate::decision::Decision;
+use crate::decision::{Decision, Grounds, Origin};
 use crate::errors::{to_py, unroutable};
 use crate::run::detached;
 use crate::text::{Texts, status_name};
@@ -161,11 +161,15 @@ impl View {
             ));
         };
         Ok(Decision {
-            snapshot: Arc::clone(snapshot),
             choice,
-            phi,
-            asked,
             coverage: row.coverage,
+            cost_weight: asked.cost_weight,
+            tokens,
+            origin: Origin::Pool(Grounds {
+                snapshot: Arc::clone(snapshot),
+                phi,
+                asked,
+            }),
         })
     }
 }

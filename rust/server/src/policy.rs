@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uniroute_core::Error;
-use uniroute_core::choice::Stay;
+use uniroute_core::choice::{Leaving, Stay};
 use uniroute_core::constraints::{Compiled, Constraints, Terms};
 use uniroute_core::router::{PerRow, Snapshot};
 
@@ -148,24 +148,29 @@ pub struct Asked<'p> {
 /// The models that the conversations of a question are with.
 fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Option<Stay>>, Refusal> {
     let (costs, cached) = (&question.switch_cost, &question.cached_tokens);
-    let Some(names) = &question.current_model else {
-        Stay::check(false, costs.is_some(), cached.is_some())?;
-        return Ok(PerPrompt::Same(None));
-    };
-    Stay::check(true, costs.is_some(), cached.is_some())?;
     let prompts = question.prompts.len();
-    check_length("current_model", names, prompts)?;
     check_numbers("switch_cost", costs.as_ref(), prompts)?;
     if let Some(cached) = cached {
         check_length("cached_tokens", cached, prompts)?;
     }
-    let stay = |prompt: usize| {
-        let name = names.at(prompt).as_deref();
+    let leaving = |prompt: usize| {
         let cost = costs.as_ref().map(|all| *all.at(prompt));
-        let cached = cached.as_ref().map(|all| *all.at(prompt));
-        name.map_or(Ok(None), |name| {
-            Stay::with(snapshot.pool(), name, cost, cached)
-        })
+        Leaving::of(cost, cached.as_ref().map(|all| *all.at(prompt)))
+    };
+    let Some(names) = &question.current_model else {
+        leaving(0)?;
+        return Ok(PerPrompt::Same(None));
+    };
+    check_length("current_model", names, prompts)?;
+    if costs.is_none() && cached.is_none() {
+        return Err(Leaving::missing().into());
+    }
+    let stay = |prompt: usize| {
+        Stay::with(
+            snapshot.pool(),
+            names.at(prompt).as_deref(),
+            leaving(prompt)?,
+        )
     };
     // One for each even where all are the same: looking up a name is little beside a decision.
     let each = (0..prompts).map(stay).collect::<Result<Vec<_>, Error>>()?;

@@ -123,7 +123,7 @@ proptest! {
              0u8..3, 0u8..3, 0u8..4, prop::bool::weighted(0.8), 0u8..3),
             0..1300,
         ),
-        cost_weight in prop_oneof![Just(0.0), Just(1.0), 0.0..2.0],
+        cost_weight in prop_oneof![Just(0.0), Just(1.0), Just(f64::MAX), 0.0..2.0],
         tokens_in in 0u8..3,
         masked: bool,
         metered: bool,
