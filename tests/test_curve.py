@@ -137,14 +137,14 @@ def test_qnc_of_the_best_llm_alone_is_one():
 @pytest.mark.parametrize(
     ("predicted", "quality", "costs", "message"),
     [
-        ([[np.nan, 0]], [[0, 1]], [1, 2], r"predicted_loss\[0, 0\] is nan"),
-        ([[0, 0], [0, 1]], [[0, 1], [np.nan, 1]], [1, 2], r"quality\[1, 0\] is nan"),
-        ([[0, 0, 1]], [[0, 1]], [1, 2], r"predicted_loss has shape \(1, 3\)"),
-        ([[0, 0]] * 2, [[0, 1]], [1, 2], r"predicted_loss has shape \(2, 2\)"),
-        ([[0, 0]], [[0, 1]], [1, 2, 3], r"costs has shape \(3,\), expected \(2,\)"),
-        ([[0, 0]], [[0, 1]], [1, -2], r"costs\[1\] is -2.0"),
-        ([[0, 0]], [[0, 1]], [np.inf, 2], r"costs\[0\] is inf"),
-        (np.zeros((0, 2)), np.zeros((0, 2)), [1, 2], r"quality has shape \(0, 2\)"),
+        ([[np.nan, 0]], [[0, 1]], [1, 2], r"predicted_loss: nan at \[0, 0\]"),
+        ([[0, 0], [0, 1]], [[0, 1], [np.nan, 1]], [1, 2], r"quality: nan at \[1, 0\]"),
+        ([[0, 0, 1]], [[0, 1]], [1, 2], r"predicted_loss: shape \(1, 3\)"),
+        ([[0, 0]] * 2, [[0, 1]], [1, 2], r"predicted_loss: shape \(2, 2\)"),
+        ([[0, 0]], [[0, 1]], [1, 2, 3], r"costs: shape \(3,\); expected \(2,\)"),
+        ([[0, 0]], [[0, 1]], [1, -2], "costs: -2 at index 1"),
+        ([[0, 0]], [[0, 1]], [np.inf, 2], "costs: inf at index 0"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), [1, 2], r"quality: shape \(0, 2\)"),
     ],
 )
 def test_bad_input_is_named(predicted, quality, costs, message):

@@ -52,7 +52,7 @@ def test_a_pickled_decision_says_what_the_decision_said(router: uf.Router) -> No
     for wanted in ("alternatives", "excluded"):
         with pytest.raises(errors.InvalidArgumentError, match=f"{wanted}: .*pickled"):
             getattr(twin, wanted)
-    with pytest.raises(errors.InvalidArgumentError, match="contenders: .*pickled"):
+    with pytest.raises(errors.InvalidArgumentError, match=r"contenders: .*pickled"):
         twin.contenders(0.1)
     [other, *_] = decision.alternatives
     restored = pickle.loads(pickle.dumps(other))

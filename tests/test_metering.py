@@ -163,14 +163,14 @@ def test_prices_and_numbers_of_tokens_beyond_all_bounds_are_refused() -> None:
         for field in ("input_price", "output_price", "cached_input_price"):
             with pytest.raises(errors.InvalidArgumentError, match=f"{field}: .* 0 to 1e30"):
                 router.set_metadata("m0", **{field: price})
-        with pytest.raises(errors.InvalidArgumentError, match="input_prices: .* at index 0"):
+        with pytest.raises(errors.InvalidArgumentError, match=r"input_prices: .* at index 0"):
             router.insert(["x"], [1.0], np.zeros((CLUSTERS, 1)), prices=([price], [1.0]))
     for count in (1e16, np.inf, -1.0):
         for parts in (([count], 1.0, 1.0), ([1.0], count, 1.0), ([1.0], 1.0, count)):
             output = np.tile(parts[0], (CLUSTERS, 1))
             with pytest.raises(errors.InvalidArgumentError, match="0 to 1e15"):
                 router.set_usage(["m0"], output, [parts[1]], [parts[2]])
-    with pytest.raises(errors.InvalidArgumentError, match="tokens: 10+ at index 0"):
+    with pytest.raises(errors.InvalidArgumentError, match=r"tokens: 10+ at index 0"):
         router.route_batch(embeddings=np.zeros((1, DIM)), tokens=[1e300])
 
 

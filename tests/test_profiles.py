@@ -92,15 +92,15 @@ def test_evidence_joins_selects_and_restores():
 @pytest.mark.parametrize(
     ("losses", "weights", "message"),
     [
-        (np.full((4, 1), 1.5), None, r"losses\[0, 0\] is 1.5"),
-        (np.array([[0], [-0.1], [0], [0]]), None, r"losses\[1, 0\] is -0.1"),
-        (np.array([[0, np.nan]] * 4), None, r"losses\[:, 1\] has no outcome"),
-        (np.zeros((3, 1)), None, r"losses has shape \(3, 1\), expected \(4, M\)"),
-        (np.zeros((4, 0)), None, r"losses has shape \(4, 0\)"),
-        (np.zeros((4, 1)), np.ones(3), r"weights has shape \(3,\), expected \(4,\)"),
-        (np.zeros((4, 1)), [1, -1, 1, 1], r"weights\[1\] is -1"),
-        (np.zeros((4, 1)), [1, 1, np.inf, 1], r"weights\[2\] is inf"),
-        (np.zeros((4, 1)), np.zeros(4), r"losses\[:, 0\] has no outcome"),
+        (np.full((4, 1), 1.5), None, "losses: 1.5 in row 0, column 0"),
+        (np.array([[0], [-0.1], [0], [0]]), None, "losses: -0.1 in row 1, column 0"),
+        (np.array([[0, np.nan]] * 4), None, "losses: column 1 has no outcome"),
+        (np.zeros((3, 1)), None, "losses: 3 rows"),
+        (np.zeros((4, 0)), None, r"losses: shape \(4, 0\)"),
+        (np.zeros((4, 1)), np.ones(3), r"weights: shape \(3,\); expected \(4,\)"),
+        (np.zeros((4, 1)), [1, -1, 1, 1], "weights: -1 in row 1"),
+        (np.zeros((4, 1)), [1, 1, np.inf, 1], "weights: inf in row 2"),
+        (np.zeros((4, 1)), np.zeros(4), "losses: column 0 has no outcome"),
     ],
 )
 def test_bad_outcomes_are_named(losses, weights, message):
@@ -313,9 +313,9 @@ def test_parts_that_are_missing_or_unknown_are_named():
     [
         ({"n_clusters": 0}, "n_clusters is 0, expected 1 to 50"),
         ({"n_clusters": 51}, "n_clusters is 51"),
-        ({"seen_losses": np.full((50, 3), 2.0)}, r"losses\[0, 0\] is 2.0"),
+        ({"seen_losses": np.full((50, 3), 2.0)}, "losses: 2 in row 0, column 0"),
         ({"seen_losses": np.full((50, 3), np.nan)}, r"seen_losses\[:, 0\] has no outcome"),
-        ({"seen_losses": np.zeros((50, 3)), "seen_costs": [1, 2]}, r"costs has shape \(2,\)"),
+        ({"seen_losses": np.zeros((50, 3)), "seen_costs": [1, 2]}, r"costs: shape \(2,\)"),
     ],
 )
 def test_bad_fits_are_named(arguments, message):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast import _native
+from uniroute_fast.arguments import as_count, as_number
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.outcomes import as_losses
 
@@ -102,7 +103,10 @@ def calibrate(
     tokens: ArrayLike | None = None,
 ) -> Calibration:
     """Find the cost weight that meets a budget or a quality; see `Router.calibrate`."""
-    _check(budget, quality, quality_drop, confidence, n_bootstrap)
+    budget, quality, quality_drop = _checked_targets(budget, quality, quality_drop)
+    confidence = as_number("confidence", confidence, 0, 1, above=True, below=True)
+    n_bootstrap = as_count("n_bootstrap", n_bootstrap, 1, 10**6)
+    seed = as_count("seed", seed, 0, 2**63 - 1)
     snapshot = router if isinstance(router, _native.Snapshot) else router.snapshot()
     predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
     usable = np.isfinite(predicted).all(axis=1)
@@ -300,25 +304,16 @@ def _interval(
     return float(lower), float(upper)
 
 
-def _check(
-    budget: float | None,
-    quality: float | None,
-    quality_drop: float | None,
-    confidence: float,
-    n_bootstrap: int,
-) -> None:
+def _checked_targets(
+    budget: float | None, quality: float | None, quality_drop: float | None
+) -> list[float | None]:
+    """Return the targets, of which one is given."""
     targets = {"budget": budget, "quality": quality, "quality_drop": quality_drop}
-    given = {name: value for name, value in targets.items() if value is not None}
+    given = [name for name, value in targets.items() if value is not None]
     if len(given) != 1:
         raise InvalidArgumentError(
             f"budget, quality, quality_drop: {len(given)} of them given; expected exactly one"
         )
-    for name, value in given.items():
-        top = np.inf if name == "budget" else 1.0
-        if not (np.isfinite(value) and 0 <= value <= top):
-            expected = "a finite number, 0 or more" if name == "budget" else "a number in [0, 1]"
-            raise InvalidArgumentError(f"{name}: {value}; expected {expected}")
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence: {confidence}; expected a number inside (0, 1)")
-    if n_bootstrap < 1:
-        raise InvalidArgumentError(f"n_bootstrap: {n_bootstrap}; expected 1 or more")
+    [name] = given
+    targets[name] = as_number(name, targets[name], 0, np.inf if name == "budget" else 1)
+    return list(targets.values())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast.arguments import as_count, as_instance, as_number
 from uniroute_fast.errors import (
     ArgumentTypeError,
     InvalidArgumentError,
@@ -23,6 +24,7 @@ from uniroute_fast.errors import (
     UnroutableError,
 )
 from uniroute_fast.outcomes import as_array, as_losses
+from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from uniroute_fast._native import Snapshot
-    from uniroute_fast.router import Router
 
 #: Fewest labelled prompts that an LLM's scores are learnt from.
 MIN_PROMPTS = 20
@@ -290,6 +291,7 @@ class Cascade:
             raise ArgumentTypeError(
                 f"scores: a {type(scores).__name__}; expected a dict of LLMs' names to their scores"
             )
+        as_instance("router", router, Router)
         snapshot = router.snapshot()
         predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
         measured = as_losses("losses", losses, len(predicted))
@@ -357,11 +359,9 @@ class Cascade:
         O(M) for each LLM that may answer first. A final answer is that of `Router.route` unless a
         cascade is expected to do better.
         """
-        weight = _one_number("cost_weight", cost_weight)
-        if weight < 0:
-            raise InvalidArgumentError(f"cost_weight: {weight:g}; expected 0 or more")
-        if tokens is not None and not isinstance(tokens, int | np.integer):
-            raise ArgumentTypeError(f"tokens: a {type(tokens).__name__}; expected one int")
+        weight = as_number("cost_weight", cost_weight, 0)
+        if tokens is not None:
+            tokens = as_count("tokens", tokens, 0, 2**63 - 1)
         snapshot = self._router.snapshot()
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
         texts = None if text is None else [text]
@@ -392,7 +392,7 @@ class Cascade:
         """
         if not isinstance(first, First):
             raise ArgumentTypeError(f"first: a {type(first).__name__}; expected what `first` gave")
-        score = _one_number("score", score)
+        score = as_number("score", score)
         prompt, own = first._prompt, first.index
         model = self._scores.get(first.model)
         if first.final or model is None:
@@ -475,15 +475,6 @@ def _winner(objectives: NDArray[np.float64], costs: NDArray[np.float64]) -> NDAr
     """Return the least objective on the last axis; ties to the lower cost, then the lower index."""
     tied = objectives == objectives.min(axis=-1, keepdims=True)
     return np.asarray(np.where(tied, costs, np.inf).argmin(axis=-1))
-
-
-def _one_number(argument: str, value: object) -> float:
-    """Return a finite number as a float."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ArgumentTypeError(f"{argument}: a {type(value).__name__}; expected one number")
-    if not np.isfinite(value):
-        raise InvalidArgumentError(f"{argument}: {value}; expected a finite number")
-    return float(value)
 
 
 def _regress(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.arguments import as_instance, as_number
+from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast.outcomes import as_array, as_costs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -128,11 +130,11 @@ def deferral_curve(
     (array([1., 2., 3.]), array([0.5, 1. , 1. ]))
     """
     outcomes = _finite("quality", quality, 2)
-    costs = checked_costs(costs, outcomes.shape[1])
+    costs = as_costs("costs", costs, outcomes.shape[1])
     predicted = _finite("predicted_loss", predicted_loss, 1 if np.ndim(predicted_loss) == 1 else 2)
     if predicted.shape[-1] != costs.size or predicted.shape[:-1] not in ((), outcomes.shape[:1]):
         raise InvalidArgumentError(
-            f"predicted_loss has shape {predicted.shape}, expected {outcomes.shape} as quality has"
+            f"predicted_loss: shape {predicted.shape}; expected {outcomes.shape} as quality has"
         )
     if predicted.ndim == 1:  # One hull stands for all prompts.
         outcomes, predicted = outcomes.mean(axis=0, keepdims=True), predicted[None]
@@ -175,9 +177,9 @@ def area(curve: DeferralCurve, costs: ArrayLike, fraction: float = 1.0) -> float
     >>> area(curve, [1, 3]), area(curve, [1, 3], fraction=0.5)
     (0.875, 0.375)
     """
-    costs = checked_costs(costs, None)
-    if not 0 < fraction <= 1:
-        raise InvalidArgumentError(f"fraction is {fraction}, expected a number in (0, 1]")
+    costs = as_costs("costs", costs)
+    fraction = as_number("fraction", fraction, 0, 1, above=True)
+    as_instance("curve", curve, DeferralCurve)
     low, high = float(costs.min()), float(costs.max())
     if low == high:
         return fraction * float(curve.quality[-1])
@@ -218,6 +220,7 @@ def qnc(curve: DeferralCurve, quality: ArrayLike, costs: ArrayLike) -> float:
     >>> qnc(deferral_curve([[0.9, 0.1], [0.2, 0.1]], quality, [1, 3]), quality, [1, 3])
     0.6666666666666666
     """
+    as_instance("curve", curve, DeferralCurve)
     target, reference = _best_single(quality, costs)
     reached = _first_cost(curve, target)
     if reached is None:
@@ -230,31 +233,21 @@ def reaches_best(curve: DeferralCurve, quality: ArrayLike, costs: ArrayLike) -> 
     return _first_cost(curve, _best_single(quality, costs)[0]) is not None
 
 
-def checked_costs(costs: ArrayLike, count: int | None) -> NDArray[np.float64]:
-    """Return costs as float64[M], or raise `InvalidArgumentError`; ``count`` is M when known."""
-    array = np.asarray(costs, dtype=np.float64)
-    if array.ndim != 1 or not array.size or (count is not None and array.size != count):
-        expected = "(M,)" if count is None else f"({count},)"
-        raise InvalidArgumentError(f"costs has shape {array.shape}, expected {expected}")
-    bad = ~(np.isfinite(array) & (array >= 0))
-    if bad.any():
-        index = int(np.argmax(bad))
-        raise InvalidArgumentError(
-            f"costs[{index}] is {array[index]}, expected a finite cost of 0 or more"
-        )
-    return array
-
-
 def _finite(name: str, values: ArrayLike, ndim: int) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
+    array = as_array(name, values)
+    if array.dtype.kind not in "biuf":
+        raise ArgumentTypeError(f"{name}: dtype {array.dtype}; expected real numbers")
     if array.ndim != ndim or not array.size:
         raise InvalidArgumentError(
-            f"{name} has shape {array.shape}, expected (N, M), neither of them 0"
+            f"{name}: shape {array.shape}; expected [N, M], neither of them 0"
         )
+    array = array.astype(np.float64)
     bad = ~np.isfinite(array)
     if bad.any():
         where = [int(i) for i in np.argwhere(bad)[0]]
-        raise InvalidArgumentError(f"{name}{where} is {array[tuple(where)]}, expected it finite")
+        raise InvalidArgumentError(
+            f"{name}: {array[tuple(where)]} at {where}; expected finite values"
+        )
     return array
 
 
@@ -294,7 +287,7 @@ def _weights_between(steps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _best_single(quality: ArrayLike, costs: ArrayLike) -> tuple[float, float]:
     quality = _finite("quality", quality, 2)
-    costs = checked_costs(costs, quality.shape[1])
+    costs = as_costs("costs", costs, quality.shape[1])
     means = quality.mean(axis=0)
     return float(means.max()), float(costs[means == means.max()].min())
 

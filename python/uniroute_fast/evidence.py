@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.outcomes import as_losses, as_weights
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -146,12 +147,14 @@ def observe(
     -----
     O(N K (K P + M)): LLMs with the same missing outcomes are summed up together.
     """
-    losses = checked_losses(losses, len(phi))
-    w = _checked_weights(weights, len(phi))
+    losses = as_losses("losses", losses, len(phi))
+    if not losses.size:
+        raise InvalidArgumentError(f"losses: shape {losses.shape}; expected one of each or more")
+    w = as_weights("weights", weights, len(phi))
     run = ~np.isnan(losses) & (w > 0)[:, None]
     if not run.any(axis=0).all():
         column = int(np.argmin(run.any(axis=0)))
-        raise InvalidArgumentError(f"losses[:, {column}] has no outcome, expected at least one")
+        raise InvalidArgumentError(f"losses: column {column} has no outcome; expected at least one")
     known = np.where(run, losses, 0.0)
     squared = np.square(known)
     weighted = phi.astype(np.float64) * w[:, None]
@@ -170,36 +173,6 @@ def observe(
         w @ known,
         w @ squared,
     )
-
-
-def checked_losses(losses: ArrayLike, n_prompts: int) -> NDArray[np.float64]:
-    """Return losses as float64[N, M], or raise `InvalidArgumentError`."""
-    array = np.asarray(losses, dtype=np.float64)
-    if array.ndim != 2 or len(array) != n_prompts or not array.size:
-        raise InvalidArgumentError(
-            f"losses has shape {array.shape}, expected ({n_prompts}, M), neither of them 0"
-        )
-    with np.errstate(invalid="ignore"):
-        bad = (array < 0) | (array > 1)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise InvalidArgumentError(
-            f"losses[{row}, {column}] is {array[row, column]}, expected 0 to 1, or NaN for not run"
-        )
-    return array
-
-
-def _checked_weights(weights: ArrayLike | None, n_prompts: int) -> NDArray[np.float64]:
-    if weights is None:
-        return np.ones(n_prompts)
-    array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (n_prompts,):
-        raise InvalidArgumentError(f"weights has shape {array.shape}, expected ({n_prompts},)")
-    bad = ~(np.isfinite(array) & (array >= 0))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InvalidArgumentError(f"weights[{row}] is {array[row]}, expected 0 or more, finite")
-    return array
 
 
 def _patterns(run: NDArray[np.bool_]) -> tuple[list[NDArray[np.bool_]], NDArray[np.intp]]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast.arguments import as_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -127,6 +129,7 @@ def explain(
             text, weight, embeddings=embeddings, constraints=constraints, tokens=tokens
         )
 
+    cost_weight = as_number("cost_weight", cost_weight, 0)
     decision = choose(cost_weight)
     one = None if embeddings is None else np.atleast_2d(embeddings)
     phi = snapshot.phi(None if text is None else [text], embeddings=one)[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import as_number, as_strings
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.evidence import observe
 from uniroute_fast.outcomes import as_array
@@ -54,7 +55,7 @@ def refined(
     O(N F), and O(F²) for each F/2 outcomes of an LLM.
     """
     names = np.asarray(models, dtype=object)
-    decay = 1.0 if half_life is None else 0.5 ** (1 / half_life)
+    decay = 1.0 if half_life is None else 0.5 ** (1 / float(half_life))
     tallies = {}
     for name in dict.fromkeys(models):
         rows = np.flatnonzero(names == name)
@@ -72,16 +73,13 @@ def checked(
     if isinstance(models, str):
         names = [models] * n
     else:
-        names = list(models)
+        names = as_strings("models", models)
         if len(names) != n:
             raise InvalidArgumentError(
                 f"models: {len(names)} names for {n} prompts; expected one, or one for each"
             )
-    for i, name in enumerate(names):
-        if not isinstance(name, str):
-            raise ArgumentTypeError(f"models: a {type(name).__name__} at index {i}; expected str")
-    if half_life is not None and not 0 < half_life < np.inf:
-        raise InvalidArgumentError(f"half_life: {half_life}; expected a number above 0, or None")
+    if half_life is not None:
+        as_number("half_life", half_life, 0, above=True)
     loss = _numbers("losses", losses, n)
     bad = ~((loss >= 0) & (loss <= 1))
     if bad.any():

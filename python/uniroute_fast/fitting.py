@@ -18,9 +18,10 @@ from uniroute_fast.attributes import attribute_head
 from uniroute_fast.bayes import Prior, fit_prior, residual_factors
 from uniroute_fast.calibration import cluster_errors, inflation
 from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
-from uniroute_fast.deferral import area, checked_costs, deferral_curve
+from uniroute_fast.deferral import area, deferral_curve
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.evidence import checked_losses, observe
+from uniroute_fast.evidence import observe
+from uniroute_fast.outcomes import as_costs, as_losses
 from uniroute_fast.profiling import (
     AnyProfiler,
     BayesProfiler,
@@ -122,7 +123,7 @@ def fit_profiler(
         head = attribute_head(embeddings, attributes, n_clusters or ATTRIBUTE_CLUSTERS, seed)
     if seen_losses is None:
         return _fit_means(embeddings, n_clusters, head, seed)
-    losses = checked_losses(seen_losses, len(embeddings))
+    losses = as_losses("seen_losses", seen_losses, len(embeddings))
     if losses.shape[1] < 2:  # One LLM says nothing of how LLMs differ.
         return _fit_means(embeddings, n_clusters, head, seed)
     empty = np.isnan(losses).all(axis=0)
@@ -132,7 +133,7 @@ def fit_profiler(
         )
     if seen_costs is None:
         seen_costs = np.zeros(losses.shape[1])
-    costs = checked_costs(seen_costs, losses.shape[1])
+    costs = as_costs("seen_costs", seen_costs, losses.shape[1])
     if head is None:
         sizes = [n_clusters] if n_clusters else _soft_sizes(len(losses))
         cluster_map = ClusterMap([_soft_head(embeddings, size, seed) for size in sizes])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast.arguments import as_number
 from uniroute_fast.evidence import Evidence
 
 
@@ -39,10 +39,7 @@ def without_flips(evidence: Evidence, rate: float, *, discount: bool) -> Evidenc
     Natarajan et al., "Learning with noisy labels", NeurIPS 2013: the unbiased estimator of a loss.
     O(K M).
     """
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-        raise ArgumentTypeError(f"flip_rate: a {type(rate).__name__}; expected a number")
-    if not 0 <= rate < 0.5:
-        raise InvalidArgumentError(f"flip_rate: {rate}; expected 0 or more, below 0.5")
+    rate = as_number("flip_rate", rate, 0, 0.5, below=True)
     if rate == 0:
         return evidence
     kept = 1 - 2 * rate

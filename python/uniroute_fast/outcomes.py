@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import as_strings
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -102,6 +103,30 @@ def as_weights(argument: str, weights: ArrayLike | None, rows: int) -> NDArray[n
     return array.astype(np.float64)
 
 
+def as_costs(argument: str, costs: ArrayLike, count: int | None = None) -> NDArray[np.float64]:
+    """Return costs of LLMs as float64[models], checked; `count` of them where that is known.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Not an array of real numbers.
+    InvalidArgumentError
+        Another shape, no cost, or one that is not finite or below 0.
+    """
+    array = as_array(argument, costs)
+    if array.dtype.kind not in "iuf":
+        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    if array.ndim != 1 or len(array) != (count or max(len(array), 1)):
+        expected = f"({count or 'models'},), one for each LLM"
+        raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected {expected}")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if len(bad):
+        raise InvalidArgumentError(
+            f"{argument}: {array[bad[0]]} at index {bad[0]}; expected finite costs of 0 or more"
+        )
+    return array.astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Losses of already-evaluated LLMs on the prompts that a router is fitted on.
@@ -139,6 +164,8 @@ class Outcomes:
         costs: ArrayLike | None = None,
     ) -> None:
         array = as_losses("seen.losses", losses)
+        if names is not None:
+            names = as_strings("seen.names", names)
         if names is not None and len(names) != array.shape[1]:
             raise InvalidArgumentError(
                 f"seen.names: {len(names)} names; expected one for each of the "
@@ -153,24 +180,10 @@ class Outcomes:
             )
         object.__setattr__(self, "losses", array)
         object.__setattr__(self, "names", None if names is None else tuple(names))
-        checked = None if costs is None else _as_costs(costs, array.shape[1])
+        checked = None if costs is None else as_costs("seen.costs", costs, array.shape[1])
         object.__setattr__(self, "costs", checked)
 
     @property
     def n_models(self) -> int:
         """Number of LLMs."""
         return int(self.losses.shape[1])
-
-
-def _as_costs(costs: ArrayLike, count: int) -> NDArray[np.float64]:
-    array = np.asarray(costs)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(f"seen.costs: dtype {array.dtype}; expected real numbers")
-    if array.shape != (count,):
-        raise InvalidArgumentError(f"seen.costs: shape {array.shape}; expected ({count},)")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
-    if len(bad):
-        raise InvalidArgumentError(
-            f"seen.costs: {array[bad[0]]} at index {bad[0]}; expected finite costs of 0 or more"
-        )
-    return array.astype(np.float64)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast._native import Constraints
+from uniroute_fast.arguments import (
+    as_constraints,
+    as_count,
+    as_instance,
+    as_number,
+    as_router,
+)
 from uniroute_fast.errors import (
+    ArgumentTypeError,
     BudgetExhaustedError,
     InvalidArgumentError,
     NoCandidateError,
@@ -16,7 +25,7 @@ from uniroute_fast.locks import Lock
 from uniroute_fast.spending import Forecast, SpendingPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike
 
@@ -114,24 +123,20 @@ class BudgetPacer:
             raise InvalidArgumentError(
                 "cost_weight: missing; expected where to begin, or a plan and requests"
             )
-        length = requests if requests is not None else seconds
-        for name, value, top in (
-            ("budget", budget, math.inf),
-            ("cost_weight", 1.0 if cost_weight is None else cost_weight, math.inf),
-            ("requests" if requests is not None else "seconds", length, math.inf),
-            ("gain", gain, 1.0),
-        ):
-            if value is None or not (0 < value <= top and math.isfinite(value)):
-                bound = " at most 1" if top == 1 else ""
-                raise InvalidArgumentError(f"{name}: {value}; expected a number above 0{bound}")
-        if not (0 <= reserve < math.inf):
-            raise InvalidArgumentError(f"reserve: {reserve}; expected a number, 0 or more")
-        if not 0 <= trust <= 1:
-            raise InvalidArgumentError(f"trust: {trust}; expected a number, 0 to 1")
-        self._budget = float(budget)
-        self._reserve = float(reserve)
+        if plan is not None:
+            as_instance("plan", plan, SpendingPlan, "a SpendingPlan, or None")
+        if not callable(clock):
+            raise ArgumentTypeError(f"clock: a {type(clock).__name__}; expected a callable")
+        if cost_weight is not None:
+            as_number("cost_weight", cost_weight, 0, above=True)
+        self._budget = as_number("budget", budget, 0, above=True)
+        self._reserve = as_number("reserve", reserve, 0)
+        for name, length in (("requests", requests), ("seconds", seconds)):
+            if length is not None:
+                as_number(name, length, 0, above=True)
         self._requests, self._seconds = requests, seconds
-        self._gain, self._trust, self._clock = gain, trust, clock
+        self._gain = as_number("gain", gain, 0, 1, above=True)
+        self._trust, self._clock = as_number("trust", trust, 0, 1), clock
         self._lock = Lock()
         self._log_price = 0.0
         self._spent, self._count = 0.0, 0
@@ -181,6 +186,8 @@ class BudgetPacer:
         UnroutableError, NoCandidateError, ...
             As `Router.route`; nothing is booked then.
         """
+        as_router("router", router)
+        as_constraints(constraints)
         asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
         while True:
             price = self.cost_weight
@@ -204,23 +211,23 @@ class BudgetPacer:
 
         With a plan, `cluster` tells what kind of prompt it was: `Decision.cluster`.
         """
-        _check_cost(cost)
+        cost = as_number("cost", cost, 0)
+        cluster = None if cluster is None else as_count("cluster", cluster, 0, 2**32 - 1)
         with self._lock:
             self._note(cost, cluster)
 
     def settle(self, expected: float, actual: float) -> None:
         """Correct what `route` booked, once the true cost of the prompt is known."""
-        _check_cost(expected)
-        _check_cost(actual)
+        expected, actual = as_number("expected", expected, 0), as_number("actual", actual, 0)
         with self._lock:
             self._spent = max(self._spent + actual - expected, 0.0)
 
     def renew(self, budget: float | None = None) -> None:
         """Begin the next period, at the price of the moment; with another budget if given."""
-        if budget is not None and not (0 < budget < math.inf):
-            raise InvalidArgumentError(f"budget: {budget}; expected a number above 0")
+        if budget is not None:
+            budget = as_number("budget", budget, 0, above=True)
         with self._lock:
-            self._budget = self._budget if budget is None else float(budget)
+            self._budget = self._budget if budget is None else budget
             self._spent, self._count = 0.0, 0
             self._started = self._latest = self._clock()
             if self._forecast is not None:
@@ -249,6 +256,8 @@ class BudgetPacer:
             Not what `state` returned.
         """
         expected = {*_STATE, "plan", "seen", "late"}
+        if not isinstance(state, Mapping):
+            raise ArgumentTypeError(f"state: a {type(state).__name__}; expected what `state` gave")
         if set(state) != expected:
             raise InvalidArgumentError(
                 f"state: fields {sorted(state)}; expected {sorted(expected)}, as `state` returns"
@@ -340,8 +349,3 @@ def _capped(constraints: Constraints | None, cap: float) -> Constraints:
     arguments = {} if constraints is None else constraints._arguments()
     arguments["max_cost"] = min(arguments.get("max_cost", math.inf), cap)
     return Constraints(**arguments)
-
-
-def _check_cost(cost: float) -> None:
-    if not (cost >= 0 and math.isfinite(cost)):
-        raise InvalidArgumentError(f"cost: {cost}; expected a finite number, 0 or more")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast.arguments import as_sequence
+from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.outcomes import as_array
 
 if TYPE_CHECKING:
@@ -134,10 +135,7 @@ def checked_preferences(
     """
     if isinstance(opponents, str):
         opponents = [opponents] * n
-    if not hasattr(opponents, "__len__"):
-        raise ArgumentTypeError(
-            f"opponents: a {type(opponents).__name__}; expected names of models, or one"
-        )
+    opponents = as_sequence("opponents", opponents)
     if len(opponents) != n:
         raise InvalidArgumentError(
             f"opponents: {len(opponents)} names for {n} prompts; expected one, or one for each"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
+from uniroute_fast.arguments import as_count, as_instance, as_names, as_path, as_sequence, as_string
 from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import (
     ArgumentTypeError,
@@ -151,16 +152,14 @@ class Router(_native.Router):
         from uniroute_fast.attributes import checked_attributes
         from uniroute_fast.fitting import fit_profiler
 
-        if seen is not None and not isinstance(seen, Outcomes):
-            raise ArgumentTypeError(
-                f"seen: a {type(seen).__name__}; expected uniroute_fast.Outcomes, or None"
-            )
+        if seen is not None:
+            as_instance("seen", seen, Outcomes, "uniroute_fast.Outcomes, or None")
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
-        seed = _as_count("seed", seed, 0, 2**31 - 1)
-        typical_prompts = _as_count("typical_prompts", typical_prompts, 0, 100)
+        seed = as_count("seed", seed, 0, 2**31 - 1)
+        typical_prompts = as_count("typical_prompts", typical_prompts, 0, 100)
         if embeddings is None:
-            texts = _as_sequence("texts", texts)
+            texts = as_sequence("texts", texts)
             if len(texts) == 0:
                 raise InvalidArgumentError("texts: no prompts; expected at least one")
             if embedder is not None and not callable(getattr(embedder, "embed", None)):
@@ -189,7 +188,7 @@ class Router(_native.Router):
             raise InvalidArgumentError("texts: none can be embedded; expected at least one")
         if n_clusters is not None:
             # Not more than there are prompts that can be embedded.
-            n_clusters = _as_count("n_clusters", n_clusters, 1, int(usable.sum()))
+            n_clusters = as_count("n_clusters", n_clusters, 1, int(usable.sum()))
         losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
         profiler = fit_profiler(
             x[usable],
@@ -268,13 +267,13 @@ class Router(_native.Router):
         -----
         O(n_val M K) and what a rebuild of the hulls takes, O(K M).
         """
-        names = _as_names(names)
+        names = as_names(names)
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
         if losses is None:
             raise InvalidArgumentError("losses: missing; expected float[n_val, len(names)]")
         if texts is not None:
-            texts = _as_sequence("texts", texts)
+            texts = as_sequence("texts", texts)
         elif embeddings is not None:
             embeddings = np.atleast_1d(as_array("embeddings", embeddings))
         rows = len(texts if texts is not None else np.asarray(embeddings))
@@ -406,7 +405,7 @@ class Router(_native.Router):
         """
         from uniroute_fast.preferences import checked_preferences, profile_from_preferences
 
-        [name] = _as_names([name])
+        [name] = as_names([name])
         with self._lock:
             heads = len(self._fitted().map.heads)
             phi, _ = self._candidates(texts, embeddings)
@@ -479,9 +478,10 @@ class Router(_native.Router):
                 )
         phi, keys = self._candidates(texts, embeddings)
         usable = np.flatnonzero(phi.any(axis=1))
-        n = _as_count("n", n, 1, len(usable))
+        n = as_count("n", n, 1, len(usable))
         known = None
         if model is not None:
+            model = as_string("model", model)
             self._records.check([model])
             known = self._records.evidence([model])
         features = profiler.features(phi, keys)[usable]
@@ -497,7 +497,7 @@ class Router(_native.Router):
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
         if texts is not None:
-            texts = _as_sequence("texts", texts)
+            texts = as_sequence("texts", texts)
         phi = self.phi(texts, embeddings=embeddings)
         if not len(phi):
             raise InvalidArgumentError("texts: no prompts; expected at least one")
@@ -631,7 +631,7 @@ class Router(_native.Router):
         if (prompts is None) == (embeddings is None):
             raise InvalidArgumentError("prompts, embeddings: expected exactly one of them")
         if prompts is not None:
-            prompts = _as_sequence("prompts", prompts)
+            prompts = as_sequence("prompts", prompts)
         elif embeddings is not None:
             embeddings = np.atleast_1d(as_array("embeddings", embeddings))
         n = len(prompts if prompts is not None else np.asarray(embeddings))
@@ -738,13 +738,13 @@ class Router(_native.Router):
         >>> bool(cheap < dear)
         True
         """
-        names = self.models if names is None else _as_names(names)
+        names = self.models if names is None else as_names(names)
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
         if output_tokens is None:
             raise InvalidArgumentError("output_tokens: missing; expected float[N, len(names)]")
         if texts is not None:
-            texts = _as_sequence("texts", texts)
+            texts = as_sequence("texts", texts)
         with self._lock:
             phi = self.phi(texts, embeddings=embeddings)
             lengths = _lengths(texts, tokens, len(phi))
@@ -923,7 +923,7 @@ class Router(_native.Router):
         What `drift` has counted so far is dropped. O(N K D). The baseline is saved with the router.
         """
         self.measure_baseline(
-            texts, embeddings=embeddings, window=_as_count("window", window, 50, 2**40)
+            texts, embeddings=embeddings, window=as_count("window", window, 50, 2**40)
         )
 
     def replace(self, other: Router) -> None:
@@ -938,8 +938,7 @@ class Router(_native.Router):
         ArgumentTypeError
             `other` is no `Router`.
         """
-        if not isinstance(other, Router):
-            raise ArgumentTypeError(f"other: a {type(other).__name__}; expected a Router")
+        as_instance("other", other, Router)
         # In one order, whoever replaces whom at the same time.
         first, second = sorted((self, other), key=id)
         with first._lock, second._lock:
@@ -968,8 +967,10 @@ class Router(_native.Router):
         ArtifactIOError
             The file cannot be written.
         """
+        path = as_path("path", path)
+        records = bool(as_instance("records", records, (bool, np.bool_), "True or False"))
         with self._lock:
-            self.write(_as_path(path), *self._extra(records))
+            self.write(path, *self._extra(records))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embedder: Embedder | None = None) -> Router:
@@ -988,7 +989,7 @@ class Router(_native.Router):
         ArtifactError
             It is no router, is damaged, or comes from a newer version.
         """
-        return cls._from_loaded(_native.Loaded.read(_as_path(path)), embedder)
+        return cls._from_loaded(_native.Loaded.read(as_path("path", path)), embedder)
 
     def __repr__(self) -> str:
         snapshot = self.snapshot()
@@ -1046,7 +1047,7 @@ class Router(_native.Router):
                 "prompts: clusters, but this router was saved before it knew what the prompts of a "
                 "cluster are like; expected texts or embeddings"
             )
-        clusters = [_as_count("prompts", k, 0, len(means) - 1) for k in prompts]
+        clusters = [as_count("prompts", k, 0, len(means) - 1) for k in prompts]
         return means[clusters], None
 
     def _with_errors(self) -> tuple[_native.Snapshot, NDArray[np.float32]]:
@@ -1150,66 +1151,14 @@ def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[
     """Return keys by which prompts are known again, from their text or, without, their vector."""
     if texts is None:
         return prompt_keys(row.tobytes() for row in np.asarray(embeddings, dtype=np.float32))
-    return prompt_keys((text or "").encode("utf-8", "surrogatepass") for text in _listed(texts))
+    return prompt_keys(
+        text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
+        for text in _listed(texts)
+    )
 
 
 def _listed(texts: Any) -> Any:
     return texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-
-
-def _as_path(path: str | os.PathLike[str]) -> str:
-    try:
-        text = os.fspath(path)
-    except TypeError:
-        raise ArgumentTypeError(
-            f"path: a {type(path).__name__}; expected str or os.PathLike"
-        ) from None
-    if not isinstance(text, str) or not text:
-        raise InvalidArgumentError(f"path: {text!r}; expected a non-empty str")
-    return text
-
-
-def _as_count(argument: str, value: Any, least: int, most: int) -> int:
-    """Return an integer in a range; NumPy's integers are integers, booleans are none."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ArgumentTypeError(
-            f"{argument}: a {type(value).__name__}; expected an integer, {least} to {most}"
-        )
-    if not least <= value <= most:
-        raise InvalidArgumentError(f"{argument}: {value}; expected {least} to {most}")
-    return int(value)
-
-
-def _as_sequence(argument: str, values: Any) -> Any:
-    """Return values that have an order and a length, as they are or listed."""
-    if isinstance(values, (str, bytes)):
-        raise ArgumentTypeError(f"{argument}: a single {type(values).__name__}; expected many")
-    if isinstance(values, (set, frozenset, dict)):
-        raise ArgumentTypeError(
-            f"{argument}: a {type(values).__name__}, whose order is not that of the other "
-            "arguments; expected a list or an array"
-        )
-    if hasattr(values, "__len__"):
-        return values
-    if not hasattr(values, "__iter__"):
-        raise ArgumentTypeError(f"{argument}: a {type(values).__name__}; expected a list")
-    return list(values)
-
-
-def _as_names(names: Sequence[str]) -> list[str]:
-    listed = list(_as_sequence("names", names))
-    if not listed:
-        raise InvalidArgumentError("names: no model; expected at least one")
-    for i, name in enumerate(listed):
-        if not isinstance(name, str):
-            raise ArgumentTypeError(
-                f"names: a {type(name).__name__} at index {i}; expected str throughout"
-            )
-        if any("\ud800" <= character <= "\udfff" for character in name):
-            raise InvalidArgumentError(
-                f"names: {name!r} at index {i} has a lone surrogate; expected valid Unicode"
-            )
-    return listed
 
 
 def _as_embeddings(argument: str, embeddings: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import as_router
 from uniroute_fast.calibrate import calibrate
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -50,6 +51,7 @@ class SpendingPlan:
         texts: Sequence[str] | None = None,
         *,
         embeddings: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
     ) -> SpendingPlan:
         """Plan from prompts of a whole period, in any order.
 
@@ -60,6 +62,8 @@ class SpendingPlan:
             No labels are needed. Those that cannot be embedded are left out.
         embeddings : float32[N, D], optional
             In place of `texts`.
+        tokens : int[N], optional
+            As in `Router.route`, where LLMs are charged by the token.
 
         Raises
         ------
@@ -71,8 +75,9 @@ class SpendingPlan:
         Routes the prompts 96 times. A router whose pool or prices changed wants a new plan; until
         then the pacer makes up for what the old one gets wrong.
         """
+        as_router("router", router)
         frontier = calibrate(
-            router, texts, quality_drop=0.0, embeddings=embeddings, n_bootstrap=1
+            router, texts, quality_drop=0.0, embeddings=embeddings, tokens=tokens, n_bootstrap=1
         ).frontier
         corners = frontier.cost_weight[frontier.cost_weight > 0]
         if not len(corners):  # One model is best at every cost weight.
@@ -82,7 +87,9 @@ class SpendingPlan:
         weights = np.append(weights, 2 * weights[-1])
         columns = []
         for weight in weights:
-            decisions = router.route_batch(texts, float(weight), embeddings=embeddings)
+            decisions = router.route_batch(
+                texts, float(weight), embeddings=embeddings, tokens=tokens
+            )
             columns.append(decisions.cost[decisions.ok])
         cluster = decisions.cluster[decisions.ok].astype(np.intp)
         counts = np.bincount(cluster)
@@ -138,7 +145,7 @@ class SpendingPlan:
             parts = [
                 np.array(state[key], np.float64) for key in ("shares", "cost_weights", "costs")
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise InvalidArgumentError(
                 f"plan: {error!r}; expected what `SpendingPlan.state` returned"
             ) from error

@@ -159,7 +159,9 @@ def estimate_tokens(texts: Iterable[Any]) -> NDArray[np.float64]:
 
     The same as the serving path's estimate.
     """
-    sizes = [len((text or "").encode("utf-8", "surrogatepass")) for text in texts]
+    sizes = [
+        len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0 for text in texts
+    ]
     return np.ceil(np.array(sizes, dtype=np.float64) / 4)
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import as_number, as_string
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.prompter import Prompter, Prompts
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     import os
@@ -60,13 +61,9 @@ class BatchRouter(Prompter):
         messages_column: str | None = None,
         prefix: str = "",
     ) -> None:
-        if not (np.isfinite(cost_weight) and cost_weight >= 0):
-            raise InvalidArgumentError(
-                f"cost_weight: {cost_weight}; expected a finite number, 0 or more"
-            )
         super().__init__(pool, text_column=text_column, messages_column=messages_column)
-        self.cost_weight = float(cost_weight)
-        self.prefix = prefix
+        self.cost_weight = as_number("cost_weight", cost_weight, 0)
+        self.prefix = as_string("prefix", prefix)
 
     @property
     def names(self) -> list[str]:
@@ -88,6 +85,10 @@ class BatchRouter(Prompter):
         Rows that cannot be routed have nulls and a status that says why: "null", "empty",
         "blank", "unknown", "invalid" or, of messages, "not text".
         """
+        if not hasattr(batch, "schema"):
+            raise ArgumentTypeError(
+                f"batch: a {type(batch).__name__}; expected a table or record batch of Arrow"
+            )
         self.check_schema(batch.schema)
         columns = self.decide(self.prompts(batch))
         for name, column in zip(self.names, columns, strict=True):
@@ -120,7 +121,7 @@ class BatchRouter(Prompter):
 
         cluster = decisions.cluster.view(np.int32)
         return [
-            pa.array(self.router.models, pa.string()).take(column(decisions.index, pa.uint32())),
+            pa.array(decisions.models, pa.string(), mask=failed),
             column(decisions.predicted_loss, pa.float32()),
             column(decisions.cost, pa.float64()),
             column(cluster, pa.int32()),

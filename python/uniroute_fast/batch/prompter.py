@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
+from uniroute_fast.arguments import as_string
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.messages import text_of, texts_of
 from uniroute_fast.embedders import LexicalEmbedder
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,9 +58,15 @@ class Prompter:
         text_column: str = "text",
         messages_column: str | None = None,
     ) -> None:
+        if not isinstance(pool, (_native.Router, str, os.PathLike)):
+            raise ArgumentTypeError(
+                f"pool: a {type(pool).__name__}; expected a Router, or the path of one"
+            )
         self.pool = pool
-        self.text_column = text_column
+        self.text_column = as_string("text_column", text_column)
         self.messages_column = messages_column
+        if messages_column is not None:
+            as_string("messages_column", messages_column)
         self._router: Router | None = None
 
     def __getstate__(self) -> dict[str, Any]:

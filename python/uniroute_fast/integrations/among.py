@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast._native import Constraints
-from uniroute_fast.errors import InvalidArgumentError, NoCandidateError, UnroutableError
+from uniroute_fast.arguments import as_constraints
+from uniroute_fast.errors import InvalidArgumentError, UnroutableError
+from uniroute_fast.usage import estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
+    from uniroute_fast._native import Alternative, Decision
     from uniroute_fast.router import Router
 
 
 def refuse_allow(constraints: Constraints | None, sayer: str) -> None:
     """Fail on constraints that list what is allowed, which is for `sayer` to say."""
+    as_constraints(constraints)
     if constraints is not None and "allow" in constraints._arguments():
         raise InvalidArgumentError(f"constraints: with allow; expected {sayer} to say it")
 
@@ -32,24 +36,29 @@ def route_among(
     text: str,
     cost_weight: float,
     constraints: Constraints,
-    names: Collection[str],
 ) -> str:
-    """Return the LLM that takes a prompt; `constraints` are those of `allowing` for `names`.
+    """Return the LLM that takes a prompt; `constraints` are those of `allowing`.
 
     A prompt that cannot be embedded goes to the LLM with the least mean of predicted loss over the
-    clusters + cost weight x cost.
+    clusters + cost weight x cost, among those that meet the constraints.
     """
     try:
         return router.route(text, cost_weight, constraints=constraints).model
     except UnroutableError:
         pass
     snapshot = router.snapshot()
-    objective = snapshot.profiles.mean(axis=0, dtype=np.float64) + cost_weight * snapshot.costs
-    known = [i for i, name in enumerate(snapshot.models) if name in names]
-    usable = [i for i in known if snapshot.enabled[i]]
-    if not usable:
-        raise NoCandidateError("models: none is left for this prompt")
-    return snapshot.models[min(usable, key=lambda i: objective[i])]
+    nothing = np.zeros((1, snapshot.dim), np.float32)
+    # Routed for the sake of who may answer: of the prompt this says nothing.
+    decision = snapshot.route(
+        embeddings=nothing,
+        constraints=constraints,
+        tokens=int(estimate_tokens([text])[0]),
+    )
+    heads = round(float(snapshot.phi(embeddings=nothing).sum()))
+    losses = heads * snapshot.profiles.mean(axis=0, dtype=np.float64)
+    able: list[Decision | Alternative] = [decision, *decision.alternatives]
+    best = min(able, key=lambda m: (losses[m.index] + cost_weight * m.cost, m.cost, m.index))
+    return best.model
 
 
 def _literal(name: str) -> str:

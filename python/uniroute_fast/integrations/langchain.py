@@ -5,18 +5,20 @@ The decision takes microseconds in process, with the GIL released: an event loop
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast.arguments import as_instance, as_number
 from uniroute_fast.chat import chat_text
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
 from uniroute_fast.integrations.engine import engine
+from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from uniroute_fast._native import Constraints
-    from uniroute_fast.router import Router
 
 
 class ModelSelector:
@@ -60,6 +62,9 @@ class ModelSelector:
         cost_weight: float = 0.0,
         constraints: Constraints | None = None,
     ) -> None:
+        as_instance("router", router, Router)
+        as_instance("models", models, Mapping, "a dict of LLMs' names to chat models")
+        cost_weight = as_number("cost_weight", cost_weight, 0)
         refuse_allow(constraints, "models")
         unknown = [name for name in models if name not in set(router.models)]
         if unknown or not models:
@@ -94,7 +99,7 @@ class ModelSelector:
             LangChain is not installed (extra ``langchain``).
         """
         text = messages if isinstance(messages, str) else chat_text(_as_chat(messages))
-        return route_among(self._router, text, self._cost_weight, self._constraints, self._models)
+        return route_among(self._router, text, self._cost_weight, self._constraints)
 
     def runnable(self) -> Any:
         """Return a runnable that hands its input to the chat model chosen for it.

@@ -9,16 +9,17 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast.arguments import as_instance, as_number
 from uniroute_fast.chat import chat_text
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
 from uniroute_fast.integrations.engine import engine
+from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uniroute_fast._native import Constraints
-    from uniroute_fast.router import Router
 
 Deployment = dict[str, Any]
 
@@ -74,6 +75,8 @@ class UniRouteStrategy:
         constraints: Constraints | None = None,
     ) -> None:
         engine("litellm", "litellm")
+        as_instance("router", router, Router)
+        cost_weight = as_number("cost_weight", cost_weight, 0)
         refuse_allow(constraints, "the deployments")
         self._proxy = litellm_router
         self._router = router
@@ -124,7 +127,7 @@ class UniRouteStrategy:
         asked = _asked(request_kwargs)
         weight = asked.get("cost_weight", self._cost_weight)
         text = _text(messages, input)
-        return _draw(names[route_among(self._router, text, weight, constraints, names)])
+        return _draw(names[route_among(self._router, text, weight, constraints)])
 
     def get_available_deployment(
         self,

@@ -50,13 +50,19 @@ pub struct PyCentroids(Centroids);
 impl PyCentroids {
     #[new]
     #[pyo3(signature = (centroids, *, isa=None))]
-    fn new(py: Python<'_>, centroids: &Bound<'_, PyAny>, isa: Option<&str>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        centroids: &Bound<'_, PyAny>,
+        isa: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let isa = isa.map(|isa| string("isa", isa, "the name of an instruction set, or None"));
+        let isa = isa.transpose()?;
         let data = array::<f32>(centroids, "centroids", 2, "[K, D]")?;
         let dim = data.shape()[1];
         let data = data.as_slice()?;
         let isa = match isa {
             None => kernels::isa(),
-            Some(name) => kernels::Isa::from_name(name).ok_or_else(|| {
+            Some(name) => kernels::Isa::from_name(&name).ok_or_else(|| {
                 let names: Vec<_> = kernels::available()
                     .into_iter()
                     .map(kernels::Isa::name)

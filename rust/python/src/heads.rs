@@ -6,19 +6,20 @@ use uniroute_core::Error;
 use uniroute_core::centroids::Centroids;
 use uniroute_core::cluster_map::{ClusterMap, Head, Softmax};
 
+use crate::arguments::wrong;
 use crate::arrays::array;
 use crate::errors::to_py;
 
 /// `("softmax", weights, bias, floor)`.
 #[derive(FromPyObject)]
-pub enum HeadParts<'py> {
+enum HeadParts<'py> {
     Softmax(String, Bound<'py, PyAny>, Bound<'py, PyAny>, f32),
     Nearest(String, Bound<'py, PyAny>),
 }
 
 impl HeadParts<'_> {
     /// The head that the parts make.
-    pub fn to_head(&self, py: Python<'_>) -> PyResult<Head> {
+    fn to_head(&self, py: Python<'_>) -> PyResult<Head> {
         match self {
             Self::Nearest(kind, centroids) if kind == "nearest" => {
                 let centroids = array::<f32>(centroids, "centroids", 2, "[n_clusters, dim]")?;
@@ -38,6 +39,18 @@ impl HeadParts<'_> {
         }
         .map_err(|e| to_py(py, &e))
     }
+}
+
+/// The heads of a sequence of [`HeadParts`].
+pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<Vec<Head>> {
+    let parts = heads.extract::<Vec<HeadParts<'_>>>().map_err(|_| {
+        let expected = "a list of (\"nearest\", centroids) or (\"softmax\", weights, bias, floor)";
+        wrong(heads, "heads", expected)
+    })?;
+    parts
+        .iter()
+        .map(|parts| parts.to_head(heads.py()))
+        .collect()
 }
 
 /// Each head as [`HeadParts`] takes it.

@@ -6,30 +6,23 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use uniroute_core::changes::Action;
-use uniroute_core::cluster_map::{ClusterMap, Head};
+use uniroute_core::cluster_map::ClusterMap;
 use uniroute_core::profiles::Pool;
 use uniroute_core::router::Snapshot;
 use uniroute_core::{Result, drift, persist, router as core};
 
-use crate::arguments::{all_names, count, one_cost, one_name, refuse_booleans};
+use crate::arguments::{all_names, count, one_cost, one_name, refuse_booleans, wrong};
 use crate::arrays::array;
 use crate::changes::PyChange;
 use crate::drift::DriftReport;
 use crate::errors::to_py;
-use crate::heads::HeadParts;
+use crate::heads;
 use crate::lexical::LexicalEmbedder;
 use crate::loaded::{Loaded, extra};
 use crate::model_info::{Fields, usages};
 use crate::routing::{PySnapshot, Routing};
 use crate::run::detached;
 use crate::view::View;
-
-/// What a router is made from.
-#[derive(FromPyObject)]
-enum HeadsOrLoaded<'py> {
-    Loaded(Bound<'py, Loaded>),
-    Heads(Vec<HeadParts<'py>>),
-}
 
 /// Routes prompts over a pool of models; see `uniroute_fast.Router`, which adds fitting.
 #[pyclass(subclass, frozen, extends = Routing, module = "uniroute_fast._native")]
@@ -64,23 +57,18 @@ impl Router {
     fn new(
         py: Python<'_>,
         embedder: Option<Bound<'_, PyAny>>,
-        heads: HeadsOrLoaded<'_>,
+        heads: &Bound<'_, PyAny>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let snapshot = match heads {
-            HeadsOrLoaded::Loaded(loaded) => loaded.get().snapshot.clone(),
-            HeadsOrLoaded::Heads(heads) => {
-                let native = embedder
-                    .as_ref()
-                    .and_then(|e| e.cast::<LexicalEmbedder>().ok())
-                    .map(|e| Arc::clone(&e.get().inner));
-                let heads: Vec<Head> = heads
-                    .iter()
-                    .map(|h| h.to_head(py))
-                    .collect::<PyResult<_>>()?;
-                ClusterMap::new(heads)
-                    .and_then(|map| Snapshot::new(native, map))
-                    .map_err(|e| to_py(py, &e))?
-            }
+        let snapshot = if let Ok(loaded) = heads.cast::<Loaded>() {
+            loaded.get().snapshot.clone()
+        } else {
+            let native = embedder
+                .as_ref()
+                .and_then(|e| e.cast::<LexicalEmbedder>().ok())
+                .map(|e| Arc::clone(&e.get().inner));
+            ClusterMap::new(heads::from_python(heads)?)
+                .and_then(|map| Snapshot::new(native, map))
+                .map_err(|e| to_py(py, &e))?
         };
         let snapshot = match embedder {
             Some(embedder) => snapshot.with_companion(Arc::new(embedder.unbind())),
@@ -117,23 +105,30 @@ impl Router {
         #[pyo3(from_py_with = all_names)] names: Vec<String>,
         costs: &Bound<'_, PyAny>,
         profiles: &Bound<'_, PyAny>,
-        prices: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
-        usage: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        prices: Option<&Bound<'_, PyAny>>,
+        usage: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         refuse_booleans("costs", costs)?;
         let costs = array::<f64>(costs, "costs", 1, "[models]")?;
         let profiles = array::<f32>(profiles, "profiles", 2, "[n_clusters, models]")?;
         let (costs, profiles) = (costs.as_slice()?, profiles.as_slice()?);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let prices = prices.map(|(input, output)| {
+        let prices = prices.map(|prices| {
+            let parts = prices.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>();
+            let expected = "a tuple of input and output prices";
+            let (input, output) = parts.map_err(|_| wrong(prices, "prices", expected))?;
             let input = array::<f64>(&input, "input_prices", 1, "[models]")?;
             let output = array::<f64>(&output, "output_prices", 1, "[models]")?;
             Ok::<_, PyErr>((input.as_slice()?.to_vec(), output.as_slice()?.to_vec()))
         });
         let prices = prices.transpose()?;
-        let usages = usage
-            .map(|usage| usages(py, names.len(), &usage))
-            .transpose()?;
+        let usages = usage.map(|usage| {
+            let parts = usage.extract();
+            let expected = "a tuple of output tokens, input scales and input extras";
+            let parts = parts.map_err(|_| wrong(usage, "usage", expected))?;
+            usages(py, names.len(), &parts)
+        });
+        let usages = usages.transpose()?;
         self.change(py, Action::Add, &names, |pool| {
             let mut pool = pool.with(&names, costs, profiles)?;
             if let Some((input, output)) = &prices {

@@ -253,7 +253,11 @@ impl Routing {
             // One embedding may come as [dim] or as [1, dim].
             Some(one) => {
                 let numpy = PyModule::import(py, "numpy")?;
-                Some(numpy.call_method1("atleast_2d", (one,))?)
+                let rows = numpy.call_method1("atleast_2d", (one,));
+                Some(rows.map_err(|e| {
+                    let problem = format!("not an array ({e})");
+                    wrong_type(py, "embeddings", &problem, "a float32 array of shape [dim]")
+                })?)
             }
             None => None,
         };
