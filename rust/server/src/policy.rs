@@ -158,7 +158,8 @@ fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Optio
         Leaving::of(cost, cached.as_ref().map(|all| *all.at(prompt)))
     };
     let Some(names) = &question.current_model else {
-        leaving(0)?;
+        // Nothing to leave, but the two are still not to come together.
+        Leaving::of(costs.as_ref().map(|_| 0.0), cached.as_ref().map(|_| 0))?;
         return Ok(PerPrompt::Same(None));
     };
     check_length("current_model", names, prompts)?;
