@@ -91,7 +91,11 @@ def test_router_takes_flip_rate_and_weights():
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ({"flip_rate": 0.5}, InvalidArgumentError, "flip_rate: 0.5; expected a number from 0 below 0.5"),
+        (
+            {"flip_rate": 0.5},
+            InvalidArgumentError,
+            "flip_rate: 0.5; expected",
+        ),
         ({"flip_rate": -0.1}, InvalidArgumentError, "flip_rate: -0.1"),
         ({"flip_rate": "0.1"}, ArgumentTypeError, "flip_rate: a str"),
         ({"flip_rate": float("nan")}, InvalidArgumentError, "flip_rate: nan"),

@@ -154,6 +154,62 @@ def test_a_conversation_is_left_only_where_that_pays(server: Server, router: uf.
     assert route(server, text=TEXTS[0], current_model=None, cached_tokens=0)["status"] == "ok"
 
 
+def test_lengths_of_prompts_may_differ() -> None:
+    router = make_router()
+    router.set_metadata("small", input_price=3e6, output_price=0.0)
+    router.set_usage(["small"], np.zeros((router.n_clusters, 1)), [1.0], [0.0])
+    with Server(router, port=0, log="error") as server:
+        tokens = [1, 10**6, 7]
+        expected = router.route_batch(TEXTS[:3], 0.05, tokens=tokens)
+        for top in (0, 1):
+            got = route(server, texts=TEXTS[:3], cost_weight=0.05, tokens=tokens, top=top)
+            assert [d["cost"] for d in got["decisions"]] == expected.cost.tolist()
+        for asked in ({"texts": TEXTS[:2]}, {"text": TEXTS[0]}):
+            reply = call(server, "POST", "/v1/route", {**asked, "tokens": tokens})
+            assert (reply.status, reply.code) == (400, "invalid_argument")
+            assert "tokens: " in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/route", {"text": 5}, "text"),
+        ("/v1/route", {"texts": ["a", 5]}, "texts[1]"),
+        ("/v1/route", {"text": "a", "cost_weight": "1"}, "cost_weight"),
+        ("/v1/route", {"text": "a", "tokens": 1.5}, "tokens"),
+        ("/v1/route", {"text": "a", "constraints": {"max_cost": "1"}}, "constraints.max_cost"),
+        ("/v1/route", {"text": "a", "top": -1}, "top"),
+        ("/v1/models/new", {"cost": "1"}, "cost"),
+        ("/v1/models/new", {"cost": 1, "profile": [None]}, "profile[0]"),
+        ("/v1/models/new", {"cost": 1, "metadata": {"tags": 3}}, "metadata.tags"),
+        ("/v1/observe", {"model": "small", "loss": "0", "text": "a"}, "loss"),
+        ("/v1/observe", {"model": "small", "loss": 0, "text": "a", "why": 1}, "why"),
+        (
+            "/v1/observe",
+            {"observations": [{"model": "small", "loss": 0, "text": "a", "weight": None}]},
+            "observations[0].weight",
+        ),
+        (
+            "/v1/observe",
+            {"half_life": "1", "observations": [{"model": "small", "loss": 0, "text": "a"}]},
+            "half_life",
+        ),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(
+    path: str, body: dict[str, object], param: str, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef")
+    with Server(make_router(), port=0, log="error", admin_token_file=token) as server:
+        method = "PUT" if "models" in path else "POST"
+        reply = call(server, method, path, body, token=token.read_text())
+        assert (reply.status, reply.code) == (400, "invalid_argument")
+        error = reply.json["error"]
+        assert error["message"].startswith(param + ": "), error
+        assert error["param"] == param
+
+
 def test_a_cache_is_worth_what_it_saves() -> None:
     router = make_router()
     with Server(router, port=0, log="error") as server:

@@ -513,7 +513,11 @@ class Router(_native.Router):
             self._records.remove([name])
 
     def set_profile(self, name: str, profile: ArrayLike) -> None:
-        """Replace a model's profile, float32[K]; what was recorded of its outcomes is dropped."""
+        """Replace a model's profile, float32[K]; what was recorded of its outcomes is dropped.
+
+        Any finite numbers will do, for the rule only compares; cost weights mean what they say
+        where these are on the scale of losses, 0 to 1.
+        """
         with self._lock:
             super().set_profile(name, profile)
             self._records.remove([name])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import as_number, shown
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.router import Router
 
@@ -86,46 +87,59 @@ class Keeper:
         if not isinstance(asked, dict):
             raise InvalidArgumentError("body: expected an object")
         half_life = asked.pop("half_life", None)
-        outcomes = asked.pop("observations", None)
-        if outcomes is None:
-            outcomes, asked = [asked], {}
-        if asked or not isinstance(outcomes, list):
-            raise InvalidArgumentError(
-                f"body: fields {sorted(asked)}; expected one outcome, or a list as observations"
-            )
-        prompts, models, losses, weights = _columns(outcomes)
-        if half_life is not None and not isinstance(half_life, (int, float)):
-            raise InvalidArgumentError(f"half_life: {half_life!r}; expected a number above 0")
+        if "observations" in asked:
+            outcomes, single = asked.pop("observations"), False
+            if asked:
+                raise InvalidArgumentError(
+                    f"{min(asked)}: no such field; expected observations and half_life"
+                )
+            if not isinstance(outcomes, list):
+                raise InvalidArgumentError("observations: expected a list")
+        else:
+            outcomes, single = [asked], True
+        if half_life is not None:
+            half_life = as_number("half_life", half_life, 0, above=True)
+        prompts, models, losses, weights = _columns(outcomes, single)
         used = self._router.observe_many(prompts, models, losses, weights, half_life=half_life)
         return json.dumps({"used": used.tolist(), "version": self._router.version})
 
 
-#: Fields of an outcome, and what each may be.
-FIELDS: dict[str, Any] = {
-    "text": str,
-    "cluster": int,
-    "model": str,
-    "loss": (int, float),
-    "weight": (int, float),
+#: Fields of an outcome: what each may be, and in words.
+FIELDS: dict[str, tuple[Any, str]] = {
+    "text": (str, "a string"),
+    "cluster": (int, "an integer"),
+    "model": (str, "the name of a model"),
+    "loss": ((int, float), "a number, 0 to 1"),
+    "weight": ((int, float), "a number above 0"),
 }
 
 
-def _columns(outcomes: list[Any]) -> tuple[list[Any], list[str], list[float], list[float]]:
-    """Return prompts, models, losses and weights of some outcomes."""
+def _columns(
+    outcomes: list[Any], single: bool
+) -> tuple[list[Any], list[str], list[float], list[float]]:
+    """Return prompts, models, losses and weights of some outcomes; a single one has no index."""
     for i, outcome in enumerate(outcomes):
+        place = "" if single else f"observations[{i}]"
+        prefix = "" if single else f"{place}."
         if not isinstance(outcome, dict):
-            raise InvalidArgumentError(f"observations[{i}]: expected an object")
+            raise InvalidArgumentError(f"{place}: expected an object")
         for name, value in outcome.items():
-            kind = FIELDS.get(name)
-            if kind is None or not isinstance(value, kind) or isinstance(value, bool):
+            if name not in FIELDS:
                 raise InvalidArgumentError(
-                    f"observations[{i}].{name}: {value!r}; expected model, loss, text or cluster, "
-                    "and weight"
+                    f"{prefix}{name}: no such field; expected model, loss, text or cluster, and "
+                    "weight"
                 )
-        if not {"model", "loss"} <= set(outcome):
-            raise InvalidArgumentError(f"observations[{i}]: expected model and loss")
-    kinds = [("text" in outcome, "cluster" in outcome) for outcome in outcomes]
-    if len(set(kinds)) > 1 or not set(kinds) <= {(True, False), (False, True)}:
+            kind, expected = FIELDS[name]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InvalidArgumentError(
+                    f"{prefix}{name}: {shown(json.dumps(value))}; expected {expected}"
+                )
+        for name in ("model", "loss"):
+            if name not in outcome:
+                raise InvalidArgumentError(f"{prefix}{name}: missing; expected {FIELDS[name][1]}")
+        if ("text" in outcome) == ("cluster" in outcome):
+            raise InvalidArgumentError(f"{prefix}text: expected exactly one of text and cluster")
+    if len({"text" in outcome for outcome in outcomes}) > 1:
         raise InvalidArgumentError("observations: expected a text each, or a cluster each")
     prompts = [outcome["text" if "text" in outcome else "cluster"] for outcome in outcomes]
     return (

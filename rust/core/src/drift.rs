@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::error::{Error, Result};
 
@@ -68,13 +68,16 @@ impl Moments {
 }
 
 /// What prompts were like when the router was fitted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Baseline {
     dim: usize,
     counts: Vec<f64>,
     centres: Vec<f32>,
     distance: Moments,
     coverage: Moments,
+    /// What chance makes of so many prompts, as it was asked last: windows are mostly as long as the
+    /// one before, and to simulate 400 of them takes milliseconds.
+    latest: Arc<ArcSwapOption<(u64, Chance)>>,
 }
 
 impl Baseline {
@@ -104,6 +107,7 @@ impl Baseline {
             centres,
             distance,
             coverage,
+            latest: Arc::default(),
         })
     }
 
@@ -144,7 +148,8 @@ impl Baseline {
         self.counts.iter().sum()
     }
 
-    /// Compares prompts with the baseline. O(clusters x simulated windows).
+    /// Compares prompts with the baseline. O(clusters), times the simulated windows where there are
+    /// not as many prompts as the last time.
     pub fn compare(&self, seen: &Tally) -> Report {
         let n = seen.routed();
         let (count, fitted) = (n.max(1) as f64, self.total().max(1.0));
@@ -165,7 +170,14 @@ impl Baseline {
             })
             .collect();
         let psi = clusters.iter().map(|c| c.psi).sum();
-        let chance = self.chance(n);
+        let chance = match self.latest.load().as_deref() {
+            Some((known, chance)) if *known == n => *chance,
+            _ => {
+                let chance = self.chance(n);
+                self.latest.store(Some(Arc::new((n, chance))));
+                chance
+            }
+        };
         let shift = |sum: f64, known: Moments| {
             let mean = sum / count;
             let deviation = known.deviation.max(1e-12);
@@ -244,6 +256,7 @@ pub fn squared_distance(x: &[f32], centre: &[f32]) -> f64 {
     f64::from(sums.iter().sum::<f32>() + rest.sum::<f32>())
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Chance {
     mean: f64,
     threshold: f64,

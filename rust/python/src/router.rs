@@ -184,7 +184,7 @@ impl Router {
         })
     }
 
-    /// Replaces a model's profile, float32[K].
+    /// Replaces a model's profile, float32[K]: finite numbers, on the scale of losses.
     fn set_profile(
         &self,
         py: Python<'_>,

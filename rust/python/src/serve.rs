@@ -35,7 +35,15 @@ fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
             is(unknown, StatusCode::NOT_FOUND, "unknown_model")
         })
         .unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, "internal"));
-    Refusal::new(status, code, error.value(py).to_string())
+    let message = error.value(py).to_string();
+    // Messages begin with the argument that was wrong.
+    let argument = message.split_once(": ").map(|(argument, _)| argument);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_.[]".contains(c);
+    let param = argument.filter(|argument| bad_value && argument.chars().all(is_name));
+    Refusal {
+        param: param.map(ToOwned::to_owned),
+        ..Refusal::new(status, code, message)
+    }
 }
 
 impl Backend for Keeper {

@@ -36,7 +36,8 @@ pub struct Config {
     pub header_seconds: f64,
     /// Time for the body of a request to arrive.
     pub body_seconds: f64,
-    /// Longest pause of a client in reading its answer; it is dropped then.
+    /// Longest pause of a client in reading its answer; it is dropped then. All pauses together may
+    /// take as long, and a second more for each KiB read.
     pub write_seconds: f64,
     /// Time to go on serving once the service is told to stop, while `/readyz` says so.
     pub drain_seconds: f64,

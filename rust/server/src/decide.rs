@@ -156,7 +156,7 @@ fn decide(
             None => asked.weight_at(at),
         },
         compiled: compiled.unwrap_or_else(unconstrained),
-        tokens: asked.tokens.or_else(estimate),
+        tokens: asked.tokens.at(at).or_else(estimate),
         stay: *asked.stays.at(at),
     };
     let scratch = &mut room.scratch;
@@ -275,9 +275,9 @@ fn many(
             Some(weights) => PerRow::Each(weights),
         },
         constraints: PerRow::Same(asked.compiled.as_deref()),
-        tokens: PerRow::Same(asked.tokens),
+        tokens: asked.tokens.as_rows(),
         fallback: asked.fallback,
-        stay: asked.stay_rows(),
+        stay: asked.stays.as_rows(),
         counted: true,
     };
     let n = question.top.unwrap_or(0);

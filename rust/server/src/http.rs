@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Collected, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -217,6 +218,28 @@ async fn discard(mut body: Incoming, most: usize) -> Refusal {
     let _ = tokio::time::timeout(DISCARD, drain).await;
     let message = format!("body: too long; expected {most} bytes at most");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+}
+
+/// What a body says, in JSON.
+pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| why_not::<T>(body, error))
+}
+
+/// Why a body does not say what it should: read once more for the name of the field, which to keep
+/// in mind takes time.
+pub fn why_not<'a, T: Deserialize<'a>>(body: &'a [u8], error: serde_json::Error) -> Refusal {
+    let mut again = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, T>(&mut again) {
+        Err(error) => error.into(),
+        // What came behind it was at fault.
+        Ok(_) => error.into(),
+    }
+}
+
+/// What a client is told when the service itself failed.
+pub fn internal() -> Refusal {
+    let message = "the service failed; its log says more";
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
 }
 
 /// Fails unless the request carries the token. Takes as long for a token that is nearly right as

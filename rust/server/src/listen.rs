@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::Config;
 use crate::service::Service;
-use crate::write_timeout::WriteTimeout;
+use crate::write_timeout::{Patience, WriteTimeout};
 
 /// Connections that the system keeps while they wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -24,6 +24,9 @@ const BACKLOG: u32 = 4096;
 /// Longest head of a request, and most headers in it.
 const HEAD_BYTES: usize = 32 << 10;
 const HEADERS: usize = 64;
+
+/// Bytes of an answer that a client has to read in a second: less than the slowest links carry.
+const SLOWEST: f64 = 1024.0;
 
 /// Pause after the system had no room for one more connection.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -61,7 +64,10 @@ pub async fn serve(
         .header_read_timeout(Duration::from_secs_f64(config.header_seconds))
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS);
-    let write = Duration::from_secs_f64(config.write_seconds);
+    let patience = Patience {
+        pause: Duration::from_secs_f64(config.write_seconds),
+        pace: SLOWEST,
+    };
     let drain = Duration::from_secs_f64(config.drain_seconds);
     let told = async {
         // An error means that nobody is left to tell.
@@ -93,7 +99,7 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let own = Arc::clone(&service);
         let answer = service_fn(move |request| Arc::clone(&own).handle(request));
-        let stream = TokioIo::new(WriteTimeout::new(stream, write));
+        let stream = TokioIo::new(WriteTimeout::new(stream, patience));
         let connection = graceful.watch(http.serve_connection(stream, answer));
         let open = Open::new(&service.metrics.connections, permit);
         tokio::spawn(async move {

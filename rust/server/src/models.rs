@@ -107,7 +107,7 @@ pub fn show(snapshot: &Snapshot, name: &str) -> Answer {
 
 /// Adds a model, or replaces what is known of one.
 pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
-    let put: Put = serde_json::from_slice(body)?;
+    let put: Put = http::read(body)?;
     put.metadata.check()?;
     let known = service.router.snapshot().pool().position(name).is_some();
     let (action, status) = if known {
@@ -161,7 +161,7 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
 
 /// Changes some of what is known of a model.
 pub fn patch(service: &Service, name: &str, body: &[u8]) -> Answer {
-    let patch: Patch = serde_json::from_slice(body)?;
+    let patch: Patch = http::read(body)?;
     let action = match &patch {
         Patch { cost: Some(_), .. } => Action::Cost,
         Patch {

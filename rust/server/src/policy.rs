@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uniroute_core::Error;
 use uniroute_core::choice::{Leaving, Stay};
 use uniroute_core::constraints::{Compiled, Constraints, Terms};
-use uniroute_core::router::{PerRow, Snapshot};
+use uniroute_core::router::Snapshot;
 
 use crate::budget::Pacer;
 use crate::config::{Config, PolicyConfig};
@@ -104,6 +104,9 @@ impl Policies {
         };
         let prompts = question.prompts.len();
         check_numbers("cost_weight", question.cost_weight.as_ref(), prompts)?;
+        if let Some(tokens) = &question.tokens {
+            check_length("tokens", tokens, prompts)?;
+        }
         let fallback = question.fallback.as_deref().or(policy.fallback.as_deref());
         let (cost_weight, each_weight) = match &question.cost_weight {
             None => (policy.cost_weight, None),
@@ -116,7 +119,13 @@ impl Policies {
             stays: stays(question, snapshot)?,
             compiled: constraints.as_ref().map(|c| snapshot.compile(c)),
             constraints,
-            tokens: question.tokens,
+            tokens: match &question.tokens {
+                None => PerPrompt::Same(None),
+                Some(PerPrompt::Same(tokens)) => PerPrompt::Same(Some(*tokens)),
+                Some(PerPrompt::Each(all)) => {
+                    PerPrompt::Each(all.iter().map(|&tokens| Some(tokens)).collect())
+                }
+            },
             fallback: fallback
                 .map(|name| snapshot.pool().find("fallback", name))
                 .transpose()?,
@@ -137,8 +146,8 @@ pub struct Asked<'p> {
     pub constraints: Option<Arc<Constraints>>,
     /// The same, for the snapshot.
     pub compiled: Option<Arc<Compiled>>,
-    /// Length of the prompt, where it is known better than estimated.
-    pub tokens: Option<u64>,
+    /// Lengths of the prompts, where they are known better than estimated.
+    pub tokens: PerPrompt<Option<u64>>,
     /// The model that answers where none meets the constraints.
     pub fallback: Option<u32>,
     /// The budget that sets the cost weight and books what is chosen.
@@ -243,14 +252,6 @@ impl Asked<'_> {
         self.each_weight
             .as_ref()
             .map_or(self.cost_weight, |all| all[prompt])
-    }
-
-    /// The models that the conversations are with, as the core takes them.
-    pub fn stay_rows(&self) -> PerRow<'_, Option<Stay>> {
-        match &self.stays {
-            PerPrompt::Same(stay) => PerRow::Same(*stay),
-            PerPrompt::Each(all) => PerRow::Each(all),
-        }
     }
 
     /// The same, with nothing dearer than `most`.

@@ -10,8 +10,10 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use uniroute_core::constraints::Terms;
+use uniroute_core::router::PerRow;
 
 use crate::chat_text::{Message, chat_text};
+use crate::http;
 use crate::refusal::Refusal;
 
 /// What a chat body's `model` starts with when it asks to be routed.
@@ -103,6 +105,17 @@ impl<T> PerPrompt<T> {
         match self {
             Self::Same(value) => value,
             Self::Each(values) => &values[prompt],
+        }
+    }
+
+    /// The same as the core takes it.
+    pub fn as_rows(&self) -> PerRow<'_, T>
+    where
+        T: Copy,
+    {
+        match self {
+            Self::Same(value) => PerRow::Same(*value),
+            Self::Each(all) => PerRow::Each(all),
         }
     }
 
@@ -219,7 +232,7 @@ pub struct Question<'a> {
     /// See `Router.route`.
     pub constraints: Option<Conditions>,
     /// See `Router.route`.
-    pub tokens: Option<u64>,
+    pub tokens: Option<PerPrompt<u64>>,
     /// See `Router.route`.
     pub fallback: Option<Cow<'a, str>>,
     /// How many models to rank.
@@ -235,7 +248,7 @@ impl<'a> Question<'a> {
             let message = format!("body: {error}; expected JSON in UTF-8");
             Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", message)
         })?;
-        Ok(serde_json::from_str(text)?)
+        serde_json::from_str(text).map_err(|error| http::why_not::<Self>(body, error))
     }
 }
 
@@ -254,7 +267,7 @@ struct Fields<'a> {
     switch_cost: Option<PerPrompt<f64>>,
     cached_tokens: Option<PerPrompt<u64>>,
     constraints: Option<Conditions>,
-    tokens: Option<u64>,
+    tokens: Option<PerPrompt<u64>>,
     fallback: Option<Text<'a>>,
     top: Option<usize>,
     explain: Option<bool>,
@@ -301,6 +314,7 @@ impl<'a> Fields<'a> {
                 "cached_tokens",
                 self.cached_tokens.as_ref().map(PerPrompt::is_each),
             ),
+            ("tokens", self.tokens.as_ref().map(PerPrompt::is_each)),
         ] {
             if !many && is_each == Some(true) {
                 return Err(E::custom(format_args!(

@@ -104,14 +104,30 @@ impl From<Error> for Refusal {
 }
 
 impl From<serde_json::Error> for Refusal {
-    /// Of a request's body: not JSON, or not the fields that the route takes.
+    /// Of a request's body that is not JSON.
     fn from(error: serde_json::Error) -> Self {
-        let code = if error.is_data() {
-            "invalid_argument"
-        } else {
-            "invalid_json"
-        };
         let message = format!("body: {error}; expected JSON as /openapi.json describes it");
-        Self::new(StatusCode::BAD_REQUEST, code, message)
+        Self::new(StatusCode::BAD_REQUEST, "invalid_json", message)
+    }
+}
+
+impl From<serde_path_to_error::Error<serde_json::Error>> for Refusal {
+    /// Of a request's body: not JSON, or not the fields that the route takes.
+    fn from(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
+        if !error.inner().is_data() {
+            return error.into_inner().into();
+        }
+        let path = error.path().to_string();
+        // A dot stands for the body itself.
+        let param = Some(path).filter(|path| path != ".");
+        let place = param.as_deref().unwrap_or("body");
+        let message = format!(
+            "{place}: {}; expected JSON as /openapi.json describes it",
+            error.inner()
+        );
+        Self {
+            param,
+            ..Self::new(StatusCode::BAD_REQUEST, "invalid_argument", message)
+        }
     }
 }

@@ -102,7 +102,7 @@ fn reload(service: &Service) {
         }
         Err(refusal) => {
             service.metrics.reloaded("failed");
-            tracing::error!(message = refusal.message, "artifact not reloaded");
+            tracing::error!(error = refusal.message, "artifact not reloaded");
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::backend::Backend;
 use crate::chat::Upstreams;
 use crate::config::{self, Config};
 use crate::decide;
-use crate::http::{self, Body, Reading, Room};
+use crate::http::{self, Body, Reading, Room, internal};
+use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::models;
 use crate::policy::Policies;
@@ -40,6 +41,8 @@ pub struct Service {
     pub(crate) metrics: Metrics,
     pub(crate) upstreams: Option<Upstreams>,
     pub(crate) stopping: AtomicBool,
+    /// Of warnings of refusals that are the service's fault.
+    refusals: Throttle,
     reading: Reading,
     max_batch: usize,
     admin_token: Option<Vec<u8>>,
@@ -63,6 +66,7 @@ impl Service {
             metrics: Metrics::default(),
             upstreams: upstreams.as_ref().map(Upstreams::new).transpose()?,
             stopping: AtomicBool::new(false),
+            refusals: Throttle::default(),
             reading: Reading {
                 most: config.max_body_bytes,
                 time: Duration::from_secs_f64(config.body_seconds),
@@ -98,8 +102,11 @@ impl Service {
         };
         let mut response = handled.unwrap_or_else(|refusal| {
             let status = refusal.status.as_u16();
-            if status >= 500 {
-                tracing::warn!(route, status, traceparent, message = refusal.message);
+            if status >= 500
+                && let Some(held_back) = self.refusals.pass(self.now())
+            {
+                let message = refusal.message.as_str();
+                tracing::warn!(route, status, traceparent, held_back, message);
             }
             http::refuse(&refusal)
         });
@@ -294,7 +301,7 @@ impl Service {
     async fn read_metrics(self: &Arc<Self>, method: &Method) -> Result<Response<Body>, Refusal> {
         got(method)?;
         let service = Arc::clone(self);
-        // What chance makes of drift is simulated, which takes milliseconds.
+        // What chance makes of drift is simulated once a window, which takes milliseconds.
         let work = tokio::task::spawn_blocking(move || service.metrics_text());
         work.await.map_err(|_| internal())
     }
@@ -334,12 +341,6 @@ fn page() -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
-}
-
-/// What a client is told when a handler panicked.
-pub(crate) fn internal() -> Refusal {
-    let message = "the service failed; its log says more";
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
 }
 
 fn not_allowed(method: &Method, allowed: &'static str) -> Refusal {
