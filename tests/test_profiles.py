@@ -416,10 +416,10 @@ def test_inflation_makes_intervals_hold_nine_tenths_of_the_errors():
     squared = (rng.normal(size=20_000) * np.sqrt(4 * variance + sampling)) ** 2
     errors = np.column_stack([squared, variance, sampling])
     assert coverage(errors) < 0.75
-    factor = inflation(errors)
+    factor = inflation([errors])
     assert factor == pytest.approx(2.0, rel=0.05)
     assert coverage(errors, factor) == pytest.approx(0.9, abs=0.005)
-    assert inflation(errors[:0]) == 1.0
+    assert inflation([errors[:0]]) == inflation([]) == 1.0
 
 
 def test_cluster_errors_compare_by_cluster_and_llm():
