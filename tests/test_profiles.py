@@ -422,6 +422,15 @@ def test_inflation_makes_intervals_hold_nine_tenths_of_the_errors():
     assert inflation([errors[:0]]) == inflation([]) == 1.0
 
 
+def test_one_unusual_rehearsal_does_not_decide_about_intervals():
+    rng = np.random.default_rng(5)
+    squared = rng.normal(size=1000) ** 2
+    usual = np.column_stack([4 * squared, np.ones(1000), np.zeros(1000)])
+    unusual = usual * [9, 1, 1]
+    assert inflation([usual, usual, unusual]) == inflation([usual])
+    assert inflation([unusual]) == pytest.approx(min(3 * inflation([usual]), 4))
+
+
 def test_cluster_errors_compare_by_cluster_and_llm():
     _, losses, group, _ = clustered(n=400, n_models=5)
     phi = np.hstack([one_hot(group, 6), np.zeros((400, 1), np.float32)])
