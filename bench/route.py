@@ -3,7 +3,8 @@
     python bench/route.py ../shared/data/mmlu_pro [--peers]
 
 Profiles and costs of the pool are drawn at random: what a decision costs depends on how many LLMs
-there are, not on how good they are.
+there are, not on how good they are. Beside what a second thread adds stands what a second process
+does, which shares nothing with the first: on a virtual machine that is not always a factor of 2.
 
 With `--peers` (extra `bench-embedders`) also what a user would pick instead, to the same decision,
 on one thread and in the same run: model2vec, distilled here from all-MiniLM-L6-v2, with NumPy for
@@ -14,8 +15,11 @@ argmin. The latter is timed on 300 of the prompts.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -38,23 +42,59 @@ def percentiles(router: uf.Router, texts: list[str], calls: int = 40_000) -> tup
     return median, slow
 
 
-def rates(
-    router: uf.Router, texts: list[str], threads: tuple[int, ...], turns: int = 8, batches: int = 8
-) -> list[float]:
-    """Return prompts per second for each number of threads: medians over batches one after another.
+#: Does some work, and says how much.
+Job = Callable[[], int]
 
-    The numbers of threads take turns, as the machine's speed may change; a core that was idle in
-    the turn before takes a batch, which does not count, to wake up.
+
+def rates(*jobs: Job, turns: int = 8, batches: int = 8) -> list[float]:
+    """Return how much each job does a second: medians over batches, one after another.
+
+    Jobs take turns, as the machine's speed may change; a core that was idle in the turn before
+    takes a batch, which does not count, to wake up.
     """
-    taken = np.empty((len(threads), turns, batches + 1))
+    speeds = np.empty((len(jobs), turns, batches + 1))
     for turn in range(turns):
-        for i, n in enumerate(threads):
-            uf.set_num_threads(n)
+        for i, job in enumerate(jobs):
             for batch in range(batches + 1):
                 start = time.perf_counter()
-                router.route_batch(texts, 0.1)
-                taken[i, turn, batch] = time.perf_counter() - start
-    return list(len(texts) / np.median(taken[:, :, 1:], axis=(1, 2)))
+                done = job()
+                speeds[i, turn, batch] = done / (time.perf_counter() - start)
+    return list(np.median(speeds[:, :, 1:], axis=(1, 2)))
+
+
+def routing(router: uf.Router, texts: list[str], threads: int) -> Job:
+    """Route the texts as one batch."""
+
+    def job() -> int:
+        uf.set_num_threads(threads)
+        router.route_batch(texts, 0.1)
+        return len(texts)
+
+    return job
+
+
+def _prepare(path: str, texts: list[str]) -> None:
+    """Make a process ready for `_work`."""
+    global _work
+    _work = routing(uf.Router.load(path), texts, 1)
+
+
+def _route_all(_: int) -> int:
+    return _work()
+
+
+@contextmanager
+def processes(router: uf.Router, texts: list[str]) -> Iterator[Callable[[int], Job]]:
+    """Let processes route, which share nothing: what the machine gives to a second core.
+
+    Yields what makes the job of having so many of them, one or two, route all texts each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/router.uniroute"
+        router.save(path)
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(2, _prepare, (path, texts)) as pool:
+            yield lambda n: lambda: sum(pool.map(_route_all, range(n), chunksize=1))
 
 
 #: Takes texts to the index of an LLM for each.
@@ -103,7 +143,7 @@ def peers(texts: list[str], profiles: Any, costs: Any) -> dict[str, tuple[Decide
 
 def compare(router: uf.Router, texts: list[str], profiles: Any, costs: Any) -> None:
     """Print prompts per second to a decision on one thread, ours and the peers."""
-    [ours] = rates(router, texts, (1,))
+    [ours] = rates(routing(router, texts, 1))
     print(f"\n{'to a decision, one thread':40}{'prompts/s':>12}{'times slower':>14}")
     print(f"{'uniroute_fast':40}{ours:12,.0f}{1:14}")
     for name, (decide, some) in peers(texts, profiles, costs).items():
@@ -136,13 +176,22 @@ def main() -> None:
     uf.show_versions()
     mean = np.mean([len(text.encode()) for text in texts])
     print(f"\n{len(texts):,} prompts of {mean:.0f} bytes on average, {len(names):,} LLMs")
-    print(f"{'':20}{'p50 us':>8}{'p99 us':>8}{'1 thread/s':>12}{'2 threads/s':>12}{'ratio':>7}")
+    print(
+        f"{'':20}{'p50 us':>8}{'p99 us':>8}{'1 thread/s':>12}{'2 threads/s':>12}{'ratio':>7}"
+        f"{'processes':>11}"
+    )
     for name, router in routers.items():
         shape = (router.n_clusters, len(names))
         router.insert(names, costs, rng.random(shape, dtype=np.float32))
         median, slow = percentiles(router, texts)
-        one, two = rates(router, texts, (1, 2))
-        print(f"{name:20}{median:8.2f}{slow:8.2f}{one:12,.0f}{two:12,.0f}{two / one:7.2f}")
+        with processes(router, texts) as alone:
+            one, two, single, double = rates(
+                *(routing(router, texts, n) for n in (1, 2)), alone(1), alone(2)
+            )
+        print(
+            f"{name:20}{median:8.2f}{slow:8.2f}{one:12,.0f}{two:12,.0f}{two / one:7.2f}"
+            f"{double / single:11.2f}"
+        )
     if arguments.peers:
         router = routers["hard map, K 64"]
         compare(router, texts, router.profiles, costs)

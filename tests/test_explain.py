@@ -31,16 +31,28 @@ def build(seed: int, models: int, *, soft: bool, ties: bool) -> tuple[uf.Router,
     ties=st.booleans(),
     weight=st.sampled_from([0.0, 0.01, 0.3, 2.0]),
     denied=st.lists(st.sampled_from([f"m{i}" for i in range(1, 10)]), max_size=4),
+    current=st.sampled_from([None, "m0", "m1", "m2", "m3", "gone"]),
+    switch=st.sampled_from([0.0, 0.5, 4.0]),
 )
 def test_flips_are_where_routing_flips(
-    seed: int, models: int, soft: bool, ties: bool, weight: float, denied: list[str]
+    seed: int,
+    models: int,
+    soft: bool,
+    ties: bool,
+    weight: float,
+    denied: list[str],
+    current: str | None,
+    switch: float,
 ) -> None:
     router, x = build(seed, models, soft=soft, ties=ties)
     constraints = uf.Constraints(deny=denied)
-    told = router.explain(embeddings=x, cost_weight=weight, constraints=constraints)
+    asked: dict = {"embeddings": x, "constraints": constraints}
+    if current is not None:
+        asked |= {"current_model": current, "switch_cost": switch}
+    told = router.explain(cost_weight=weight, **asked)
 
     def model(at: float) -> str:
-        return router.route(embeddings=x, cost_weight=at, constraints=constraints).model
+        return router.route(cost_weight=at, **asked).model
 
     chosen = told.decision.model
     assert chosen == model(weight)
@@ -58,16 +70,38 @@ def test_flips_are_where_routing_flips(
         assert told.margin >= 0
     if told.flip_price is not None:
         assert told.flip_price >= told.decision.cost * (1 - 1e-9) - 1e-12
-        for price, expected in ((0.999, chosen), (1.001, told.alternatives[0].model)):
+        for price, expected in ((0.999, chosen), (1.001, told.runner_up.model)):
             if told.margin is not None and told.margin > 1e-6 and told.flip_price > 1e-6:
                 other = uf.Router(None, router.heads())
                 costs = router.costs
                 costs[told.decision.index] = told.flip_price * price
                 other.insert(router.models, costs, router.profiles)
-                again = other.route(embeddings=x, cost_weight=weight, constraints=constraints)
+                again = other.route(cost_weight=weight, **asked)
                 assert again.model == expected
     assert sum(w for _, w in told.clusters) == pytest.approx(1)
     assert chosen in str(told)
+
+
+def test_cached_tokens_are_a_switch_at_the_prices_of_the_model() -> None:
+    router = uf.Router(None, [("nearest", np.eye(2, DIM, dtype=np.float32))])
+    router.insert(["old", "new"], [2.0, 1.0], np.array([[0.3, 0.25]] * 2, np.float32))
+    router.set_metadata("old", input_price=5.0, cached_input_price=1.0)
+    x = np.ones(DIM, np.float32)
+    left, kept = (
+        router.explain(embeddings=x, cost_weight=0.1, current_model="old", cached_tokens=tokens)
+        for tokens in (100_000, 1_000_000)
+    )
+    # Leaving costs 0.1 x 0.4, or 0.1 x 4, of 0.3 + 0.2 against 0.25 + 0.1.
+    assert (left.decision.model, kept.decision.model) == ("new", "old")
+    assert left.margin == pytest.approx(0.15 - 0.04)
+    assert kept.margin == pytest.approx(0.40 - 0.15)
+    assert left.flip_price == pytest.approx(2.0 + (0.05 / 0.1) - 0.4)
+    assert "kept for the conversation" in str(kept)
+    assert "but for the switch" in str(kept)
+    assert "conversation" not in str(left)
+    for bad in ({"current_model": "old"}, {"current_model": "old", "switch_cost": -1.0}):
+        with pytest.raises(uf.errors.InvalidArgumentError, match="switch_cost"):
+            router.explain(embeddings=x, **bad)
 
 
 def test_it_reads_well_for_a_text() -> None:

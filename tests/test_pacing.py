@@ -74,6 +74,39 @@ def test_the_cap_is_hard_and_what_is_left_buys_the_best_it_can() -> None:
     assert (pacer.spent, pacer.count, pacer.remaining) == (0.0, 0, 5.0)
 
 
+def test_a_conversation_keeps_its_model_unless_that_does_not_pay() -> None:
+    router, [x] = build(), stream(1)
+    weight = 0.05
+    free = router.route(embeddings=x, cost_weight=weight)
+    second = free.alternatives[0]
+    lost = second.objective - free.predicted_loss - weight * free.cost
+    for share, stays in ((0.99, False), (1.01, True)):
+        pacer = uf.BudgetPacer(1e3, cost_weight=weight, requests=100)
+        switch_cost = share * lost / weight
+        taken = pacer.route(router, embeddings=x, current_model=second.model, switch_cost=1e9)
+        assert (taken.model, taken.stayed) == (second.model, True)
+        assert pacer.spent == second.cost
+        pacer = uf.BudgetPacer(1e3, cost_weight=weight, requests=100)
+        taken = pacer.route(
+            router, embeddings=x, current_model=second.model, switch_cost=switch_cost
+        )
+        assert taken.stayed == stays
+        assert taken.model == (second.model if stays else free.model)
+    # A model that is no longer paid for is left, whatever that costs.
+    poor = uf.BudgetPacer(second.cost / 2, cost_weight=weight, requests=100)
+    taken = poor.route(router, embeddings=x, current_model=second.model, switch_cost=1e9)
+    assert taken.cost <= second.cost / 2
+    for bad, named in (
+        ({"current_model": "m0"}, "switch_cost"),
+        ({"current_model": "m0", "switch_cost": -1.0}, "switch_cost"),
+        ({"current_model": "m0", "switch_cost": float("nan")}, "switch_cost"),
+        ({"current_model": "m0", "switch_cost": 1.0, "cached_tokens": 5}, "cached_tokens"),
+    ):
+        with pytest.raises(errors.InvalidArgumentError, match=named):
+            pacer.route(router, embeddings=x, **bad)
+    assert pacer.count == 1
+
+
 def test_a_burst_is_made_up_for() -> None:
     router, x = build(), stream(3000)
     pacer = uf.BudgetPacer(3000.0, cost_weight=0.05, requests=3000, reserve=0.1)

@@ -416,10 +416,19 @@ def test_inflation_makes_intervals_hold_nine_tenths_of_the_errors():
     squared = (rng.normal(size=20_000) * np.sqrt(4 * variance + sampling)) ** 2
     errors = np.column_stack([squared, variance, sampling])
     assert coverage(errors) < 0.75
-    factor = inflation(errors)
+    factor = inflation([errors])
     assert factor == pytest.approx(2.0, rel=0.05)
     assert coverage(errors, factor) == pytest.approx(0.9, abs=0.005)
-    assert inflation(errors[:0]) == 1.0
+    assert inflation([errors[:0]]) == inflation([]) == 1.0
+
+
+def test_one_unusual_rehearsal_does_not_decide_about_intervals():
+    rng = np.random.default_rng(5)
+    squared = rng.normal(size=1000) ** 2
+    usual = np.column_stack([4 * squared, np.ones(1000), np.zeros(1000)])
+    unusual = usual * [9, 1, 1]
+    assert inflation([usual, usual, unusual]) == inflation([usual])
+    assert inflation([unusual]) == pytest.approx(min(3 * inflation([usual]), 4))
 
 
 def test_cluster_errors_compare_by_cluster_and_llm():

@@ -30,7 +30,7 @@ from uniroute_fast.embedders import (
     OpenAIEmbedder,
     SentenceTransformerEmbedder,
 )
-from uniroute_fast.exploration import Exploration, Explorer
+from uniroute_fast.exploration import Comparison, Exploration, Explorer
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
@@ -45,6 +45,7 @@ __all__ = [
     "Cascade",
     "Centroids",
     "Change",
+    "Comparison",
     "Constraints",
     "Decision",
     "Decisions",

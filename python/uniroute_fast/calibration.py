@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,13 +75,19 @@ def coverage(errors: NDArray[np.float64], inflation: float = 1.0) -> float:
     return float(np.mean(squared <= Z**2 * (inflation**2 * variance + sampling)))
 
 
-def inflation(errors: NDArray[np.float64]) -> float:
+def inflation(rehearsals: Iterable[NDArray[np.float64]]) -> float:
     """Return the factor on standard errors with which 90% intervals hold 90% of the errors.
+
+    The median over rehearsals: the errors of one are not independent, as all of its LLMs meet the
+    same prompts, and one in which they were unusual ones shall not decide.
 
     1 to 4; 1 where there is nothing to compare.
     """
-    if not len(errors):
-        return 1.0
+    factors = [_inflation(errors) for errors in rehearsals if len(errors)]
+    return float(np.clip(np.median(factors), 1.0, 4.0)) if factors else 1.0
+
+
+def _inflation(errors: NDArray[np.float64]) -> float:
     squared, variance, sampling = errors.T
     needed = np.sqrt(np.maximum(squared / Z**2 - sampling, 0.0) / variance)
-    return float(np.clip(np.quantile(needed, COVERAGE), 1.0, 4.0))
+    return float(np.quantile(needed, COVERAGE))

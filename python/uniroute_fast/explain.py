@@ -10,7 +10,7 @@ import numpy as np
 from uniroute_fast.arguments import as_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -48,9 +48,12 @@ class Explanation:
         The other LLMs that may answer, best first.
     excluded : list of Exclusion
         Those that may not, with the reasons.
+    runner_up : Alternative or None
+        The one that would answer if the chosen LLM could not: the first of `alternatives`, or the
+        conversation's LLM where leaving it costs more than it is behind.
     margin : float or None
         By how much the runner-up's predicted loss + cost weight x cost is higher; None where there
-        is none.
+        is none. Leaving the conversation's LLM counts as a cost, here and below.
     flip_up, flip_down : Flip or None
         Where the choice changes as the cost weight rises, or falls; None where it never does.
     flip_price : float or None
@@ -68,6 +71,7 @@ class Explanation:
     clusters: list[tuple[int, float]]
     alternatives: list[Alternative]
     excluded: list[Exclusion]
+    runner_up: Alternative | None
     margin: float | None
     flip_up: Flip | None
     flip_down: Flip | None
@@ -80,25 +84,30 @@ class Explanation:
         chosen = self.decision
         lines = [
             f"{chosen.model}: {self._predicted(chosen)}, cost {chosen.cost:g}, "
-            f"at cost weight {chosen.cost_weight:g}",
+            f"at cost weight {chosen.cost_weight:g}"
+            + (", kept for the conversation" if chosen.stayed else ""),
             "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
         ]
         heaviest = self.clusters[0][0]
         lines += [f"  such as: {text!r}" for text in self.typical_prompts.get(heaviest, [])]
         lines += [
             f"  then {other.model}: {self._predicted(other)}, cost "
-            f"{other.cost:g}, behind by {other.objective - self._objective:.4g}"
+            f"{other.cost:g}, {self._behind(other)}"
             for other in self.alternatives[:3]
         ]
         for flip, side in ((self.flip_up, "above"), (self.flip_down, "below")):
             if flip is not None:
                 lines.append(f"{side} cost weight {flip.cost_weight:g}: {flip.model}")
-        if self.flip_price is not None:
-            lines.append(f"above a cost of {self.flip_price:g}: {self.alternatives[0].model}")
+        if self.flip_price is not None and self.runner_up is not None:
+            lines.append(f"above a cost of {self.flip_price:g}: {self.runner_up.model}")
         lines += [f"excluded {e.model}: {'; '.join(e.reasons)}" for e in self.excluded[:10]]
         if len(self.excluded) > 10:
             lines.append(f"and {len(self.excluded) - 10} more excluded")
         return "\n".join(lines)
+
+    def _behind(self, other: Alternative) -> str:
+        gap = other.objective - self._objective
+        return f"behind by {gap:.4g}" if gap >= 0 else f"ahead by {-gap:.4g} but for the switch"
 
     def _predicted(self, one: Decision | Alternative) -> str:
         error = self.standard_errors.get(one.model)
@@ -119,6 +128,9 @@ def explain(
     embeddings: ArrayLike | None,
     constraints: Constraints | None,
     tokens: int | None,
+    current_model: str | None = None,
+    switch_cost: float | None = None,
+    cached_tokens: int | None = None,
     standard_errors: NDArray[np.float32] | None = None,
     typical: Typical | None = None,
 ) -> Explanation:
@@ -126,7 +138,14 @@ def explain(
 
     def choose(weight: float) -> Decision:
         return snapshot.route(
-            text, weight, embeddings=embeddings, constraints=constraints, tokens=tokens
+            text,
+            weight,
+            embeddings=embeddings,
+            constraints=constraints,
+            tokens=tokens,
+            current_model=current_model,
+            switch_cost=switch_cost,
+            cached_tokens=cached_tokens,
         )
 
     cost_weight = as_number("cost_weight", cost_weight, 0)
@@ -143,19 +162,30 @@ def explain(
             if not np.isnan(error)
         }
     others = decision.alternatives
-    own = decision.predicted_loss + cost_weight * decision.cost
-    runner_up = others[0] if others else None
+    lost = dict.fromkeys([decision.model, *(other.model for other in others)], 0.0)
+    if current_model is not None and current_model in lost:
+        # Whoever else answers costs so much more.
+        switch = _switch(snapshot, current_model, switch_cost, cached_tokens)
+        lost = dict.fromkeys(lost, switch) | {current_model: 0.0}
+
+    def objective(one: Alternative) -> float:
+        return one.objective + cost_weight * lost[one.model]
+
+    spent = cost_weight * lost[decision.model]
+    own = decision.predicted_loss + cost_weight * decision.cost + spent
+    runner_up = min(others, key=objective, default=None)
     price = None
     if runner_up is not None and cost_weight > 0:
-        price = (runner_up.objective - decision.predicted_loss) / cost_weight
+        price = (objective(runner_up) - decision.predicted_loss - spent) / cost_weight
     return Explanation(
         decision=decision,
         clusters=[(k, float(phi[k])) for k in order],
         alternatives=others,
         excluded=decision.excluded,
-        margin=None if runner_up is None else runner_up.objective - own,
-        flip_up=_flip(decision, others, choose, upwards=True),
-        flip_down=_flip(decision, others, choose, upwards=False),
+        runner_up=runner_up,
+        margin=None if runner_up is None else objective(runner_up) - own,
+        flip_up=_flip(decision, others, lost, choose, upwards=True),
+        flip_down=_flip(decision, others, lost, choose, upwards=False),
         flip_price=price,
         standard_errors=errors,
         typical_prompts={} if typical is None else {k: typical.prompts[k] for k in order},
@@ -188,18 +218,21 @@ def prompt_errors(
 def _flip(
     decision: Decision,
     others: list[Alternative],
+    lost: Mapping[str, float],
     choose: Callable[[float], Decision],
     *,
     upwards: bool,
 ) -> Flip | None:
-    """Find where the choice changes, first by the lines' crossings, then to the last bit."""
+    """Find where the choice changes, first by the lines' crossings, then to the last bit.
+
+    ``lost`` is what each LLM costs besides its own cost, for leaving another one.
+    """
     weight, chosen = decision.cost_weight, decision.index
-    rivals = [o for o in others if (o.cost < decision.cost if upwards else o.cost > decision.cost)]
+    saved = {o.index: decision.cost + lost[decision.model] - o.cost - lost[o.model] for o in others}
+    rivals = [o for o in others if (saved[o.index] > 0 if upwards else saved[o.index] < 0)]
     if not rivals or (not upwards and weight == 0):
         return None
-    crossings = [
-        (o.predicted_loss - decision.predicted_loss) / (decision.cost - o.cost) for o in rivals
-    ]
+    crossings = [(o.predicted_loss - decision.predicted_loss) / saved[o.index] for o in rivals]
     if upwards:
         beyond = 2 * max(min(crossings), weight, 1e-300)
         while choose(beyond).index == chosen:
@@ -221,6 +254,17 @@ def _flip(
             outside = middle
     flipped = _float(outside)
     return Flip(flipped, choose(flipped).model)
+
+
+def _switch(
+    snapshot: Snapshot, current: str, switch_cost: float | None, cached_tokens: int | None
+) -> float:
+    """Return what leaving an LLM costs, as the router counts it."""
+    if switch_cost is not None:
+        return float(switch_cost)
+    info = snapshot.info(current)
+    saved = (info.input_price or 0.0) - (info.cached_input_price or 0.0)
+    return max(saved / 1e6 * (cached_tokens or 0), 0.0)
 
 
 def _bits(value: float) -> int:

@@ -4,6 +4,10 @@ Thompson sampling chooses each LLM as often as it is the best one under the post
 probabilities are worked out, and the LLM is drawn from them: what is logged as the propensity is
 what the LLM was drawn with, to the last bit, so that estimates from such logs (see
 `uniroute_fast.evaluate.off_policy`) are unbiased whatever the posterior is worth.
+
+One outcome a prompt tells of the prompt as much as of the LLM: most of its variance is how hard the
+prompt is. Two LLMs that are asked the same prompt have that in common, so it cancels where they are
+compared: `Explorer.compare` draws two.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from uniroute_fast.explain import prompt_errors
 from uniroute_fast.locks import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from uniroute_fast._native import Constraints, Decision
@@ -68,6 +74,41 @@ class Exploration:
         }
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two LLMs drawn for one prompt, independently and from the same probabilities.
+
+    Attributes
+    ----------
+    first, second : Exploration
+        Each with its own true propensity. They may name the same LLM: then there is little doubt
+        about the prompt, and little to learn from it.
+    """
+
+    first: Exploration
+    second: Exploration
+
+    @property
+    def decision(self) -> Decision:
+        """What would have been chosen without exploration: the LLM whose answer to give."""
+        return self.first.decision
+
+    @property
+    def models(self) -> list[str]:
+        """The LLMs to ask so that their outcomes can be compared: two, or none if both agree."""
+        first, second = self.first.model, self.second.model
+        return [] if first == second else [first, second]
+
+    @property
+    def propensities(self) -> list[float]:
+        """The probability with which each of `models` was to be asked.
+
+        One of p in a single draw is drawn just once, and so asked, with 2 p (1 - p).
+        """
+        drawn = (self.first, self.second) if self.models else ()
+        return [2 * one.propensity * (1 - one.propensity) for one in drawn]
+
+
 class Explorer:
     """Thompson sampling within a quality guard, with true propensities.
 
@@ -84,6 +125,10 @@ class Explorer:
         have small errors.
     most : int
         Of the LLMs within the guard only so many, the best, are tried. 1 or more.
+    width : float
+        Factor on the standard errors that the draws are made with, 0 or more: below 1 they keep
+        closer to what looks best. Standard errors are wide enough for 90% intervals to hold 90% of
+        the errors under priors that do not quite fit, which is wider than draws need be.
     seed : int, optional
 
     Raises
@@ -120,10 +165,12 @@ class Explorer:
         share: float = 1.0,
         uniform: float = 0.0,
         most: int = 32,
+        width: float = 1.0,
         seed: int | None = None,
     ) -> None:
         for name, value, top in (
             ("within", within, np.inf),
+            ("width", width, 1e6),
             ("share", share, 1.0),
             ("uniform", uniform, 1.0),
         ):
@@ -132,7 +179,7 @@ class Explorer:
         if most < 1:
             raise InvalidArgumentError(f"most: {most}; expected 1 or more")
         self._within, self._share, self._uniform = within, share, uniform
-        self._most = most
+        self._most, self._width = most, width
         self._rng, self._lock = np.random.default_rng(seed), Lock()
 
     def route(
@@ -149,6 +196,59 @@ class Explorer:
 
         LLMs without a record of outcomes are taken to be what their profiles say.
         """
+        draw = self._drawer(router, text, cost_weight, embeddings, constraints, tokens)
+        return draw()
+
+    def compare(
+        self,
+        router: Router,
+        text: str | None = None,
+        cost_weight: float = 0.0,
+        *,
+        embeddings: ArrayLike | None = None,
+        constraints: Constraints | None = None,
+        tokens: int | None = None,
+    ) -> Comparison:
+        """Draw two LLMs to be asked the same prompt; arguments and errors are those of `route`.
+
+        Give the user the answer of ``.decision``, which loses nothing, and ask the LLMs of
+        ``.models`` beside it: none where both draws agree. How hard the prompt is cancels where
+        their outcomes are compared, so that an outcome tells more than one of `route` does.
+
+        Notes
+        -----
+        Takes the time of `route`. Outcomes come from a selection of the prompts, those in doubt.
+        What another rule would have lost is the sum of loss / propensity over the outcomes of the
+        LLMs that it chooses, divided by the number of all prompts, those where nothing was asked
+        too: unbiased where every LLM that it chooses could be asked.
+        `uniroute_fast.evaluate.off_policy` is for logs of `route`, one outcome for each prompt.
+
+        Examples
+        --------
+        >>> import numpy as np, uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 3
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> losses = np.random.default_rng(0).integers(0, 2, (12, 2))
+        >>> router.add_models(["a", "b"], [1.0, 1.0], texts, losses)
+        >>> explorer = uf.Explorer(within=1.0, seed=0)
+        >>> for text in texts:
+        ...     asked = explorer.compare(router, text).models
+        ...     outcomes = np.zeros(len(asked))  # what became of them
+        ...     used = router.observe_many([text] * len(asked), asked, outcomes)
+        """
+        draw = self._drawer(router, text, cost_weight, embeddings, constraints, tokens)
+        return Comparison(draw(), draw())
+
+    def _drawer(
+        self,
+        router: Router,
+        text: str | None,
+        cost_weight: float,
+        embeddings: ArrayLike | None,
+        constraints: Constraints | None,
+        tokens: int | None,
+    ) -> Callable[[], Exploration]:
+        """Weigh the LLMs for one prompt, and return what draws one of them."""
         snapshot, errors = router._with_errors()
         asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
         decision = snapshot.route(text, cost_weight, constraints=constraints, **asked)
@@ -156,7 +256,7 @@ class Explorer:
         index = [decision.index, *(other.index for other in others)]
         one = None if embeddings is None else np.atleast_2d(np.asarray(embeddings))
         phi = snapshot.phi(None if text is None else [text], embeddings=one)
-        error = np.nan_to_num(prompt_errors(phi, errors[:, index])[0])
+        error = self._width * np.nan_to_num(prompt_errors(phi, errors[:, index])[0])
         own = decision.predicted_loss + cost_weight * decision.cost
         objective = np.array([own, *(other.objective for other in others)])
         best = self._uniform / len(index) + (1 - self._uniform) * best_probabilities(
@@ -165,18 +265,23 @@ class Explorer:
         probabilities = self._share * best
         probabilities[0] += 1 - self._share
         probabilities /= probabilities.sum()
-        with self._lock:
-            drawn = int(self._rng.choice(len(index), p=probabilities))
-        chosen = decision if drawn == 0 else others[drawn - 1]
-        return Exploration(
-            model=chosen.model,
-            index=chosen.index,
-            propensity=float(probabilities[drawn]),
-            predicted_loss=chosen.predicted_loss,
-            cost=chosen.cost,
-            decision=decision,
-            probabilities=dict(zip(index, probabilities.tolist(), strict=True)),
-        )
+        told = dict(zip(index, probabilities.tolist(), strict=True))
+
+        def draw() -> Exploration:
+            with self._lock:
+                drawn = int(self._rng.choice(len(index), p=probabilities))
+            chosen = decision if drawn == 0 else others[drawn - 1]
+            return Exploration(
+                model=chosen.model,
+                index=chosen.index,
+                propensity=float(probabilities[drawn]),
+                predicted_loss=chosen.predicted_loss,
+                cost=chosen.cost,
+                decision=decision,
+                probabilities=told,
+            )
+
+        return draw
 
 
 def best_probabilities(mean: ArrayLike, error: ArrayLike) -> NDArray[np.float64]:

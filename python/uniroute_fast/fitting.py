@@ -244,7 +244,7 @@ def _rehearse(
                 curve = deferral_curve(phi[scene.routed] @ psi, quality, costs[scene.new])
                 areas[i, j] += area(curve, costs[scene.new])
     i, j = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
-    return SPREADS[i], TRUSTS[j], inflation(np.concatenate(errors[i]))
+    return SPREADS[i], TRUSTS[j], inflation(errors[i])
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,14 @@ class BudgetPacer:
         embeddings: ArrayLike | None = None,
         constraints: Constraints | None = None,
         tokens: int | None = None,
+        current_model: str | None = None,
+        switch_cost: float | None = None,
+        cached_tokens: int | None = None,
     ) -> Decision:
         """Route one prompt at the price of the moment, and book what it costs.
+
+        Parameters are those of `Router.route`. What is booked is ``.cost`` of the decision; where
+        a prompt cache makes it less, or losing one makes it more, `settle` corrects that.
 
         Raises
         ------
@@ -188,7 +194,13 @@ class BudgetPacer:
         """
         as_router("router", router)
         as_constraints(constraints)
-        asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
+        asked: dict[str, Any] = {
+            "embeddings": embeddings,
+            "tokens": tokens,
+            "current_model": current_model,
+            "switch_cost": switch_cost,
+            "cached_tokens": cached_tokens,
+        }
         while True:
             price = self.cost_weight
             decision = router.route(text, price, constraints=constraints, **asked)

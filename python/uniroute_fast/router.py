@@ -850,6 +850,9 @@ class Router(_native.Router):
         embeddings: ArrayLike | None = None,
         constraints: Constraints | None = None,
         tokens: int | None = None,
+        current_model: str | None = None,
+        switch_cost: float | None = None,
+        cached_tokens: int | None = None,
     ) -> Explanation:
         """Tell why a prompt goes to the LLM that it goes to, and what would change that.
 
@@ -894,6 +897,9 @@ class Router(_native.Router):
             embeddings=embeddings,
             constraints=constraints,
             tokens=tokens,
+            current_model=current_model,
+            switch_cost=switch_cost,
+            cached_tokens=cached_tokens,
             standard_errors=errors,
             typical=self._typical,
         )

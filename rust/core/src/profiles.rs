@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::hull::{Candidate, Hull, by_cost, scan};
-use crate::kernels::{self, Scan};
+use crate::kernels::{Costs, Scan};
 use crate::mask::Mask;
 use crate::metadata::{Directory, LARGEST_PRICE, Metadata, is_price};
 use crate::metering::{Metering, Usage};
@@ -326,21 +326,16 @@ impl Pool {
         mut fill: impl FnMut(&[f32], &mut [f32]),
     ) -> Option<Candidate> {
         let mut losses = [0.0; STRIP];
+        let mut best = None;
         let strips = self.profiles.strips().zip(self.costs.chunks(STRIP));
-        let winners = strips
-            .enumerate()
-            .filter_map(|(s, ((strip, width), costs))| {
-                let losses = &mut losses[..width];
-                fill(strip, losses);
-                let bits = Some(mask.words_from(s * STRIP));
-                let at = kernels::argmin_cost(losses, costs, cost_weight, bits)? as usize;
-                Some(Candidate {
-                    cost: costs[at],
-                    loss: f64::from(losses[at]),
-                    model: (s * STRIP + at) as u32,
-                })
-            });
-        scan(winners, cost_weight)
+        for (s, ((psi, width), costs)) in strips.enumerate() {
+            let losses = &mut losses[..width];
+            fill(psi, losses);
+            let bits = Some(mask.words_from(s * STRIP));
+            let here = Scan::new(losses, Costs::Given(costs), cost_weight, bits);
+            best = better_of_strip(best, &here, s, cost_weight);
+        }
+        best
     }
 
     /// As [`Self::scan`] where models are charged by the token, for a prompt of `tokens` tokens:
@@ -373,16 +368,7 @@ impl Pool {
                 bits = &payable;
             }
             let here = Scan::new(losses, costs, cost_weight, Some(bits));
-            let limit = best.map_or(f64::INFINITY, |best| best.objective(cost_weight));
-            if let Some(at) = here.argmin_within(limit) {
-                let at = at as usize;
-                let winner = Candidate {
-                    cost: here.cost(at),
-                    loss: f64::from(losses[at]),
-                    model: (s * STRIP + at) as u32,
-                };
-                best = scan(best.into_iter().chain([winner]), cost_weight);
-            }
+            best = better_of_strip(best, &here, s, cost_weight);
         }
         best
     }
@@ -758,6 +744,23 @@ fn check_name(name: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The better of the best so far and the winner of strip `s`. Most strips are passed over by their
+/// least objective.
+fn better_of_strip(
+    best: Option<Candidate>,
+    here: &Scan<'_>,
+    s: usize,
+    cost_weight: f64,
+) -> Option<Candidate> {
+    let limit = best.map_or(f64::INFINITY, |best| best.objective(cost_weight));
+    let winner = here.argmin_within(limit).map(|at| Candidate {
+        cost: here.cost(at as usize),
+        loss: here.loss(at as usize),
+        model: (s * STRIP) as u32 + at,
+    });
+    scan(best.into_iter().chain(winner), cost_weight)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::array;
 use super::packed::{LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::{Costs, Isa, Kernels, Rough, RoughScan, Scan, portable};
+use super::{Bits, Costs, Isa, Kernels, Rough, RoughScan, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
 // CPU has AVX2 and FMA, which is all that the functions called here ask for.
@@ -30,6 +30,7 @@ pub static KERNELS: Kernels = Kernels {
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
+    equal: |scan, first, llms, objective| unsafe { equal(scan, first, llms, objective) },
     rough_least: |scan, rough, first, llms| unsafe { rough_least(scan, rough, first, llms) },
 };
 
@@ -416,6 +417,20 @@ fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
     unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), least) };
     let least = lanes.into_iter().fold(f64::INFINITY, f64::min);
     least.min(portable::least(scan, after, llms % 4))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
+    assert!(first + llms <= scan.len());
+    let mut equal = Bits::default();
+    let after = llms / 4 * 4;
+    for i in (0..after).step_by(4) {
+        let objectives = taking_part_or_nan(scan, first + i);
+        let hits = _mm256_cmp_pd::<_CMP_EQ_OQ>(objectives, _mm256_set1_pd(objective));
+        equal[i / 64] |= (_mm256_movemask_pd(hits) as u64) << (i % 64);
+    }
+    portable::equal_from(scan, first, after..llms, objective, &mut equal);
+    equal
 }
 
 /// Rough objectives of eight LLMs, all of which exist.

@@ -7,7 +7,7 @@ use std::array;
 use super::packed::{GROUP, LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::{Costs, Isa, Kernels, Rough, RoughScan, Scan, avx2, portable};
+use super::{Bits, Costs, Isa, Kernels, Rough, RoughScan, Scan, avx2, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where the CPU has what `features!`
 // names, which is all that the functions called here ask for.
@@ -26,6 +26,7 @@ pub static KERNELS: Kernels = Kernels {
     },
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
+    equal: |scan, first, llms, objective| unsafe { equal(scan, first, llms, objective) },
     rough_least: |scan, rough, first, llms| unsafe { rough_least(scan, rough, first, llms) },
     // Widening four values at a time is faster than eight at a time.
     quick_distance: avx2::KERNELS.quick_distance,
@@ -429,16 +430,31 @@ fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
 fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
     assert!(first + llms <= scan.len());
     let mut least = _mm512_set1_pd(f64::INFINITY);
-    let after = first + llms / 64 * 64;
+    let after = first + llms / 8 * 8;
     for first in (first..after).step_by(64) {
         let taking_part = scan.word(first).to_le_bytes();
-        for (i, taking_part) in taking_part.into_iter().enumerate() {
+        for (first, taking_part) in (first..after).step_by(8).zip(taking_part) {
             // Where an objective is NaN, the second operand is what comes out.
-            let objectives = eight(scan, first + 8 * i);
-            least = _mm512_mask_min_pd(least, taking_part, objectives, least);
+            least = _mm512_mask_min_pd(least, taking_part, eight(scan, first), least);
         }
     }
-    _mm512_reduce_min_pd(least).min(portable::least(scan, after, llms % 64))
+    _mm512_reduce_min_pd(least).min(portable::least(scan, after, llms % 8))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
+    assert!(first + llms <= scan.len());
+    let objective_of_all = _mm512_set1_pd(objective);
+    let mut equal = Bits::default();
+    let after = llms / 8 * 8;
+    for i in (0..after).step_by(8) {
+        let taking_part = scan.word(first + i) as u8;
+        let objectives = eight(scan, first + i);
+        let hits = _mm512_mask_cmp_pd_mask::<_CMP_EQ_OQ>(taking_part, objectives, objective_of_all);
+        equal[i / 64] |= u64::from(hits) << (i % 64);
+    }
+    portable::equal_from(scan, first, after..llms, objective, &mut equal);
+    equal
 }
 
 /// Rough objectives of sixteen LLMs, all of which exist.
@@ -462,17 +478,17 @@ fn rough_sixteen(rough: &RoughScan<'_>, first: usize) -> __m512 {
 fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
     assert!(first + llms <= scan.len());
     let mut least = _mm512_set1_ps(f32::INFINITY);
-    let after = first + llms / 64 * 64;
+    let after = first + llms / 16 * 16;
     for first in (first..after).step_by(64) {
         let taking_part = scan.word(first);
-        for at in (0..64).step_by(16) {
+        for (i, first) in (first..after).step_by(16).take(4).enumerate() {
             // Where a rough objective is NaN, the second operand is what comes out.
-            let objectives = rough_sixteen(rough, first + at);
-            let taking_part = (taking_part >> at) as u16;
+            let objectives = rough_sixteen(rough, first);
+            let taking_part = (taking_part >> (16 * i)) as u16;
             least = _mm512_mask_min_ps(least, taking_part, objectives, least);
         }
     }
-    _mm512_reduce_min_ps(least).min(portable::rough_least(scan, rough, after, llms % 64))
+    _mm512_reduce_min_ps(least).min(portable::rough_least(scan, rough, after, llms % 16))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

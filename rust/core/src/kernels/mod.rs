@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 
 pub use self::aligned::Aligned;
 pub use self::pool::{PackedPool, Weights};
-use self::scan::RoughScan;
+use self::scan::{Bits, RoughScan};
 pub use self::scan::{Costs, Rough, Scan, round_down};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.
@@ -92,6 +92,9 @@ pub(crate) type Screen =
 pub(crate) type RoughLeast =
     fn(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32;
 
+/// Signature of [`Kernels::equal`].
+pub(crate) type Equal = fn(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits;
+
 /// The functions of one instruction set.
 pub struct Kernels {
     /// The instruction set.
@@ -121,7 +124,9 @@ pub struct Kernels {
     pub objectives: fn(scan: &Scan<'_>, first: usize, out: &mut [f64]),
     /// The least objective of `llms` LLMs from `first`; infinity if none takes part.
     pub least: fn(scan: &Scan<'_>, first: usize, llms: usize) -> f64,
-    /// The same of rough objectives, see [`scan::RoughScan`].
+    /// Which of `llms` LLMs from `first`, a chunk at most, take part and have this objective.
+    pub(crate) equal: Equal,
+    /// The same as `least` of rough objectives, see [`scan::RoughScan`].
     pub(crate) rough_least: RoughLeast,
 }
 

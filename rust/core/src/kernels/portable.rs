@@ -1,9 +1,11 @@
 //! Plain Rust: the definition that the other instruction sets are held to.
 
+use std::ops::Range;
+
 use super::packed::{LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::{Isa, Kernels, RoughScan, Scan};
+use super::{Bits, Isa, Kernels, RoughScan, Scan};
 
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
@@ -19,6 +21,7 @@ pub static KERNELS: Kernels = Kernels {
     weighted_rows,
     objectives,
     least,
+    equal,
     rough_least,
 };
 
@@ -113,6 +116,26 @@ pub fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
     (first..first + llms)
         .filter(|&m| scan.takes_part(m))
         .fold(f64::INFINITY, |least, m| least.min(scan.objective(m)))
+}
+
+fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
+    let mut equal = Bits::default();
+    equal_from(scan, first, 0..llms, objective, &mut equal);
+    equal
+}
+
+/// The part of `equal` that is about the LLMs of `part`, counted from `first`.
+pub fn equal_from(
+    scan: &Scan<'_>,
+    first: usize,
+    part: Range<usize>,
+    objective: f64,
+    equal: &mut Bits,
+) {
+    for i in part.filter(|&i| scan.takes_part(first + i)) {
+        let hit = scan.objective(first + i) == objective;
+        equal[i / 64] |= u64::from(hit) << (i % 64);
+    }
 }
 
 pub fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {

@@ -106,6 +106,9 @@ pub struct Scan<'a> {
 /// LLMs whose objectives are computed at a time: they stay in L1.
 const CHUNK: usize = 256;
 
+/// One bit for each LLM of a chunk.
+pub(crate) type Bits = [u64; CHUNK / 64];
+
 /// Chunks whose floors are found before any is looked into.
 const FLOORS: usize = 64;
 
@@ -201,13 +204,14 @@ impl<'a> Scan<'a> {
         if reach < least {
             return;
         }
-        let mut objectives = [0.0; CHUNK];
-        let objectives = &mut objectives[..llms.len()];
-        (kernels.objectives)(self, llms.start, objectives);
-        for (m, _) in llms.zip(objectives).filter(|(_, o)| **o == least) {
-            let key = self.key(m as u32);
-            if best.is_none_or(|best| key < best) {
-                *best = Some(key);
+        let equal = (kernels.equal)(self, llms.start, llms.len(), least);
+        for (first, mut bits) in llms.step_by(64).zip(equal) {
+            while bits != 0 {
+                let key = self.key(first as u32 + bits.trailing_zeros());
+                if best.is_none_or(|best| key < best) {
+                    *best = Some(key);
+                }
+                bits &= bits - 1;
             }
         }
     }
@@ -253,10 +257,16 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Predicted loss of LLM `m`.
+    #[inline]
+    pub fn loss(&self, m: usize) -> f64 {
+        f64::from(self.gamma[m])
+    }
+
     /// What LLM `m` is chosen by.
     #[inline]
     pub fn objective(&self, m: usize) -> f64 {
-        f64::from(self.gamma[m]) + self.cost_weight * self.cost(m)
+        self.loss(m) + self.cost_weight * self.cost(m)
     }
 
     /// Whether LLM `m` takes part.
