@@ -13,7 +13,7 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.arguments import as_count, as_number
+from uniroute_fast.arguments import as_count, as_number, at_least
 from uniroute_fast.batch import BatchRouter
 from uniroute_fast.integrations.among import allowing, route_among
 
@@ -105,3 +105,10 @@ def test_a_prompt_that_says_nothing_keeps_to_the_constraints(router: uf.Router) 
     assert route_among(router, "", 0.0, denied) == other
     with pytest.raises(errors.NoCandidateError):
         route_among(router, "", 0.0, allowing([free], uf.Constraints(deny=[free])))
+
+
+def test_a_least_value_is_shown_in_few_digits_that_will_do() -> None:
+    for value in (1e-9, 0.1234512, 1.0, 3.14159, 99999.9, 1234567.0):
+        text = at_least(value)
+        assert value <= float(text) <= value * 1.001
+        assert len(text.strip("0.").replace(".", "").split("e")[0]) <= 4

@@ -160,6 +160,14 @@ def as_path(argument: str, path: str | os.PathLike[str]) -> str:
     return text
 
 
+def at_least(value: float) -> str:
+    """Return a least value as a message shows it: four digits, rounded up so that it will do."""
+    if not value > 0:
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.ceil(value / unit) * unit:.4g}"
+
+
 def shown(value: Any) -> str:
     """Return a value as a message shows it: its start, where it is long."""
     try:

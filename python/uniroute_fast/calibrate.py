@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import as_count, as_number
+from uniroute_fast.arguments import as_count, as_number, at_least
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.outcomes import as_losses
 
@@ -236,7 +236,7 @@ class _Target:
             if budget < frontier.cost[-1]:
                 raise InvalidArgumentError(
                     f"budget: {budget:g} for {PER} prompts; expected at least "
-                    f"{frontier.cost[-1]:g}, what the cheapest models cost"
+                    f"{at_least(frontier.cost[-1])}, what the cheapest models cost"
                 )
             return cls(budget, True)
         if quality is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
+from uniroute_fast.arguments import at_least
 from uniroute_fast.batch.losses import Losses, LossReader
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -98,8 +99,8 @@ class Spending:
         enough = np.flatnonzero(after <= budget * (1 + 1e-12))
         if not len(enough):
             raise InvalidArgumentError(
-                f"budget: {budget:g}; expected at least {after[-1]:g}, what the cheapest LLM takes "
-                f"for these {self.rows:,} prompts"
+                f"budget: {budget:.4g}; expected at least {at_least(after[-1])}, what the cheapest "
+                f"LLM takes for these {self.rows:,} prompts"
             )
         # The upper end of the bin: all of its steps are taken there.
         return float(_edge(int(enough[0]) + 1))

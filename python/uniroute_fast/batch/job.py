@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 import zlib
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
+from uniroute_fast.arguments import as_number
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.decide import BatchRouter
@@ -141,8 +141,8 @@ def route_log(
         prefix=prefix,
     )
     router.load()
-    if budget is not None and not (0 <= budget < math.inf):
-        raise InvalidArgumentError(f"budget: {budget}; expected a finite number, 0 or more")
+    if budget is not None:
+        budget = as_number("budget", budget, 0)
     threads = checked_threads(threads)
     source = find_log(os.fspath(log), log_format)
     if budget is not None and not source.resumable:
