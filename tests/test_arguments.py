@@ -1,0 +1,107 @@
+"""Arguments of the wrong type or out of range, across the package: refused by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+import uniroute_fast as uf
+from uniroute_fast import errors
+from uniroute_fast.arguments import as_count, as_number
+from uniroute_fast.batch import BatchRouter
+from uniroute_fast.integrations.among import allowing, route_among
+
+TEXTS = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+
+
+@pytest.fixture(scope="module")
+def router() -> uf.Router:
+    router = uf.Router.fit(TEXTS, n_clusters=2)
+    losses = np.random.default_rng(0).random((40, 2))
+    router.add_models(["small", "large"], [1.0, 2.0], TEXTS, losses)
+    return router
+
+
+def pacer() -> uf.BudgetPacer:
+    return uf.BudgetPacer(100.0, cost_weight=0.1, requests=100)
+
+
+CURVE = uf.evaluate.deferral_curve([[0, 1]], [[0, 1]], [1, 2])
+
+#: What takes the argument, and values that are no such thing.
+CALLS: dict[str, tuple[Callable[[uf.Router, Any], Any], list[Any]]] = {
+    "answer_tokens": (lambda r, v: uf.Constraints(answer_tokens=v), [-1, "1", 1.5, True, 2**64]),
+    "fit_context": (lambda r, v: uf.Constraints(fit_context=v), [1, "yes"]),
+    "max_cost": (lambda r, v: uf.Constraints(max_cost=v), ["1", True, -1.0]),
+    "since": (lambda r, v: r.changes(since=v), [-1, "1", 1.5, 2**64]),
+    "half_life": (
+        lambda r, v: r.observe("2 + 2", "small", 0.5, half_life=v),
+        ["1", [1.0], 0.0, np.nan, True],
+    ),
+    "expected": (lambda r, v: pacer().settle(v, 1.0), ["1", None, -1.0, np.inf]),
+    "pool": (lambda r, v: BatchRouter(v), [None, 5]),
+    "batch": (lambda r, v: BatchRouter(r)(v), [None, TEXTS]),
+    "tokens": (lambda r, v: r.route(TEXTS[0], tokens=v), ["1", -1, 1.5, True]),
+    "fallback": (lambda r, v: r.route(TEXTS[0], fallback=v), [5, b"small", "\ud800"]),
+    "constraints": (lambda r, v: r.route(TEXTS[0], constraints=v), [{}, "small"]),
+    "switch_cost": (lambda r, v: r.route(TEXTS[0], switch_cost=v), ["1", -1.0, np.nan, True]),
+    "name": (lambda r, v: r.set_cost(v, 1.0), [5, None, "\ud800"]),
+    "names": (lambda r, v: r.insert(v, [1.0], np.zeros((2, 1))), ["q", [5], ["\ud800"], ["a\nb"]]),
+    "cost": (lambda r, v: r.set_cost("small", v), [True, "1", -1.0, np.inf]),
+    "tags": (lambda r, v: r.set_metadata("small", tags=v), ["eu", ["\ud800"], ["a\nb"], [5]]),
+    "heads": (lambda r, v: uf.Router(None, v), [5, [("nearest",)], "x"]),
+    "fraction": (
+        lambda r, v: uf.evaluate.area(
+            uf.evaluate.deferral_curve([[0, 1]], [[0, 1]], [1, 2]), [1], v
+        ),
+        ["1", 0, 2],
+    ),
+    "prefix": (lambda r, v: BatchRouter(r, prefix=v), [5, "\ud800"]),
+}
+
+
+@pytest.mark.parametrize("argument", CALLS)
+def test_what_is_no_such_thing_is_refused_by_name(router: uf.Router, argument: str) -> None:
+    call, values = CALLS[argument]
+    version = router.version
+    for value in values:
+        with pytest.raises(errors.UniRouteError, match=f"^{argument}: .*; expected ") as caught:
+            call(router, value)
+        assert isinstance(caught.value, (ValueError, TypeError))
+    assert router.version == version
+
+
+def test_numbers_are_numbers_in_range() -> None:
+    for value in (1, 1.0, np.float32(1), np.int8(1), Fraction(1)):
+        assert as_number("x", value, 0, 1) == 1.0
+        assert isinstance(as_number("x", value), float)
+    for value in (10**400, np.inf, np.nan, 0.0, 2.0):
+        with pytest.raises(errors.InvalidArgumentError, match=r"x: .*; expected a number above 0"):
+            as_number("x", value, 0, 1, above=True)
+    with pytest.raises(errors.InvalidArgumentError, match=r"x: an? .*; expected 0 to 3"):
+        as_count("x", 10**5000, 0, 3)
+
+
+def test_rooms_open_when_they_are_asked_for() -> None:
+    script = (
+        "import sys, uniroute_fast as uf\n"
+        "assert 'uniroute_fast.evaluate' not in sys.modules\n"
+        "print(uf.evaluate.area.__name__, hasattr(uf, 'nothing'), 'evaluate' in dir(uf))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["area", "False", "True"]
+
+
+def test_a_prompt_that_says_nothing_keeps_to_the_constraints(router: uf.Router) -> None:
+    free = route_among(router, "", 0.0, allowing(["small", "large"], None))
+    other = "large" if free == "small" else "small"
+    denied = allowing(["small", "large"], uf.Constraints(deny=[free]))
+    assert route_among(router, "", 0.0, denied) == other
+    with pytest.raises(errors.NoCandidateError):
+        route_among(router, "", 0.0, allowing([free], uf.Constraints(deny=[free])))
