@@ -213,7 +213,7 @@ class Explorer:
 
         Give the user the answer of ``.decision``, which loses nothing, and ask the LLMs of
         ``.models`` beside it: none where both draws agree. How hard the prompt is cancels where
-        their outcomes are compared, so that an outcome tells more than one of `route` does.
+        their outcomes are compared.
 
         Notes
         -----
