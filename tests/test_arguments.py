@@ -63,6 +63,10 @@ CALLS: dict[str, tuple[Callable[[uf.Router, Any], Any], list[Any]]] = {
         ["1", 0, 2],
     ),
     "prefix": (lambda r, v: BatchRouter(r, prefix=v), [5, "\ud800"]),
+    "texts": (lambda r, v: uf.LexicalEmbedder.fit(v), [5, None, "abc", [1, 2], {"a": 1}]),
+    "rows": (lambda r, v: uf.LexicalEmbedder.fit(TEXTS, rows=v), ["4", True, 3, 2**30]),
+    "ngrams": (lambda r, v: uf.LexicalEmbedder.fit(TEXTS, ngrams=v), ["1", 0, 9]),
+    "seed": (lambda r, v: uf.LexicalEmbedder.fit(TEXTS, seed=v), ["a", 1.5, -1]),
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniroute_fast import _native
+from uniroute_fast.arguments import as_count, as_sequence
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -374,11 +375,15 @@ class _Features:
         seed: int,
     ) -> _Features:
         sparse = _import("scipy.sparse", "fit", "fitting a LexicalEmbedder")
-        _check_range("dim", dim, 1, 4096)
-        _check_range("max_sample", max_sample, 2, 1 << 31)
+        as_count("dim", dim, 1, 4096)
+        as_count("rows", rows, 4, 1 << 17)
+        as_count("ngrams", ngrams, 1, 3)
+        as_count("max_sample", max_sample, 2, 1 << 31)
+        as_count("seed", seed, 0, (1 << 32) - 1)
         if min_df is not None:
-            _check_range("min_df", min_df, 1, 1 << 31)
-        texts = texts if hasattr(texts, "__len__") else list(texts)
+            as_count("min_df", min_df, 1, 1 << 31)
+        # A single str or a dict is refused by the count of features, which says what texts are.
+        texts = texts if hasattr(texts, "__len__") else as_sequence("texts", texts)
         counter = _native.FeatureCounter(ngrams)
         counter.add(texts)
         if min_df is None:
@@ -487,13 +492,6 @@ def _as_list(texts: Texts) -> list[str]:
         if hasattr(texts, name):
             return list(getattr(texts, name)())
     return list(texts)
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ArgumentTypeError(f"{name}: a {type(value).__name__}; expected an int")
-    if not low <= value <= high:
-        raise InvalidArgumentError(f"{name}: {value}; expected {low} to {high}")
 
 
 def _import(module: str, extra: str, what: str) -> ModuleType:
