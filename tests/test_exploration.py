@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 
@@ -85,30 +84,32 @@ def test_the_guard_and_the_share_hold(router: uf.Router) -> None:
     assert uf.Explorer(within=0.0).route(router, embeddings=x).model == router.route(TEXTS[0]).model
 
 
-def test_a_comparison_is_two_independent_draws(router: uf.Router) -> None:
+@pytest.mark.parametrize("draws", [2, 3, 5])
+def test_a_comparison_is_of_independent_draws(router: uf.Router, draws: int) -> None:
     explorer = uf.Explorer(within=0.5, uniform=0.1, seed=2)
     n = 4000
-    drawn = [explorer.compare(router, TEXTS[0], 0.01) for _ in range(n)]
+    drawn = [explorer.compare(router, TEXTS[0], 0.01, draws=draws) for _ in range(n)]
     p = np.zeros(4)
     for index, probability in explorer.route(router, TEXTS[0], 0.01).probabilities.items():
         p[index] = probability
     pairs = np.zeros((4, 4))
     for one in drawn:
-        pairs[one.first.index, one.second.index] += 1 / n
+        assert len(one.drawn) == draws
+        pairs[one.drawn[0].index, one.drawn[-1].index] += 1 / n
     joint = np.outer(p, p)
     assert (np.abs(pairs - joint) <= 4 * np.sqrt(joint * (1 - joint) / n)).all()
     best = router.route(TEXTS[0], 0.01).model
     for one in drawn:
         assert one.decision.model == best
-        told = [one.first.model, one.second.model]
-        assert one.models == ([] if told[0] == told[1] else told)
+        told = list(dict.fromkeys(draw.model for draw in one.drawn))
+        assert one.models == (told if len(told) > 1 else [])
     asked = np.zeros(4)
+    chance = 1 - (1 - p) ** draws - p**draws
     for one in drawn:
         for model, propensity in zip(one.models, one.propensities, strict=True):
             index = router.models.index(model)
-            assert propensity == pytest.approx(2 * p[index] * (1 - p[index]))
+            assert propensity == pytest.approx(chance[index])
             asked[index] += 1 / n
-    chance = 2 * p * (1 - p)
     assert (np.abs(asked - chance) <= 4 * np.sqrt(chance * (1 - chance) / n)).all()
 
 
@@ -125,14 +126,14 @@ def test_comparisons_estimate_another_rule_without_bias(router: uf.Router) -> No
     assert abs(np.mean(terms) - losses[1]) < 4 * error
 
 
-def test_pairs_tell_two_models_apart_where_prompts_differ_more_than_they_do() -> None:
+def test_comparisons_tell_two_models_apart_where_prompts_differ_more_than_they_do() -> None:
     # "good" fails on the hardest 45% of the prompts, "fair" on the hardest 55%: one outcome each
     # tells little, two outcomes of one prompt are never the wrong way round.
     texts = [f"{'what is' if i % 2 else 'tell me'} {i}" for i in range(400)]
     labels = texts[:10]
     router = uf.Router.fit(texts, n_clusters=1)
     router.add_models(["fair", "good"], [1.0, 1.0], labels, [[0.0, 0.0]] * 5 + [[1.0, 1.0]] * 5)
-    explorer, rng = uf.Explorer(within=np.inf, width=0.7, seed=0), np.random.default_rng(0)
+    explorer, rng = uf.Explorer(within=np.inf, seed=0), np.random.default_rng(0)
     asked = 0
     for text in texts:
         comparison = explorer.compare(router, text)
@@ -145,17 +146,6 @@ def test_pairs_tell_two_models_apart_where_prompts_differ_more_than_they_do() ->
         assert good <= fair + 1e-6
     assert asked > 100
     assert router.route(texts[0]).model == "good"
-
-
-def test_width_says_how_far_the_draws_go(router: uf.Router) -> None:
-    shares = [
-        uf.Explorer(within=np.inf, width=width).route(router, TEXTS[0]).probabilities[best]
-        for best in [router.route(TEXTS[0]).index]
-        for width in (0.0, 0.3, 0.7, 1.0, 3.0)
-    ]
-    assert shares[0] == pytest.approx(1)
-    assert all(one >= other for one, other in itertools.pairwise(shares))
-    assert shares[-1] < shares[1]
 
 
 def test_the_same_seed_draws_the_same(router: uf.Router) -> None:
@@ -188,8 +178,6 @@ def test_exploration_finds_the_better_model_that_greed_never_tries() -> None:
 def test_numbers_out_of_range_are_refused(router: uf.Router) -> None:
     for bad in (
         {"within": -1},
-        {"width": -0.1},
-        {"width": float("inf")},
         {"share": 1.5},
         {"uniform": float("nan")},
         {"most": 0},
@@ -198,6 +186,9 @@ def test_numbers_out_of_range_are_refused(router: uf.Router) -> None:
             uf.Explorer(**bad)
     with pytest.raises(errors.UnroutableError):
         uf.Explorer().route(router, "")
+    for draws in (1, 1001, "4", True):
+        with pytest.raises(errors.UniRouteError, match=r"draws: .*; expected "):
+            uf.Explorer().compare(router, TEXTS[0], draws=draws)  # type: ignore[arg-type]
 
 
 def logged(n: int, seed: int) -> tuple[np.ndarray, ...]:

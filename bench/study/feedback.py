@@ -1,10 +1,10 @@
 """What observed outcomes are worth: ``python bench/study/feedback.py [--trials 20]``.
 
 A router is fitted on 35% of a set with two thirds of its LLMs; the others join with 25 labels each.
-Then up to 2,000 prompts are routed, and as many outcomes are observed: one a prompt, or two on the
-prompts where two LLMs are asked. Budgets are spread evenly over what can be spent, as they are in
-Area. Prints the mean Area on 30% of the prompts after so many outcomes, for several ways to choose
-whom to ask, beside that of 400 labels for each LLM up front, and what learning took on the way:
+Then up to 2,000 prompts are routed, and as many outcomes are observed: one a prompt, or several on
+the prompts where several LLMs are asked. Budgets are spread evenly over what can be spent, as they
+are in Area. Prints the mean Area on 30% of the prompts after so many outcomes, for several ways to
+choose whom to ask, beside that of 400 labels for each LLM up front, and what learning took:
 
 - regret: by how much the answers given were worse, in loss + cost weight x cost, than those of the
   LLM that looked best at the time;
@@ -70,7 +70,7 @@ class Scene:
         return area(curve, self.costs)
 
     def learn(
-        self, explorer: uf.Explorer, pairs: bool, most: int, seed: int
+        self, explorer: uf.Explorer, draws: int, most: int, seed: int
     ) -> Iterator[tuple[uf.Router, Spent]]:
         """Yield the router, and what it took, after each batch of a stream of prompts."""
         router, rng, spent = self.with_labels(FEW), np.random.default_rng(seed), Spent()
@@ -87,8 +87,8 @@ class Scene:
             asked: list[str] = []
             for row, weight in zip(batch, weights.tolist(), strict=True):
                 text = self.texts[row]
-                if pairs:
-                    comparison = explorer.compare(router, text, weight)
+                if draws > 1:
+                    comparison = explorer.compare(router, text, weight, draws=draws)
                     best, models = comparison.decision, comparison.models
                     answering = best.index
                 else:
@@ -101,7 +101,7 @@ class Scene:
                 spent.extra += self.costs[besides].sum()
                 rows += [row] * len(models)
                 asked += models
-            # The last pair may be one outcome too many.
+            # The last prompt may bring more outcomes than are left.
             rows, asked = rows[: most - spent.outcomes], asked[: most - spent.outcomes]
             outcomes = self.own[rows, [int(name[1:]) for name in asked]]
             router.observe_many(list(self.texts[rows]), asked, outcomes)
@@ -112,21 +112,20 @@ class Scene:
                 return
 
 
-def run(
-    dataset: uf.datasets.Dataset, seed: int, within: float, width: float, most: int
-) -> dict[str, float]:
+def run(dataset: uf.datasets.Dataset, seed: int, within: float, most: int) -> dict[str, float]:
     """Return Area, and what learning took, by the way of learning."""
     scene = Scene(dataset, seed)
     found = {f"{n} labels": scene.area(scene.with_labels(n)) for n in (FEW, MANY)}
     ways = {
-        "greedy": (uf.Explorer(within=0.0, seed=seed), False),
-        "any LLM alike": (uf.Explorer(within=np.inf, uniform=1.0, seed=seed), False),
-        "Thompson": (uf.Explorer(within=within, seed=seed), False),
-        "pairs": (uf.Explorer(within=np.inf, width=width, seed=seed), True),
+        "greedy": (uf.Explorer(within=0.0, seed=seed), 1),
+        "any LLM alike": (uf.Explorer(within=np.inf, uniform=1.0, seed=seed), 1),
+        "Thompson": (uf.Explorer(within=within, seed=seed), 1),
+        "two draws": (uf.Explorer(within=np.inf, seed=seed), 2),
+        "four draws": (uf.Explorer(within=np.inf, seed=seed), 4),
     }
-    for way, (explorer, pairs) in ways.items():
+    for way, (explorer, draws) in ways.items():
         marks = [mark for mark in MARKS if mark < most]
-        for router, spent in scene.learn(explorer, pairs, most, seed):
+        for router, spent in scene.learn(explorer, draws, most, seed):
             while marks and spent.outcomes >= marks[0]:
                 found[f"{way}, {marks.pop(0)}"] = scene.area(router)
         # Those that were not reached: Area does not change any more.
@@ -160,15 +159,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--within", type=float, default=0.1)
-    parser.add_argument("--width", type=float, default=0.7)
     parser.add_argument("--outcomes", type=int, default=2000)
     parser.add_argument("--sets", nargs="*", default=["zeroeval", "mmlu_pro"])
     arguments = parser.parse_args()
     for name in arguments.sets:
         dataset = complete(name)
         seeds = range(arguments.seed, arguments.seed + arguments.trials)
-        settings = arguments.within, arguments.width, arguments.outcomes
-        report(name, [run(dataset, seed, *settings) for seed in seeds])
+        trials = [run(dataset, seed, arguments.within, arguments.outcomes) for seed in seeds]
+        report(name, trials)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import as_count
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.explain import prompt_errors
 from uniroute_fast.locks import Lock
@@ -76,37 +77,43 @@ class Exploration:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two LLMs drawn for one prompt, independently and from the same probabilities.
+    """LLMs drawn for one prompt, independently and from the same probabilities.
 
     Attributes
     ----------
-    first, second : Exploration
-        Each with its own true propensity. They may name the same LLM: then there is little doubt
-        about the prompt, and little to learn from it.
+    drawn : tuple of Exploration
+        Each with the true propensity of a single draw. They may all name the same LLM: then there
+        is little doubt about the prompt, and little to learn from it.
     """
 
-    first: Exploration
-    second: Exploration
+    drawn: tuple[Exploration, ...]
 
     @property
     def decision(self) -> Decision:
         """What would have been chosen without exploration: the LLM whose answer to give."""
-        return self.first.decision
+        return self.drawn[0].decision
 
     @property
     def models(self) -> list[str]:
-        """The LLMs to ask so that their outcomes can be compared: two, or none if both agree."""
-        first, second = self.first.model, self.second.model
-        return [] if first == second else [first, second]
+        """The LLMs to ask so that their outcomes can be compared: none if all draws agree."""
+        return [one.model for one in self._distinct()]
 
     @property
     def propensities(self) -> list[float]:
         """The probability with which each of `models` was to be asked.
 
-        One of p in a single draw is drawn just once, and so asked, with 2 p (1 - p).
+        An LLM that has p in a single draw is asked if it is drawn, with 1 - (1 - p)^n in n draws,
+        and not alone, which it is with p^n.
         """
-        drawn = (self.first, self.second) if self.models else ()
-        return [2 * one.propensity * (1 - one.propensity) for one in drawn]
+        n = len(self.drawn)
+        single = [one.propensity for one in self._distinct()]
+        return [1 - (1 - p) ** n - p**n for p in single]
+
+    def _distinct(self) -> list[Exploration]:
+        """Return one draw of each LLM, in order, or nothing where there is only one."""
+        first = {one.model: one for one in reversed(self.drawn)}
+        distinct = [one for one in self.drawn if first[one.model] is one]
+        return distinct if len(distinct) > 1 else []
 
 
 class Explorer:
@@ -125,10 +132,6 @@ class Explorer:
         have small errors.
     most : int
         Of the LLMs within the guard only so many, the best, are tried. 1 or more.
-    width : float
-        Factor on the standard errors that the draws are made with, 0 or more: below 1 they keep
-        closer to what looks best. Standard errors are wide enough for 90% intervals to hold 90% of
-        the errors under priors that do not quite fit, which is wider than draws need be.
     seed : int, optional
 
     Raises
@@ -165,12 +168,10 @@ class Explorer:
         share: float = 1.0,
         uniform: float = 0.0,
         most: int = 32,
-        width: float = 1.0,
         seed: int | None = None,
     ) -> None:
         for name, value, top in (
             ("within", within, np.inf),
-            ("width", width, 1e6),
             ("share", share, 1.0),
             ("uniform", uniform, 1.0),
         ):
@@ -179,7 +180,7 @@ class Explorer:
         if most < 1:
             raise InvalidArgumentError(f"most: {most}; expected 1 or more")
         self._within, self._share, self._uniform = within, share, uniform
-        self._most, self._width = most, width
+        self._most = most
         self._rng, self._lock = np.random.default_rng(seed), Lock()
 
     def route(
@@ -205,15 +206,21 @@ class Explorer:
         text: str | None = None,
         cost_weight: float = 0.0,
         *,
+        draws: int = 4,
         embeddings: ArrayLike | None = None,
         constraints: Constraints | None = None,
         tokens: int | None = None,
     ) -> Comparison:
-        """Draw two LLMs to be asked the same prompt; arguments and errors are those of `route`.
+        """Draw LLMs to be asked the same prompt; other arguments and errors are those of `route`.
 
         Give the user the answer of ``.decision``, which loses nothing, and ask the LLMs of
-        ``.models`` beside it: none where both draws agree. How hard the prompt is cancels where
+        ``.models`` beside it: none where all draws agree. How hard the prompt is cancels where
         their outcomes are compared.
+
+        Parameters
+        ----------
+        draws : int
+            2 to 1000: at most so many LLMs are asked.
 
         Notes
         -----
@@ -236,8 +243,9 @@ class Explorer:
         ...     outcomes = np.zeros(len(asked))  # what became of them
         ...     used = router.observe_many([text] * len(asked), asked, outcomes)
         """
+        draws = as_count("draws", draws, 2, 1000)
         draw = self._drawer(router, text, cost_weight, embeddings, constraints, tokens)
-        return Comparison(draw(), draw())
+        return Comparison(tuple(draw() for _ in range(draws)))
 
     def _drawer(
         self,
@@ -256,7 +264,7 @@ class Explorer:
         index = [decision.index, *(other.index for other in others)]
         one = None if embeddings is None else np.atleast_2d(np.asarray(embeddings))
         phi = snapshot.phi(None if text is None else [text], embeddings=one)
-        error = self._width * np.nan_to_num(prompt_errors(phi, errors[:, index])[0])
+        error = np.nan_to_num(prompt_errors(phi, errors[:, index])[0])
         own = decision.predicted_loss + cost_weight * decision.cost
         objective = np.array([own, *(other.objective for other in others)])
         best = self._uniform / len(index) + (1 - self._uniform) * best_probabilities(
