@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,3 +117,45 @@ def test_a_least_value_is_shown_in_few_digits_that_will_do() -> None:
         text = at_least(value)
         assert value <= float(text) <= value * 1.001
         assert len(text.strip("0.").replace(".", "").split("e")[0]) <= 4
+
+
+def test_an_interrupt_while_an_argument_is_converted_is_no_fault_of_the_argument(
+    router: uf.Router,
+) -> None:
+    class Interrupting:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise KeyboardInterrupt
+
+    class Failing:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise RuntimeError("no array today")
+
+    with pytest.raises(KeyboardInterrupt):
+        router.route_batch(embeddings=Interrupting())
+    with pytest.raises(errors.ArgumentTypeError, match=r"embeddings: .*no array today"):
+        router.route_batch(embeddings=Failing())
+
+
+def test_names_may_be_members_of_an_enum() -> None:
+    class Name(str, enum.Enum):
+        SMALL = "small"
+
+    router = uf.Router.fit(TEXTS, n_clusters=2)
+    router.add_models([Name.SMALL], [1.0], TEXTS, np.zeros((40, 1)))
+    assert router.models == ["small"]
+    router.observe(TEXTS[0], Name.SMALL, 1.0)
+    router.remove_model(Name.SMALL)
+
+
+def test_names_are_read_once() -> None:
+    router = uf.Router.fit(TEXTS, n_clusters=2)
+    router.add_models(["small"], [1.0], TEXTS, np.zeros((40, 1)))
+    router.set_profiles(iter(["small"]), np.full((2, 1), 0.9))
+    with pytest.raises(errors.InvalidArgumentError, match="nothing is recorded"):
+        router.observe(TEXTS[0], "small", 0.0)
+
+
+def test_prompts_are_told_by_position_and_named_back() -> None:
+    router = uf.Router.fit(np.array(TEXTS), n_clusters=2)
+    for probes in (router.suggest_probes(2), router.suggest_probes(2, np.array(TEXTS))):
+        assert probes.texts == [TEXTS[i] for i in probes.indices]

@@ -188,6 +188,23 @@ def test_a_saved_file_may_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> N
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links are POSIX's")
+def test_saving_over_a_file_keeps_its_permissions_and_links(tmp_path: Path) -> None:
+    file, link, pipe = tmp_path / "a.uniroute", tmp_path / "link.uniroute", tmp_path / "pipe"
+    saved(file, small(0))
+    file.chmod(0o600)
+    link.symlink_to(file)
+    new = saved(link, small(1))
+    assert link.is_symlink()
+    assert file.read_bytes() == new
+    assert file.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="pipe: is there and no regular file"):
+        small(0).save(pipe)
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.uniroute", "link.uniroute", "pipe"]
+
+
 def test_fingerprints_tell_which_part_differs(tmp_path: Path) -> None:
     router, again = small(), small()
     before = router.fingerprint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -154,6 +155,15 @@ def test_the_same_seed_draws_the_same(router: uf.Router) -> None:
         assert one.route(router, text).model == two.route(router, text).model
 
 
+def test_an_explorer_holds_no_lock_that_a_fork_might_find_taken(router: uf.Router) -> None:
+    explorer = uf.Explorer(within=1.0, seed=5)
+    explorer.route(router, TEXTS[0])
+    # What holds a lock cannot be pickled.
+    copy = pickle.loads(pickle.dumps(explorer))
+    for text in TEXTS * 3:
+        assert copy.route(router, text).model == explorer.route(router, text).model
+
+
 def test_exploration_finds_the_better_model_that_greed_never_tries() -> None:
     rng = np.random.default_rng(3)
     tried = {}
@@ -181,9 +191,17 @@ def test_numbers_out_of_range_are_refused(router: uf.Router) -> None:
         {"share": 1.5},
         {"uniform": float("nan")},
         {"most": 0},
+        {"most": 2.5},
+        {"within": "x"},
+        {"share": None},
+        {"within": True},
+        {"within": 10**400},
+        {"seed": -1},
     ):
-        with pytest.raises(errors.InvalidArgumentError, match=next(iter(bad))):
+        with pytest.raises(errors.UniRouteError, match=f"{next(iter(bad))}: .*; expected "):
             uf.Explorer(**bad)
+    with pytest.raises(errors.ArgumentTypeError, match="router"):
+        uf.Explorer().route(None, TEXTS[0])  # type: ignore[arg-type]
     with pytest.raises(errors.UnroutableError):
         uf.Explorer().route(router, "")
     for draws in (1, 1001, "4", True):

@@ -236,6 +236,14 @@ def test_a_plan_that_is_wrong_still_holds_the_budget() -> None:
         assert pacer.spent >= 0.9 * 3000 or pacer.cost_weight <= plan.cost_weights[1]
 
 
+def test_prompts_of_a_plan_are_no_traffic() -> None:
+    texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+    router = uf.Router.fit(texts, n_clusters=2)
+    router.insert(["a", "b"], [1.0, 2.0], [[0.5, 0.4], [0.5, 0.1]])
+    uf.SpendingPlan.of(router, texts)
+    assert router.drift().prompts == 0
+
+
 def test_a_plan_knows_what_its_prompts_cost() -> None:
     router, x = build(), shifted(2000)
     plan = uf.SpendingPlan.of(router, embeddings=x)

@@ -132,7 +132,8 @@ def as_string(argument: str, value: Any, index: int | None = None) -> str:
         raise InvalidArgumentError(
             f"{argument}: {value!r}{where} has a lone surrogate; expected valid Unicode"
         )
-    return str(value)
+    # Not `str(value)`, which is another text for members of an Enum.
+    return str.__str__(value)
 
 
 def as_names(names: Sequence[str]) -> list[str]:

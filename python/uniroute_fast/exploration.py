@@ -6,21 +6,20 @@ what the LLM was drawn with, to the last bit, so that estimates from such logs (
 `uniroute_fast.evaluate.off_policy`) are unbiased whatever the posterior is worth.
 
 One outcome a prompt tells of the prompt as much as of the LLM: most of its variance is how hard the
-prompt is. Two LLMs that are asked the same prompt have that in common, so it cancels where they are
-compared: `Explorer.compare` draws two.
+prompt is. LLMs that are asked the same prompt have that in common, so it cancels where they are
+compared: `Explorer.compare` draws several.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.arguments import as_count
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.arguments import as_count, as_instance, as_number
 from uniroute_fast.explain import prompt_errors
-from uniroute_fast.locks import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,18 +169,14 @@ class Explorer:
         most: int = 32,
         seed: int | None = None,
     ) -> None:
-        for name, value, top in (
-            ("within", within, np.inf),
-            ("share", share, 1.0),
-            ("uniform", uniform, 1.0),
-        ):
-            if not 0 <= value <= top:
-                raise InvalidArgumentError(f"{name}: {value}; expected 0 to {top:g}")
-        if most < 1:
-            raise InvalidArgumentError(f"most: {most}; expected 1 or more")
-        self._within, self._share, self._uniform = within, share, uniform
-        self._most = most
-        self._rng, self._lock = np.random.default_rng(seed), Lock()
+        unguarded = isinstance(within, float) and within == np.inf
+        self._within = within if unguarded else as_number("within", within, 0.0)
+        self._share = as_number("share", share, 0.0, 1.0)
+        self._uniform = as_number("uniform", uniform, 0.0, 1.0)
+        self._most = as_count("most", most, 1, 2**31)
+        # NumPy's generators hold a lock while they draw, which a fork may find taken; this one's
+        # draws are whole.
+        self._rng = Random(None if seed is None else as_count("seed", seed, 0, 2**63 - 1))
 
     def route(
         self,
@@ -257,7 +252,9 @@ class Explorer:
         tokens: int | None,
     ) -> Callable[[], Exploration]:
         """Weigh the LLMs for one prompt, and return what draws one of them."""
-        snapshot, errors = router._with_errors()
+        from uniroute_fast.router import Router
+
+        snapshot, errors = as_instance("router", router, Router)._with_errors()
         asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
         decision = snapshot.route(text, cost_weight, constraints=constraints, **asked)
         others = decision.contenders(self._within)[: self._most - 1]
@@ -273,11 +270,11 @@ class Explorer:
         probabilities = self._share * best
         probabilities[0] += 1 - self._share
         probabilities /= probabilities.sum()
+        reached = probabilities.cumsum()
         told = dict(zip(index, probabilities.tolist(), strict=True))
 
         def draw() -> Exploration:
-            with self._lock:
-                drawn = int(self._rng.choice(len(index), p=probabilities))
+            drawn = int(np.searchsorted(reached, reached[-1] * self._rng.random(), side="right"))
             chosen = decision if drawn == 0 else others[drawn - 1]
             return Exploration(
                 model=chosen.model,

@@ -487,8 +487,9 @@ class Router(_native.Router):
         features = profiler.features(phi, keys)[usable]
         chosen, errors = choose_probes(profiler, features, n, known)
         indices = usable[chosen]
-        listed = None if texts is None else _listed(texts)
-        return Probes(indices, listed and [listed[i] for i in indices], errors)
+        listed = [] if texts is None else _listed(texts)
+        named = None if texts is None else [str(listed[i]) for i in indices]
+        return Probes(indices, named, errors)
 
     def _candidates(
         self, texts: Sequence[str] | None, embeddings: ArrayLike | None
@@ -524,6 +525,7 @@ class Router(_native.Router):
 
     def set_profiles(self, names: Sequence[str], profiles: ArrayLike) -> None:
         """Replace the profiles of some models at once, float32[K, len(names)]."""
+        names = as_names(names)
         with self._lock:
             super().set_profiles(names, profiles)
             self._records.remove(names)
@@ -1044,7 +1046,7 @@ class Router(_native.Router):
         self, prompts: Any, embeddings: ArrayLike | None
     ) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
         """Return cluster weights of texts, of clusters or of embeddings, and the prompts' keys."""
-        if prompts is None or not isinstance(prompts[0], (int, np.integer)):
+        if prompts is None or not isinstance(next(iter(prompts)), (int, np.integer)):
             return self.phi(prompts, embeddings=embeddings), _keys(prompts, embeddings)
         profiler = self._fitted()
         typical = self._typical
@@ -1167,8 +1169,9 @@ def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[
     )
 
 
-def _listed(texts: Any) -> Any:
-    return texts.to_pylist() if hasattr(texts, "to_pylist") else texts
+def _listed(texts: Any) -> list[Any]:
+    """Return texts by position: a Series knows its own by labels."""
+    return texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
 
 
 def _as_embeddings(argument: str, embeddings: NDArray[Any]) -> NDArray[np.float32]:

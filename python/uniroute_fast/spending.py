@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast import _native
 from uniroute_fast.arguments import as_router
 from uniroute_fast.calibrate import calibrate
 from uniroute_fast.errors import InvalidArgumentError
@@ -75,7 +76,10 @@ class SpendingPlan:
         Routes the prompts 96 times. A router whose pool or prices changed wants a new plan; until
         then the pacer makes up for what the old one gets wrong.
         """
-        as_router("router", router)
+        # A router counts what it routes as its traffic, which these prompts are not.
+        router = as_router("router", router)
+        if isinstance(router, _native.Router):
+            router = router.snapshot()
         frontier = calibrate(
             router, texts, quality_drop=0.0, embeddings=embeddings, tokens=tokens, n_bootstrap=1
         ).frontier

@@ -440,7 +440,19 @@ pub fn at(file: &str, error: Error) -> Error {
     }
 }
 
+/// Writes beside the file, then renames over it. A link stays one: the file behind it is replaced;
+/// and a file keeps its permissions.
 fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let behind = path.canonicalize();
+    let path = behind.as_deref().unwrap_or(path);
+    let before = path.metadata().ok();
+    if before.as_ref().is_some_and(|before| !before.is_file()) {
+        let problem = "is there and no regular file";
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            problem,
+        ));
+    }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -453,6 +465,9 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.prefix(".uniroute-").tempfile_in(folder)?;
+    if let Some(before) = before {
+        file.as_file().set_permissions(before.permissions())?;
+    }
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;

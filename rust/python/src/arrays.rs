@@ -1,6 +1,7 @@
 //! NumPy arrays in: used as they are where they fit, converted once or refused where they do not.
 
 use numpy::{Element, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use uniroute_core::Error;
 
@@ -32,10 +33,14 @@ pub fn array<'py, T: Element>(
     }
     let numpy = PyModule::import(py, "numpy")?;
     let dtype = T::get_dtype(py);
-    let expected = format!("a {dtype} array of shape {shape}");
-    let converted = numpy
-        .call_method1("asarray", (object,))
-        .map_err(|e| wrong_type(py, argument, &format!("not an array ({e})"), &expected))?;
+    let expected = || format!("a {dtype} array of shape {shape}");
+    let converted = numpy.call_method1("asarray", (object,)).map_err(|e| {
+        // An interrupt is no fault of the argument.
+        if !e.is_instance_of::<PyException>(py) {
+            return e;
+        }
+        wrong_type(py, argument, &format!("not an array ({e})"), &expected())
+    })?;
     let kind: String = converted.getattr("dtype")?.getattr("kind")?.extract()?;
     if !matches!(kind.as_str(), "b" | "i" | "u" | "f") {
         let found = converted.getattr("dtype")?;
@@ -43,7 +48,7 @@ pub fn array<'py, T: Element>(
             py,
             argument,
             &format!("dtype {found}"),
-            &expected,
+            &expected(),
         ));
     }
     let found: Vec<usize> = converted.getattr("shape")?.extract()?;
@@ -53,7 +58,7 @@ pub fn array<'py, T: Element>(
             &Error::invalid(
                 argument,
                 format!("{} dimensions, shape {found:?}", found.len()),
-                expected,
+                expected(),
             ),
         ));
     }
