@@ -159,3 +159,17 @@ def test_prompts_are_told_by_position_and_named_back() -> None:
     router = uf.Router.fit(np.array(TEXTS), n_clusters=2)
     for probes in (router.suggest_probes(2), router.suggest_probes(2, np.array(TEXTS))):
         assert probes.texts == [TEXTS[i] for i in probes.indices]
+
+
+def test_an_embedder_that_gives_another_number_of_vectors_is_found_out() -> None:
+    class OneShort:
+        def embed(self, texts: list[str]) -> np.ndarray:
+            return np.ones((len(texts) - 1, 3), np.float32)
+
+    router = uf.Router(OneShort(), [("nearest", np.eye(3, dtype=np.float32))])
+    router.insert(["a"], [1.0], np.zeros((3, 1)))
+    for call in (router.route_batch, router.predict_loss, router.phi):
+        with pytest.raises(
+            errors.InvalidArgumentError, match=r"embedder: gave 39 vectors; expected one for each"
+        ):
+            call(TEXTS)

@@ -99,6 +99,14 @@ impl View {
             let error = Error::invalid("embeddings", found, format!("shape [n, {dim}]"));
             return Err(to_py(py, &error));
         }
+        // What is no collection has no length to compare with.
+        let wanted = texts.and_then(|texts| texts.len().ok());
+        let found = embeddings.shape()[0];
+        if let Some(wanted) = wanted.filter(|&wanted| wanted != found) {
+            let problem = format!("gave {found} vectors");
+            let expected = format!("one for each of {wanted} texts");
+            return Err(to_py(py, &Error::invalid("embedder", problem, expected)));
+        }
         Ok(Input::Embeddings(embeddings))
     }
 
