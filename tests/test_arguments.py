@@ -64,6 +64,10 @@ CALLS: dict[str, tuple[Callable[[uf.Router, Any], Any], list[Any]]] = {
         ["1", 0, 2],
     ),
     "prefix": (lambda r, v: BatchRouter(r, prefix=v), [5, "\ud800"]),
+    "n": (
+        lambda r, v: r.calibrate(TEXTS, quality_drop=0.0, n_bootstrap=1).cost_weights(v),
+        [-1, 2.5, "3", None],
+    ),
     "texts": (lambda r, v: uf.LexicalEmbedder.fit(v), [5, None, "abc", [1, 2], {"a": 1}]),
     "rows": (lambda r, v: uf.LexicalEmbedder.fit(TEXTS, rows=v), ["4", True, 3, 2**30]),
     "ngrams": (lambda r, v: uf.LexicalEmbedder.fit(TEXTS, ngrams=v), ["1", 0, 9]),

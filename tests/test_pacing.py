@@ -244,6 +244,21 @@ def test_prompts_of_a_plan_are_no_traffic() -> None:
     assert router.drift().prompts == 0
 
 
+def test_a_state_is_what_was_saved() -> None:
+    state = uf.BudgetPacer(10.0, cost_weight=0.1, requests=5).state()
+    assert uf.BudgetPacer.from_state(state).state() == state
+    for name, values in {
+        "spent": (-1e9, None, "x", float("nan")),
+        "count": (-1, 1.5, None),
+        "next_solution": ("x",),
+        "log_price": (None, float("inf")),
+        "interval": (-1.0, "x"),
+    }.items():
+        for value in values:
+            with pytest.raises(errors.UniRouteError, match=f"state: {name}: .*; expected "):
+                uf.BudgetPacer.from_state(state | {name: value})
+
+
 def test_a_plan_knows_what_its_prompts_cost() -> None:
     router, x = build(), shifted(2000)
     plan = uf.SpendingPlan.of(router, embeddings=x)

@@ -82,6 +82,9 @@ class Calibration:
 
         The shares are met to one prompt; which prompt gets which is random.
         """
+        n = as_count("n", n, 0, 2**40)
+        if seed is not None:
+            seed = as_count("seed", seed, 0, 2**63 - 1)
         rng = np.random.default_rng(seed)
         weights = np.full(n, self.high)
         weights[: int(np.floor(self.share * n + rng.random()))] = self.low

@@ -274,6 +274,13 @@ class BudgetPacer:
             raise InvalidArgumentError(
                 f"state: fields {sorted(state)}; expected {sorted(expected)}, as `state` returns"
             )
+        for name in ("count", "next_solution"):
+            as_count(f"state: {name}", state[name], 0, 2**63 - 1)
+        as_number("state: spent", state["spent"], 0)
+        for name in ("log_price", "started", "latest"):
+            as_number(f"state: {name}", state[name])
+        if state["interval"] is not None:
+            as_number("state: interval", state["interval"], 0)
         plan = None if state["plan"] is None else SpendingPlan.from_state(state["plan"])
         pacer = cls(
             state["budget"],
