@@ -87,6 +87,12 @@ def as_router(argument: str, value: Any) -> Router | _native.Snapshot:
     return value  # type: ignore[return-value]
 
 
+def as_snapshot(argument: str, value: Any) -> _native.Snapshot:
+    """Return a snapshot, of a router the one at this moment: what it routes is no traffic."""
+    router = as_router(argument, value)
+    return router if isinstance(router, _native.Snapshot) else router.snapshot()
+
+
 def as_constraints(value: Any) -> _native.Constraints | None:
     """Return constraints, or None."""
     if value is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import as_count, as_number, at_least
+from uniroute_fast.arguments import as_count, as_number, as_snapshot, at_least
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.outcomes import as_losses
 
@@ -110,7 +110,7 @@ def calibrate(
     confidence = as_number("confidence", confidence, 0, 1, above=True, below=True)
     n_bootstrap = as_count("n_bootstrap", n_bootstrap, 1, 10**6)
     seed = as_count("seed", seed, 0, 2**63 - 1)
-    snapshot = router if isinstance(router, _native.Snapshot) else router.snapshot()
+    snapshot = as_snapshot("router", router)
     predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
     usable = np.isfinite(predicted).all(axis=1)
     if not usable.any():

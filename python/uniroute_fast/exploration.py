@@ -109,10 +109,11 @@ class Comparison:
         return [1 - (1 - p) ** n - p**n for p in single]
 
     def _distinct(self) -> list[Exploration]:
-        """Return one draw of each LLM, in order, or nothing where there is only one."""
-        first = {one.model: one for one in reversed(self.drawn)}
-        distinct = [one for one in self.drawn if first[one.model] is one]
-        return distinct if len(distinct) > 1 else []
+        """Return the first draw of each LLM, in order, or nothing where there is only one."""
+        first: dict[str, Exploration] = {}
+        for one in self.drawn:
+            first.setdefault(one.model, one)
+        return list(first.values()) if len(first) > 1 else []
 
 
 class Explorer:

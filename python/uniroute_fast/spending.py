@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast import _native
-from uniroute_fast.arguments import as_router
+from uniroute_fast.arguments import as_snapshot
 from uniroute_fast.calibrate import calibrate
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -77,11 +76,9 @@ class SpendingPlan:
         then the pacer makes up for what the old one gets wrong.
         """
         # A router counts what it routes as its traffic, which these prompts are not.
-        router = as_router("router", router)
-        if isinstance(router, _native.Router):
-            router = router.snapshot()
+        snapshot = as_snapshot("router", router)
         frontier = calibrate(
-            router, texts, quality_drop=0.0, embeddings=embeddings, tokens=tokens, n_bootstrap=1
+            snapshot, texts, quality_drop=0.0, embeddings=embeddings, tokens=tokens, n_bootstrap=1
         ).frontier
         corners = frontier.cost_weight[frontier.cost_weight > 0]
         if not len(corners):  # One model is best at every cost weight.
@@ -91,7 +88,7 @@ class SpendingPlan:
         weights = np.append(weights, 2 * weights[-1])
         columns = []
         for weight in weights:
-            decisions = router.route_batch(
+            decisions = snapshot.route_batch(
                 texts, float(weight), embeddings=embeddings, tokens=tokens
             )
             columns.append(decisions.cost[decisions.ok])

@@ -395,13 +395,8 @@ impl Routing {
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let now = self.now();
         let input = now.input(py, texts, embeddings)?;
-        let shape = [input.len(), now.snapshot.pool().len()];
-        let losses = now.with_prompts(py, &input, |snapshot, prompts, run| {
-            let mut losses = vec![0.0; shape[0] * shape[1]];
-            snapshot.predict_loss(prompts, &mut losses, run)?;
-            Ok(losses)
-        })?;
-        losses.into_pyarray(py).reshape(shape)
+        let models = now.snapshot.pool().len();
+        now.matrix(py, &input, models, core::Snapshot::predict_loss)
     }
 
     /// What every model is expected to cost on every prompt.
@@ -439,13 +434,10 @@ impl Routing {
         let now = self.now();
         let input = now.input(py, texts, embeddings)?;
         let tokens = token_counts(tokens, input.measured(texts))?;
-        let shape = [input.len(), now.snapshot.pool().len()];
-        let costs = now.with_prompts(py, &input, |snapshot, prompts, run| {
-            let mut costs = vec![0.0; shape[0] * shape[1]];
-            snapshot.predict_cost(prompts, tokens.as_rows(), &mut costs, run)?;
-            Ok(costs)
-        })?;
-        costs.into_pyarray(py).reshape(shape)
+        let models = now.snapshot.pool().len();
+        now.matrix(py, &input, models, |snapshot, prompts, costs, run| {
+            snapshot.predict_cost(prompts, tokens.as_rows(), costs, run)
+        })
     }
 
     /// Phi: how much each cluster counts for each prompt, float32[N, K].
@@ -458,13 +450,8 @@ impl Routing {
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let now = self.now();
         let input = now.input(py, texts, embeddings)?;
-        let shape = [input.len(), now.snapshot.map().clusters()];
-        let phi = now.with_prompts(py, &input, |snapshot, prompts, run| {
-            let mut phi = vec![0.0; shape[0] * shape[1]];
-            snapshot.phi(prompts, &mut phi, run)?;
-            Ok(phi)
-        })?;
-        phi.into_pyarray(py).reshape(shape)
+        let clusters = now.snapshot.map().clusters();
+        now.matrix(py, &input, clusters, core::Snapshot::phi)
     }
 
     /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`.

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use numpy::{
+    Element, IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 use uniroute_core::lexical::Status;
 use uniroute_core::router::{Prompts, Request, Row, Scratch, Snapshot, estimate_tokens};
@@ -126,6 +128,23 @@ impl View {
             Input::Embeddings(embeddings) => Prompts::Embeddings(embeddings.as_slice()?),
         };
         detached(py, |run| work(&self.snapshot, prompts, run))
+    }
+
+    /// What `fill` writes for the prompts of a call: `width` values each, row-major.
+    pub fn matrix<'py, T: Element + Copy + Default>(
+        &self,
+        py: Python<'py>,
+        input: &Input<'_>,
+        width: usize,
+        fill: impl FnOnce(&Snapshot, Prompts<'_>, &mut [T], &Run<'_>) -> Result<Vec<Row>> + Send,
+    ) -> PyResult<Bound<'py, PyArray2<T>>> {
+        let shape = [input.len(), width];
+        let values = self.with_prompts(py, input, |snapshot, prompts, run| {
+            let mut values = vec![T::default(); shape[0] * shape[1]];
+            fill(snapshot, prompts, &mut values, run)?;
+            Ok(values)
+        })?;
+        values.into_pyarray(py).reshape(shape)
     }
 
     /// Routes one prompt without the GIL, in this thread's scratch.
