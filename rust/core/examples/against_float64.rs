@@ -169,9 +169,9 @@ impl Case {
         let numbers = |n, salt| -> Vec<f32> {
             let mut numbers = noise(n, salt);
             if self.kind == Kind::Ties {
-                numbers
-                    .iter_mut()
-                    .for_each(|v| *v = (4.0 * *v).round() / 4.0);
+                for v in &mut numbers {
+                    *v = (4.0 * *v).round() / 4.0;
+                }
             }
             numbers
         };
@@ -222,18 +222,18 @@ fn check_all(isa: Isa) -> Check {
         cases.len()
     );
 
-    // Every eighth case is of the same kind; hence steps of nine for each thread to have all.
-    let part = |t: usize| cases.iter().skip(t).step_by(THREADS + 1);
+    let check = |t| {
+        let mut part = cases.iter().skip(t).step_by(THREADS);
+        part.try_for_each(|case| case.check(isa))
+    };
     thread::scope(|scope| {
-        let check = |t| part(t).try_for_each(|case| case.check(isa));
         let threads: Vec<_> = (0..THREADS)
             .map(|t| scope.spawn(move || check(t)))
             .collect();
-        let mut outcomes = threads.into_iter().map(|thread| match thread.join() {
-            Ok(outcome) => outcome,
-            Err(_) => Err("a thread panicked".into()),
-        });
-        outcomes.by_ref().collect::<Check>()
+        threads.into_iter().try_for_each(|thread| {
+            let panicked = |_| Err("a thread panicked".into());
+            thread.join().unwrap_or_else(panicked)
+        })
     })?;
     println!("{}: the same on {THREADS} threads at once", isa.name());
     Ok(())
@@ -242,8 +242,7 @@ fn check_all(isa: Isa) -> Check {
 fn main() -> Check {
     let named: Vec<String> = std::env::args().skip(1).collect();
     for isa in Isa::ALL {
-        let problem = Kernels::of(isa).err();
-        if let Some(problem) = &problem {
+        if let Err(problem) = Kernels::of(isa) {
             println!("{}: {problem}", isa.name());
         }
     }
