@@ -11,7 +11,7 @@
 //! The algorithm sees the registers through [`Tiles`]. [`Registers`] has one instruction a method;
 //! the tests have a model in plain Rust that runs everywhere. The instructions' encodings are held
 //! against the manual's, and before this table is offered, [`refusal`] has the tiles multiply
-//! matrices whose product is known.
+//! matrices whose product is known. `bench/emulated_amx` has an emulated processor run all of it.
 
 #[allow(clippy::wildcard_imports)] // Some ten names, all of them prefixed.
 use std::arch::x86_64::*;

@@ -1,5 +1,5 @@
 //! AMX where there is none: a model of the tile registers runs the algorithm, and the instructions'
-//! bytes are compared with the manual's.
+//! bytes are compared with the manual's. Where there is AMX, the registers run it too.
 
 use std::cell::Cell;
 
@@ -151,6 +151,12 @@ pub fn model() -> Option<&'static Kernels> {
     available.then_some(&MODEL)
 }
 
+/// The model's table, and that of the registers where this process may use them.
+fn tables() -> impl Iterator<Item = &'static Kernels> {
+    let registers = refusal().is_none().then_some(&KERNELS);
+    model().into_iter().chain(registers)
+}
+
 /// The bytes of an instruction, which is jumped over.
 macro_rules! encoding {
     (($($instruction:tt)*), $($operand:tt)*) => {{
@@ -260,6 +266,64 @@ fn noise(n: usize, salt: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Labels of rows of a shape and kind of their own.
+fn labels(kernels: &'static Kernels, salt: usize) -> Vec<u32> {
+    let (n, count, dim) = (100, 40 + salt, 60 + 7 * salt);
+    let centroids = Centroids::with_kernels(&noise(count * dim, salt), dim, kernels).unwrap();
+    let mut labels = vec![0; n];
+    let run = Run {
+        threads: 1,
+        ..Run::default()
+    };
+    let x = noise(n * dim, salt + 1);
+    centroids.assign(&x, &mut labels, None, &run).unwrap();
+    labels
+}
+
+/// More threads than cores, so that one is stopped between its instructions and another gets the
+/// registers: each finds its own as it left them.
+#[test]
+fn threads_keep_their_tiles() {
+    const THREADS: usize = 8;
+    for kernels in tables() {
+        let check = |salt| {
+            let expected = labels(&portable::KERNELS, salt);
+            for _ in 0..20 {
+                assert_eq!(labels(kernels, salt), expected);
+            }
+        };
+        std::thread::scope(|scope| {
+            for salt in 0..THREADS {
+                scope.spawn(move || check(salt));
+            }
+        });
+    }
+}
+
+/// The leave to use tiles, once given, is a forked child's too.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_uses_tiles() {
+    if let Some(problem) = refusal() {
+        eprintln!("not tested: tiles of a forked child, because {problem}");
+        return;
+    }
+    let expected = labels(&portable::KERNELS, 1);
+    // SAFETY: the child starts no thread, and leaves without running what the parent set up.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let right = std::panic::catch_unwind(|| labels(&KERNELS, 1) == expected);
+        // SAFETY: always allowed.
+        unsafe { libc::_exit(i32::from(!right.unwrap_or(false))) };
+    }
+    assert!(child > 0, "cannot fork");
+    let mut status = -1;
+    // SAFETY: a child of this process and a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child's labels are wrong, or it died");
+    assert_eq!(labels(&KERNELS, 1), expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -272,14 +336,16 @@ proptest! {
         first in 0usize..2,
         salt in 0usize..1000,
     ) {
-        let Some(model) = model() else { return Ok(()) };
+        if !avx512::is_available() {
+            return Ok(()); // `model` has said so.
+        }
         let packed = Packed::centroids(&noise(count * dim, salt), dim, Precision::Int8).unwrap();
         let x = noise(n * dim, salt + 1);
         let mut words = vec![-1; n * packed.row_stride];
         let rows: Vec<_> = x
             .chunks_exact(dim)
             .zip(words.chunks_exact_mut(packed.row_stride))
-            .map(|(x, words)| (model.quantise)(&packed, x, words).unwrap())
+            .map(|(x, words)| (avx512::KERNELS.quantise)(&packed, x, words).unwrap())
             .collect();
         let panels = count.div_ceil(LANES);
         let first = if panels > 4 { 4 * first } else { 0 };
@@ -297,7 +363,9 @@ proptest! {
             (kernels.scores)(&task, &mut scores, &mut best);
             (scores, best.iter().map(|best| (best.lower, best.promising)).collect::<Vec<_>>())
         };
-        prop_assert_eq!(run(model), run(&avx512::KERNELS));
+        for kernels in tables() {
+            prop_assert_eq!(run(kernels), run(&avx512::KERNELS));
+        }
     }
 
     /// Labels and distances are those of float64 brute force; so are single rows'.
@@ -309,7 +377,6 @@ proptest! {
         kind in 0usize..4,
         salt in 0usize..1000,
     ) {
-        let Some(model) = model() else { return Ok(()) };
         let (mut data, mut x) = (noise(count * dim, salt), noise(n * dim, salt + 1));
         match kind {
             // Ties: few values, centroids that are the same.
@@ -331,16 +398,18 @@ proptest! {
             }
             _ => {}
         }
-        let centroids = Centroids::with_kernels(&data, dim, model).unwrap();
-        let (mut labels, mut distances) = (vec![0; n], vec![0.0; n]);
-        centroids.assign(&x, &mut labels, Some(&mut distances), &Run::default()).unwrap();
-        for (i, x) in x.chunks_exact(dim).enumerate() {
-            let all = data.chunks_exact(dim).map(|c| portable::squared_distance(x, c));
-            let best = all.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-            let best = (best.0 as u32, best.1 as f32);
-            prop_assert_eq!((labels[i], distances[i]), best);
-            if i < 3 {
-                prop_assert_eq!(centroids.nearest(x).unwrap(), best);
+        for kernels in tables() {
+            let centroids = Centroids::with_kernels(&data, dim, kernels).unwrap();
+            let (mut labels, mut distances) = (vec![0; n], vec![0.0; n]);
+            centroids.assign(&x, &mut labels, Some(&mut distances), &Run::default()).unwrap();
+            for (i, x) in x.chunks_exact(dim).enumerate() {
+                let all = data.chunks_exact(dim).map(|c| portable::squared_distance(x, c));
+                let best = all.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+                let best = (best.0 as u32, best.1 as f32);
+                prop_assert_eq!((labels[i], distances[i]), best);
+                if i < 3 {
+                    prop_assert_eq!(centroids.nearest(x).unwrap(), best);
+                }
             }
         }
     }
@@ -354,7 +423,6 @@ proptest! {
         weight in prop_oneof![Just(0.0), 0.0f64..2.0],
         salt in 0usize..1000,
     ) {
-        let Some(model) = model() else { return Ok(()) };
         let psi = noise(clusters * llms, salt);
         let costs: Vec<f64> = noise(llms, salt + 1).into_iter().map(|v| f64::from(v.abs())).collect();
         let phi: Vec<f32> = noise(n * clusters, salt + 2).into_iter().map(|v| v.max(0.0)).collect();
@@ -366,6 +434,8 @@ proptest! {
             pool.best(&phi, weights, best, &mut winners, Some(&mut losses), &Run::default()).unwrap();
             (winners, losses)
         };
-        prop_assert_eq!(run(model), run(&portable::KERNELS));
+        for kernels in tables() {
+            prop_assert_eq!(run(kernels), run(&portable::KERNELS));
+        }
     }
 }
