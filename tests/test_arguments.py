@@ -159,6 +159,26 @@ def test_names_are_read_once() -> None:
         router.observe(TEXTS[0], "small", 0.0)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": 1.5}, "loss: 1.5"),
+        ({"loss": [0.5]}, "loss: a list"),
+        ({"loss": None}, "loss: a NoneType"),
+        ({"weight": 0.0}, "weight: 0"),
+        ({"weight": 1e12}, "weight: 1e"),
+        ({"model": 3}, "model: a int"),
+    ],
+)
+def test_one_outcome_names_its_own_arguments(given: dict, message: str) -> None:
+    router = uf.Router.fit(TEXTS, n_clusters=2)
+    router.add_models(["small"], [1.0], TEXTS, np.zeros((40, 1)))
+    before = router.version
+    with pytest.raises(errors.UniRouteError, match=f"^{message}"):
+        router.observe(**{"prompt": TEXTS[0], "model": "small", "loss": 0.5} | given)
+    assert router.version == before
+
+
 def test_prompts_are_told_by_position_and_named_back() -> None:
     router = uf.Router.fit(np.array(TEXTS), n_clusters=2)
     for probes in (router.suggest_probes(2), router.suggest_probes(2, np.array(TEXTS))):

@@ -250,8 +250,8 @@ def test_bad_feedback_is_refused_and_changes_nothing(
         "losses: shape": lambda: router.observe_many(two, "a", [0.0, 1.0, 1.0]),
         "losses: dtype": lambda: router.observe_many(two, "a", ["x", "y"]),
         "weights: 0": lambda: router.observe_many(two, "a", 1.0, [0.0, 1.0]),
-        "weights: 1e.308 in row 0; expected numbers above 0, 1e.09": lambda: router.observe(
-            two[0], "a", 1.0, weight=1e308
+        "weights: 1e.308 in row 1; expected numbers above 0, 1e.09": lambda: router.observe_many(
+            two, "a", 1.0, [1.0, 1e308]
         ),
         "models: 1 names": lambda: router.observe_many(two, ["a"], 1.0),
         "models: a int": lambda: router.observe_many(two, ["a", 3], 1.0),

@@ -532,6 +532,7 @@ UNUSABLE = {
     "embedder": ("embedder: a str", lambda t: uf.Router.fit(t, embedder="lexical")),
     "masked": ("losses: a masked", lambda t: uf.Outcomes(np.ma.masked_all((3, 2)))),
     "path": ("path: a NoneType", lambda t: uf.Router.load(None)),
+    "loaded embedder": ("embedder: a str", lambda t: uf.Router.load("r", embedder="lexical")),
     "pipe": ("a pipe or device", lambda t: uf.Router.load("/dev/zero")),
 }
 
@@ -554,5 +555,8 @@ def test_names_keep_their_order_or_are_refused(fitted: uf.Router) -> None:
     for names in ({"x", "y"}, {"x": 1, "y": 2}):
         with pytest.raises(errors.ArgumentTypeError, match="names: a "):
             fitted.add_models(names, [1, 1], texts, np.zeros((10, 2)))
+    for name in ("gpt\u200b", "\u202egpt", "gpt\u2028", "g\tpt"):
+        with pytest.raises(errors.InvalidArgumentError, match="control or invisible character"):
+            fitted.add_model(name, cost=1, texts=texts, losses=np.zeros(10))
     with pytest.raises(errors.InvalidArgumentError, match="lone surrogate"):
         fitted.add_model("\ud800", cost=1, texts=texts, losses=np.zeros(10))

@@ -78,6 +78,15 @@ def as_instance(argument: str, value: Any, kind: Any, expected: str | None = Non
     return value
 
 
+def as_embedder(embedder: Any) -> Any:
+    """Return an embedder, or None."""
+    if embedder is not None and not callable(getattr(embedder, "embed", None)):
+        raise ArgumentTypeError(
+            f"embedder: a {type(embedder).__name__}; expected an object with embed(texts)"
+        )
+    return embedder
+
+
 def as_router(argument: str, value: Any) -> Router | _native.Snapshot:
     """Return a router, or a snapshot of one."""
     if not isinstance(value, _native.Routing):

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import as_count, as_instance, as_names, as_path, as_sequence, as_string
+from uniroute_fast.arguments import (
+    as_count,
+    as_embedder,
+    as_instance,
+    as_names,
+    as_number,
+    as_path,
+    as_sequence,
+    as_string,
+)
 from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import (
     ArgumentTypeError,
@@ -162,10 +171,7 @@ class Router(_native.Router):
             texts = as_sequence("texts", texts)
             if len(texts) == 0:
                 raise InvalidArgumentError("texts: no prompts; expected at least one")
-            if embedder is not None and not callable(getattr(embedder, "embed", None)):
-                raise ArgumentTypeError(
-                    f"embedder: a {type(embedder).__name__}; expected an object with embed(texts)"
-                )
+            embedder = as_embedder(embedder)
             if embedder is None:
                 embedder = LexicalEmbedder.fit(texts, seed=seed)
             x = np.asarray(embedder.embed(texts))
@@ -562,6 +568,11 @@ class Router(_native.Router):
         InvalidArgumentError, ArgumentTypeError, UnknownModelError
             As `observe_many`.
         """
+        from uniroute_fast.feedback import GREATEST_WEIGHT
+
+        as_instance("model", model, str, "the name of an LLM")
+        loss = as_number("loss", loss, 0, 1)
+        weight = as_number("weight", weight, 0, GREATEST_WEIGHT, above=True)
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
         prompts: Any = None if prompt is None else [prompt]
         used = self.observe_many(
@@ -996,11 +1007,14 @@ class Router(_native.Router):
 
         Raises
         ------
+        ArgumentTypeError
+            `embedder` has no ``embed``.
         ArtifactIOError
             The file cannot be read.
         ArtifactError
             It is no router, is damaged, or comes from a newer version.
         """
+        embedder = as_embedder(embedder)
         return cls._from_loaded(_native.Loaded.read(as_path("path", path)), embedder)
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::mask::Mask;
+use crate::profiles::is_unprintable;
 
 /// Prices of a million tokens are at most this: then no cost of a call overflows.
 pub const LARGEST_PRICE: f64 = 1e30;
@@ -45,13 +46,13 @@ impl Metadata {
         "output_price",
     ];
 
-    /// Fails on a tag that is empty or has control characters, or on a number that is out of range.
+    /// Fails on a tag that is empty or has control or invisible characters, or on a number that is out of range.
     pub fn check(&self) -> Result<()> {
         if self.tags.contains("") {
             return Err(Error::invalid("tags", "an empty tag", "non-empty strings"));
         }
-        if let Some(tag) = self.tags.iter().find(|tag| tag.contains(char::is_control)) {
-            let problem = format!("{tag:?} has a control character");
+        if let Some(tag) = self.tags.iter().find(|tag| tag.contains(is_unprintable)) {
+            let problem = format!("{tag:?} has a control or invisible character");
             return Err(Error::invalid("tags", problem, "tags that can be printed"));
         }
         let prices = [

@@ -735,8 +735,8 @@ fn check_name(name: &str) -> Result<()> {
             "a non-empty string for each model",
         ));
     }
-    if name.contains(char::is_control) {
-        let problem = format!("{name:?} has a control character");
+    if name.contains(is_unprintable) {
+        let problem = format!("{name:?} has a control or invisible character");
         return Err(Error::invalid(
             "names",
             problem,
@@ -744,6 +744,15 @@ fn check_name(name: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a character is a control, or one that makes two names look alike: line separators, those
+/// without width, and those that turn the direction of writing.
+pub(crate) fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The better of the best so far and the winner of strip `s`. Most strips are passed over by their
@@ -874,7 +883,14 @@ mod tests {
         assert!(message(pool.with_profiles(&["zz"], &[0.0; 3])).contains("zz"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0, f32::NAN, 0.0])).contains("cluster 1"));
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
-        assert!(message(pool.with(&["a\n"], &[1.0], &[0.0; 3])).contains("control character"));
+        for name in ["a\n", "a\u{200b}", "\u{202e}a", "a\u{2028}b"] {
+            let refused = message(pool.with(&[name], &[1.0], &[0.0; 3]));
+            assert!(
+                refused.contains("control or invisible character"),
+                "{refused}"
+            );
+        }
+        assert!(pool.with(&["模型 é/ñ:1.0 😀"], &[1.0], &[0.0; 3]).is_ok());
         assert!(message(pool.with_cost("m0", f64::NAN)).starts_with("cost: NaN"));
         assert!(message(pool.with_cost("x", 1.0)).contains("\"x\""));
         assert!(Pool::new(2).choose(1, 0.0).is_none());
