@@ -4,7 +4,9 @@ A router is fitted on 35% of a set with two thirds of its LLMs; the others join 
 Then up to 2,000 prompts are routed, and as many outcomes are observed: one a prompt, or several on
 the prompts where several LLMs are asked. Budgets are spread evenly over what can be spent, as they
 are in Area. Prints the mean Area on 30% of the prompts after so many outcomes, for several ways to
-choose whom to ask, beside that of 400 labels for each LLM up front, and what learning took:
+choose whom to ask, beside that of 400 labels for each LLM up front, and what learning took. *Known
+prompts* are those of the training set, where the seen LLMs' outcomes tell how hard a prompt is;
+everything else takes prompts that no seen LLM was run on.
 
 - regret: by how much the answers given were worse, in loss + cost weight x cost, than those of the
   LLM that looked best at the time;
@@ -53,12 +55,13 @@ class Scene:
         outcomes = uf.Outcomes(dataset.losses[np.ix_(train, seen)], costs=dataset.costs[seen])
         fitted = uf.Router.fit(list(self.texts[train]), seen=outcomes, seed=seed)
         self.bare = fitted.to_bytes(*fitted._extra(records=True))
+        self.new = self.split.validation
+        self.known = np.random.default_rng(seed).permutation(train)
         self.test = fitted.embedder.embed(list(self.texts[self.split.test]))
 
-    def with_labels(self, n: int) -> uf.Router:
-        """Return the router after n labels for each LLM."""
+    def with_labels(self, rows: np.ndarray) -> uf.Router:
+        """Return the router after labels of each LLM on these prompts."""
         router = uf.Router._from_loaded(uf._native.Loaded.from_bytes(self.bare), None)
-        rows = self.split.validation[:n]
         names = [f"m{i}" for i in range(len(self.costs))]
         router.add_models(names, self.costs, list(self.texts[rows]), self.own[rows])
         return router
@@ -70,11 +73,11 @@ class Scene:
         return area(curve, self.costs)
 
     def learn(
-        self, explorer: uf.Explorer, draws: int, most: int, seed: int
+        self, explorer: uf.Explorer, draws: int, stream: np.ndarray, most: int, seed: int
     ) -> Iterator[tuple[uf.Router, Spent]]:
         """Yield the router, and what it took, after each batch of a stream of prompts."""
-        router, rng, spent = self.with_labels(FEW), np.random.default_rng(seed), Spent()
-        stream = self.split.validation[FEW : FEW + most]
+        router, rng, spent = self.with_labels(self.new[:FEW]), np.random.default_rng(seed), Spent()
+        stream = stream[:most]
         for start in range(0, len(stream), BATCH):
             if start % CALIBRATE == 0:
                 prompts = list(self.texts[self.split.train[:500]])
@@ -115,17 +118,20 @@ class Scene:
 def run(dataset: uf.datasets.Dataset, seed: int, within: float, most: int) -> dict[str, float]:
     """Return Area, and what learning took, by the way of learning."""
     scene = Scene(dataset, seed)
-    found = {f"{n} labels": scene.area(scene.with_labels(n)) for n in (FEW, MANY)}
+    found = {f"{n} labels": scene.area(scene.with_labels(scene.new[:n])) for n in (FEW, MANY)}
+    found[f"{MANY} labels, known"] = scene.area(scene.with_labels(scene.known[:MANY]))
+    new, known = scene.new[FEW:], scene.known
     ways = {
-        "greedy": (uf.Explorer(within=0.0, seed=seed), 1),
-        "any LLM alike": (uf.Explorer(within=np.inf, uniform=1.0, seed=seed), 1),
-        "Thompson": (uf.Explorer(within=within, seed=seed), 1),
-        "two draws": (uf.Explorer(within=np.inf, seed=seed), 2),
-        "four draws": (uf.Explorer(within=np.inf, seed=seed), 4),
+        "greedy": (uf.Explorer(within=0.0, seed=seed), 1, new),
+        "any LLM alike": (uf.Explorer(within=np.inf, uniform=1.0, seed=seed), 1, new),
+        "Thompson": (uf.Explorer(within=within, seed=seed), 1, new),
+        "two draws": (uf.Explorer(within=np.inf, seed=seed), 2, new),
+        "four draws": (uf.Explorer(within=np.inf, seed=seed), 4, new),
+        "four draws, known": (uf.Explorer(within=np.inf, seed=seed), 4, known),
     }
-    for way, (explorer, draws) in ways.items():
+    for way, (explorer, draws, stream) in ways.items():
         marks = [mark for mark in MARKS if mark < most]
-        for router, spent in scene.learn(explorer, draws, most, seed):
+        for router, spent in scene.learn(explorer, draws, stream, most, seed):
             while marks and spent.outcomes >= marks[0]:
                 found[f"{way}, {marks.pop(0)}"] = scene.area(router)
         # Those that were not reached: Area does not change any more.

@@ -110,7 +110,7 @@ impl Centroids {
             return Err(self.wrong_length(x.len(), 1));
         }
         let (label, distance) = SEARCH.with_borrow_mut(|search| {
-            self.find(search, x);
+            self.find(search, x, &[]);
             self.resolve(search.candidates(0), x, true)
         });
         if label == UNASSIGNED {
@@ -166,24 +166,23 @@ impl Centroids {
                 ));
             }
         };
-        let labels = labels.chunks_mut(step);
-        let tasks: Vec<_> = x
-            .chunks(step * self.dim)
-            .zip(labels)
-            .zip(distances)
-            .collect();
+        let tasks: Vec<_> = labels.chunks_mut(step).zip(distances).enumerate().collect();
+        let block = self.kernels.block;
         run.for_each(
             tasks.into_iter(),
             Search::default,
-            |search, ((x, labels), mut distances)| {
-                for (block, x) in x.chunks(self.kernels.block * self.dim).enumerate() {
-                    self.find(search, x);
-                    for (i, x) in x.chunks_exact(self.dim).enumerate() {
-                        let row = block * self.kernels.block + i;
+            |search, (task, (labels, mut distances))| {
+                for (b, labels) in labels.chunks_mut(block).enumerate() {
+                    let from = &x[(task * step + b * block) * self.dim..];
+                    let (x, after) = from.split_at(labels.len() * self.dim);
+                    self.find(search, x, &after[..after.len().min(x.len())]);
+                    for (i, (label, x)) in
+                        labels.iter_mut().zip(x.chunks_exact(self.dim)).enumerate()
+                    {
                         let found = self.resolve(search.candidates(i), x, distances.is_some());
-                        labels[row] = found.0;
+                        *label = found.0;
                         if let Some(distances) = &mut distances {
-                            distances[row] = found.1;
+                            distances[b * block + i] = found.1;
                         }
                     }
                 }
@@ -198,7 +197,7 @@ impl Centroids {
         let mut search = Search::default();
         let mut counts = Vec::with_capacity(x.len() / self.dim);
         for x in x.chunks(self.kernels.block * self.dim) {
-            self.find(&mut search, x);
+            self.find(&mut search, x, &[]);
             counts.extend(
                 (0..x.len() / self.dim)
                     .map(|i| search.candidates(i).map_or(self.len(), <[Candidate]>::len) as u32),
@@ -207,12 +206,13 @@ impl Centroids {
         counts
     }
 
-    /// Looks for the candidates of a block of rows.
-    fn find(&self, search: &mut Search, x: &[f32]) {
+    /// Looks for the candidates of a block of rows, and fetches those `ahead`, the block that is
+    /// looked at next, into L2.
+    fn find(&self, search: &mut Search, x: &[f32], ahead: &[f32]) {
         match &self.packed {
             Some(packed) => {
                 search.quantise(self.kernels, packed, x, self.dim);
-                search.find(self.kernels, packed, packed.offsets(), 1);
+                search.find(self.kernels, packed, packed.offsets(), 1, ahead);
                 for (i, x) in x.chunks_exact(self.dim).enumerate() {
                     self.refine(search, i, x);
                 }

@@ -259,6 +259,10 @@ fn group<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], best
     }
 }
 
+/// Lines of the rows ahead that are fetched in each step, while there are any: a tile's rows of
+/// float32 are 1.5 lines for each of its steps.
+const LINES_A_STEP: usize = 2;
+
 /// `R` rows against `P` panels: all sums stay in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn tile<const R: usize, const P: usize>(
@@ -273,7 +277,11 @@ fn tile<const R: usize, const P: usize>(
     let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
     let mut sums: [[__m512i; P]; R] =
         array::from_fn(|r| [_mm512_set1_epi32(task.rows[row + r].start); P]);
+    let mut ahead = task.ahead_of(row, R, panel).chunks(LANES);
     for step in 0..steps {
+        for line in ahead.by_ref().take(LINES_A_STEP) {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+        }
         // SAFETY: panels and rows are `steps` long. (Indexing would check each of them each time.)
         let line: [__m512i; P] = array::from_fn(|p| load_line(unsafe { &*lines[p].add(step) }));
         for r in 0..R {

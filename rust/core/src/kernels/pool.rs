@@ -459,7 +459,7 @@ impl PackedPool {
             }
         }
         let offsets = shared.map_or(packed.offsets(), |shared| shared.own.offsets());
-        search.find(self.kernels, packed, offsets, best);
+        search.find(self.kernels, packed, offsets, best, &[]);
     }
 
     /// As [`Self::find`], by the losses of the clusters that count.

@@ -25,6 +25,8 @@ pub struct Task<'a> {
     pub rows: &'a [Row],
     /// Their words, `packed.row_stride` apart.
     pub words: &'a [i32],
+    /// What will be quantised next: worth fetching into L2 while there is other work to do.
+    pub ahead: &'a [f32],
 }
 
 impl Task<'_> {
@@ -44,6 +46,20 @@ impl Task<'_> {
     #[inline]
     pub fn row_words(&self, row: usize) -> &[i32] {
         &self.words[row * self.packed.row_stride..][..self.packed.steps]
+    }
+
+    /// The share of [`Self::ahead`] to be fetched while `rows` rows from `row` meet the group of
+    /// panels from `panel`: all of it is fetched once, little by little, in the first run.
+    #[inline]
+    pub fn ahead_of(&self, row: usize, rows: usize, panel: usize) -> &[f32] {
+        if self.first > 0 {
+            return &[];
+        }
+        let groups = self.panels.div_ceil(GROUP);
+        let share = self.ahead.len().div_ceil(self.rows.len() * groups);
+        let start = share * (panel / GROUP * self.rows.len() + row);
+        let end = self.ahead.len().min(start + share * rows);
+        &self.ahead[start.min(end)..end]
     }
 
     /// Whether no row can find its answer here, given scores that each reaches for certain.
@@ -228,7 +244,14 @@ impl Search {
 
     /// Finds the candidates of the rows taken: all vectors that may be among the `best` of a row,
     /// at most [`LANES`] of them.
-    pub fn find(&mut self, kernels: &Kernels, packed: &Packed, offsets: Offsets<'_>, best: usize) {
+    pub fn find(
+        &mut self,
+        kernels: &Kernels,
+        packed: &Packed,
+        offsets: Offsets<'_>,
+        best: usize,
+        ahead: &[f32],
+    ) {
         let n = self.rows.len();
         self.best.clear();
         self.best.resize(n, Best::default());
@@ -250,6 +273,7 @@ impl Search {
                 panels: run.min(panels - first),
                 rows: &self.rows,
                 words: &self.words,
+                ahead,
             };
             if task.is_hopeless(&self.best) {
                 continue;

@@ -228,6 +228,7 @@ proptest! {
                     panels: count.div_ceil(LANES),
                     rows: &[row],
                     words: &words,
+                    ahead: &[],
                 };
                 let mut scores = vec![f32::NAN; task.panels * LANES];
                 let mut best = [Best::default()];
@@ -249,6 +250,38 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// The tiles of the first run fetch the rows ahead once, in order, and those of later runs none.
+    #[test]
+    fn rows_ahead_are_fetched_once(
+        panels in 1usize..65,
+        n in 1usize..60,
+        ahead in 0usize..3000,
+        tall in 1usize..8,
+    ) {
+        let packed = Packed::empty(panels * LANES, 8, Precision::Int8).unwrap();
+        let rows = vec![Row::default(); n];
+        let ahead: Vec<f32> = (0..ahead).map(|i| i as f32).collect();
+        let mut task = Task {
+            packed: &packed,
+            offsets: packed.offsets(),
+            first: 0,
+            panels,
+            rows: &rows,
+            words: &[],
+            ahead: &ahead,
+        };
+        let fetched = |task: &Task<'_>| -> Vec<f32> {
+            (0..panels)
+                .step_by(GROUP)
+                .flat_map(|panel| (0..n).step_by(tall).map(move |row| (panel, row)))
+                .flat_map(|(panel, row)| task.ahead_of(row, tall.min(n - row), panel).to_vec())
+                .collect()
+        };
+        prop_assert_eq!(fetched(&task), ahead.clone());
+        task.first = 4 * GROUP;
+        prop_assert!(fetched(&task).is_empty());
     }
 
     /// Winners of mixtures, of few clusters and of all, are those of the definition; ties included.

@@ -356,6 +356,7 @@ proptest! {
             panels: panels - first,
             rows: &rows,
             words: &words,
+            ahead: &[],
         };
         let run = |kernels: &Kernels| {
             let mut scores = vec![f32::NAN; n * task.panels * LANES];
