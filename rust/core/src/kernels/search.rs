@@ -112,21 +112,25 @@ impl Best {
     /// The score that `best` vectors reach for certain, from the lanes. Each lane has a vector of its
     /// own that reaches the lane's lower bound, so that the `best`-th greatest of them will do.
     fn update(&mut self, best: usize) {
-        let mut lower = self.lower;
         if best == 1 {
-            // By halves, which the compiler does in registers. (None is NaN.)
-            for half in [8, 4, 2, 1] {
-                for i in 0..half {
-                    if lower[i + half] > lower[i] {
-                        lower[i] = lower[i + half];
-                    }
-                }
-            }
+            // By halves: selections that compilers turn into vectors, without branches.
+            let greatest: [f32; 8] = halved(&self.lower);
+            let greatest: [f32; 4] = halved(&greatest);
+            let greatest: [f32; 2] = halved(&greatest);
+            [self.certain] = halved(&greatest);
         } else {
+            let mut lower = self.lower;
             lower.sort_unstable_by(|a, b| b.total_cmp(a));
+            self.certain = lower[best - 1];
         }
-        self.certain = lower[best - 1];
     }
+}
+
+/// The greater of the values in either half; none is NaN.
+#[inline]
+fn halved<const N: usize>(values: &[f32]) -> [f32; N] {
+    let (low, high) = values.split_at(N);
+    std::array::from_fn(|i| if high[i] > low[i] { high[i] } else { low[i] })
 }
 
 /// What turns the sums of `P` panels of one group into scores.
