@@ -65,6 +65,10 @@ pub const TILE_STEPS: usize = 16;
 /// Largest dimension for which int32 sums cannot overflow and float32 norms are accurate enough.
 pub const MAX_DIM: usize = 1 << 16;
 
+/// Added to a float64 of moderate size, it leaves the nearest integer (ties to even) in the lowest bits
+/// of the sum; subtracted again, that integer. (Without SSE4.1 the compiler calls a function to round.)
+const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
+
 /// One step of a panel: a word of each vector.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -296,7 +300,7 @@ impl Packed {
     /// row `y` may err by another `extra |y|`. Returns how far it is from what its integers stand
     /// for.
     pub fn put(&mut self, k: usize, e: &[f64], bias: f64, extra: f64) -> Residual {
-        let greatest = e.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let greatest = greatest_magnitude(e);
         let mut unit = (greatest / f64::from(self.limit)) as f32;
         if unit < f32::MIN_POSITIVE {
             unit = 0.0; // All residual: one unit would underflow.
@@ -310,26 +314,27 @@ impl Packed {
         let per_word = self.precision.per_word();
         let (panel, lane) = (k / LANES, k % LANES);
         let lines = &mut self.lines[panel * self.steps..][..self.steps];
-        let (mut squares, mut residuals, mut farthest) = (0.0f64, 0.0f64, 0.0f64);
+        let (mut squares, mut residuals, mut farthest) = ([0.0f64; 4], [0.0f64; 4], [0.0f64; 4]);
         for (line, values) in lines.iter_mut().zip(e.chunks(per_word)) {
             let word = &mut line.0[lane];
             for (i, &value) in values.iter().enumerate() {
-                let q = (value * inverse).round_ties_even().clamp(-limit, limit);
-                let residual = value - q * f64::from(unit);
-                squares += value * value;
-                residuals += residual * residual;
-                farthest = farthest.max(residual.abs());
+                let rounded = (value * inverse).clamp(-limit, limit) + ROUND;
+                let residual = value - (rounded - ROUND) * f64::from(unit);
+                squares[i] += value * value;
+                residuals[i] += residual * residual;
+                farthest[i] = greater(farthest[i], residual.abs());
+                let q = rounded.to_bits() as i16;
                 match self.precision {
-                    Precision::Int8 => word[i] = (q as i16 + 128) as u8,
-                    Precision::Int16 => {
-                        word[2 * i..][..2].copy_from_slice(&(q as i16).to_ne_bytes());
-                    }
+                    Precision::Int8 => word[i] = (q + 128) as u8,
+                    Precision::Int16 => word[2 * i..][..2].copy_from_slice(&q.to_ne_bytes()),
                 }
             }
         }
         self.scales[k] = unit;
         self.biases[k] = bias as f32;
 
+        let [squares, residuals] = [squares, residuals].map(|sums| sums.iter().sum::<f64>());
+        let farthest = farthest.into_iter().fold(0.0, greater);
         let norm = squares.sqrt() * (1.0 + 2f64.powi(-40));
         let residual = residuals.sqrt() * (1.0 + 2f64.powi(-40)) + norm * 2f64.powi(-50);
         let bound = &mut self.bounds[panel / GROUP];
@@ -426,8 +431,35 @@ fn mean_row(data: &[f32], dim: usize) -> Vec<f32> {
     sum.into_iter().map(|sum| (sum / n) as f32).collect()
 }
 
+/// Sums of eight, so that no addition waits for the one before; so for the greatest.
 fn squared_norm(e: &[f64]) -> f64 {
-    e.iter().map(|v| v * v).sum()
+    let (chunks, rest) = e.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for chunk in chunks {
+        for (sum, v) in sums.iter_mut().zip(chunk) {
+            *sum += v * v;
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|v| v * v).sum::<f64>()
+}
+
+fn greatest_magnitude(e: &[f64]) -> f64 {
+    let (chunks, rest) = e.as_chunks::<8>();
+    let mut greatest = [0.0; 8];
+    for chunk in chunks {
+        for (greatest, v) in greatest.iter_mut().zip(chunk) {
+            *greatest = greater(*greatest, v.abs());
+        }
+    }
+    rest.iter()
+        .map(|v| v.abs())
+        .chain(greatest)
+        .fold(0.0, greater)
+}
+
+/// The greater of two, none of which is NaN.
+fn greater(a: f64, b: f64) -> f64 {
+    if b > a { b } else { a }
 }
 
 /// The float32 at or above a positive float64.
