@@ -160,13 +160,10 @@ def soft_routes(runs: int) -> list[dict[str, Any]]:
     workload = soft_route()
     workload.contenders[OURS]()  # Packs the pool.
     taken = measured(runs, workload)
-    small = f"{OURS}, 500 at a time"
     return [
         {
             "one batch ms": taken[OURS] * 1e3,
-            "500 at a time, unpacked ms": taken[small] * 1e3,
             "NumPy ms": taken["NumPy"] * 1e3,
-            "unpacked / packed": taken[small] / taken[OURS],
             "NumPy / packed": taken["NumPy"] / taken[OURS],
         }
     ]

@@ -30,7 +30,7 @@ PEERS = {
         "NumPy",
         "NumPy, with costs",
     ),
-    "soft_route": (workloads.OURS, f"{workloads.OURS}, 500 at a time", "NumPy"),
+    "soft_route": (workloads.OURS, "NumPy"),
 }
 WORKLOADS = [
     *(

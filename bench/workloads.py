@@ -133,7 +133,7 @@ def soft_map(name: str) -> Workload:
 
 
 def soft_route() -> Workload:
-    """Embeddings to models over a learned map cut at 1/64, in batches large and small."""
+    """Embeddings to models over a learned map cut at 1/64, the pool packed by the first batch."""
     d = 128
     x = rng.standard_normal((PROMPTS, d), dtype=np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -141,9 +141,6 @@ def soft_route() -> Workload:
     router = uf.Router(None, [("softmax", weights, np.zeros(MIXED, np.float32), 1 / 64)])
     psi, costs = profiles("unrelated"), 10 ** rng.uniform(-3, 1, POOL)
     router.insert([f"m{i}" for i in range(POOL)], costs, psi)
-    # Another router, so that its pool stays unpacked.
-    unpacked = uf.Router(None, [("softmax", weights, np.zeros(MIXED, np.float32), 1 / 64)])
-    unpacked.insert([f"m{i}" for i in range(POOL)], costs, psi)
     weighted = (0.01 * costs).astype(np.float32)
 
     def by_numpy() -> np.ndarray:
@@ -153,14 +150,9 @@ def soft_route() -> Workload:
         phi /= phi.sum(1, keepdims=True)
         return (phi @ psi + weighted).argmin(1)
 
-    def in_small_batches() -> None:
-        for at in range(0, PROMPTS, 500):
-            unpacked.route_batch(embeddings=x[at : at + 500], cost_weight=0.01)
-
     return Workload(
         {
             OURS: lambda: router.route_batch(embeddings=x, cost_weight=0.01),
-            f"{OURS}, 500 at a time": in_small_batches,
             "NumPy": by_numpy,
         }
     )
