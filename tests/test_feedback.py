@@ -111,7 +111,7 @@ def test_an_outcome_touches_one_model_unless_it_tips_the_choice_for_all(
     cut = 120
     router.add_models(NAMES, COSTS, texts[:cut], losses[:cut])
     assert (profiled, looked_at) == ([4], [4])
-    router.observe(texts[cut], "b", 1.0)
+    router.observe(texts[cut], "b", True)
     assert (profiled[1:], looked_at[1:]) == ([1], [1])
     # What was loaded is looked at once.
     router.save(tmp_path / "pool.uniroute")

@@ -221,8 +221,8 @@ class Explorer:
         Notes
         -----
         Takes the time of `route`. Outcomes come from a selection of the prompts, those in doubt.
-        One on a prompt that the router was fitted on with seen LLMs tells more: what these made of
-        the prompt says how hard it is.
+        An outcome on a prompt that the router was fitted on with seen LLMs is weighed against what
+        these made of the prompt, which says how hard it is.
         What another rule would have lost is the sum of loss / propensity over the outcomes of the
         LLMs that it chooses, divided by the number of all prompts, those where nothing was asked
         too: unbiased where every LLM that it chooses could be asked.

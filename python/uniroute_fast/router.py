@@ -571,7 +571,8 @@ class Router(_native.Router):
         from uniroute_fast.feedback import GREATEST_WEIGHT
 
         as_instance("model", model, str, "the name of an LLM")
-        loss = as_number("loss", loss, 0, 1)
+        flag = isinstance(loss, (bool, np.bool_))  # Wrong or not: a loss, too.
+        loss = as_number("loss", int(loss) if flag else loss, 0, 1)
         weight = as_number("weight", weight, 0, GREATEST_WEIGHT, above=True)
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
         prompts: Any = None if prompt is None else [prompt]

@@ -206,8 +206,8 @@ impl Centroids {
         counts
     }
 
-    /// Looks for the candidates of a block of rows, and fetches those `ahead`, the block that is
-    /// looked at next, into L2.
+    /// Looks for the candidates of a block of rows, and fetches those `ahead`, the block that comes
+    /// next (with several threads sometimes another one's), into L2.
     fn find(&self, search: &mut Search, x: &[f32], ahead: &[f32]) {
         match &self.packed {
             Some(packed) => {

@@ -46,7 +46,8 @@ impl Metadata {
         "output_price",
     ];
 
-    /// Fails on a tag that is empty or has control or invisible characters, or on a number that is out of range.
+    /// Fails on a tag that is empty or has control or invisible characters, or on a number that is out
+    /// of range.
     pub fn check(&self) -> Result<()> {
         if self.tags.contains("") {
             return Err(Error::invalid("tags", "an empty tag", "non-empty strings"));

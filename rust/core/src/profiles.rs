@@ -746,13 +746,15 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a character is a control, or one that makes two names look alike: line separators, those
-/// without width, and those that turn the direction of writing.
+/// Whether a character is a control or cannot be seen: line separators, joiners, fillers, selectors of
+/// variants, and those that turn the direction of writing. Blanks are not meant.
 pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The better of the best so far and the winner of strip `s`. Most strips are passed over by their
@@ -883,7 +885,14 @@ mod tests {
         assert!(message(pool.with_profiles(&["zz"], &[0.0; 3])).contains("zz"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0, f32::NAN, 0.0])).contains("cluster 1"));
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
-        for name in ["a\n", "a\u{200b}", "\u{202e}a", "a\u{2028}b"] {
+        for name in [
+            "a\n",
+            "a\u{200b}",
+            "\u{202e}a",
+            "a\u{2028}b",
+            "\u{3164}",
+            "a\u{fe0f}",
+        ] {
             let refused = message(pool.with(&[name], &[1.0], &[0.0; 3]));
             assert!(
                 refused.contains("control or invisible character"),

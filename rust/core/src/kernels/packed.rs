@@ -65,8 +65,9 @@ pub const TILE_STEPS: usize = 16;
 /// Largest dimension for which int32 sums cannot overflow and float32 norms are accurate enough.
 pub const MAX_DIM: usize = 1 << 16;
 
-/// Added to a float64 of moderate size, it leaves the nearest integer (ties to even) in the lowest bits
-/// of the sum; subtracted again, that integer. (Without SSE4.1 the compiler calls a function to round.)
+/// Added to a float64 of moderate size, it leaves the nearest integer (ties to even) in the lowest
+/// bits of the sum; subtracted again, that integer. (Without SSE4.1 the compiler calls a function to
+/// round.)
 const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
 
 /// One step of a panel: a word of each vector.
@@ -457,7 +458,7 @@ fn greatest_magnitude(e: &[f64]) -> f64 {
         .fold(0.0, greater)
 }
 
-/// The greater of two, none of which is NaN.
+/// The greater of two, none of which is NaN: what is packed was checked to be finite.
 fn greater(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }

@@ -158,6 +158,17 @@ impl PackedPool {
 
     fn pack(&mut self, psi: &[f32]) {
         let (m, clusters) = (self.costs.len(), self.clusters);
+        let (least, most) = self
+            .costs
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &c| {
+                (least.min(c), most.max(c))
+            });
+        let range = most - least;
+        self.price_scale = f64::from(power_for(range));
+        if range * self.price_scale > 2.0 {
+            return; // No power of two of float32 brings such prices near 1.
+        }
         let Some(mut packed) = Packed::empty(m, clusters, self.kernels.precision) else {
             return;
         };
@@ -191,15 +202,6 @@ impl PackedPool {
             self.levels.push(level);
             self.greatest_level = self.greatest_level.max(level.abs());
         }
-        let least = self
-            .costs
-            .iter()
-            .fold(f64::INFINITY, |least, &c| least.min(c));
-        let range = self
-            .costs
-            .iter()
-            .fold(0.0f64, |range, &c| range.max(c - least));
-        self.price_scale = f64::from(power_for(range));
         let price = |&m: &u32| -(self.costs[m as usize] - least) * self.price_scale;
         packed.set_prices(self.order.iter().map(price));
         self.strips = Some(Strips::new(

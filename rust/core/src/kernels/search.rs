@@ -52,7 +52,7 @@ impl Task<'_> {
     /// panels from `panel`: all of it is fetched once, little by little, in the first run.
     #[inline]
     pub fn ahead_of(&self, row: usize, rows: usize, panel: usize) -> &[f32] {
-        if self.first > 0 {
+        if self.first > 0 || self.ahead.is_empty() {
             return &[];
         }
         let groups = self.panels.div_ceil(GROUP);
@@ -247,7 +247,7 @@ impl Search {
     }
 
     /// Finds the candidates of the rows taken: all vectors that may be among the `best` of a row,
-    /// at most [`LANES`] of them.
+    /// at most [`LANES`] of them. Fetches `ahead` into L2 meanwhile, see [`Task::ahead`].
     pub fn find(
         &mut self,
         kernels: &Kernels,

@@ -95,6 +95,41 @@ fn distances_of_every_length_are_those_of_numpy_order() {
     );
 }
 
+#[test]
+fn winners_of_costs_beyond_float32_are_those_of_the_definition() {
+    let (clusters, llms) = (16, 40);
+    let psi: Vec<f32> = (0..clusters * llms)
+        .map(|i| (i * 37 % 101) as f32 / 101.0)
+        .collect();
+    let mut phi = vec![0.0; clusters * clusters];
+    for k in 0..clusters {
+        phi[k * clusters + k] = 1.0;
+    }
+    for (low, high) in [(0.0, 1e30), (0.0, 1e77), (0.0, 1e80), (-1e308, 1e308)] {
+        let costs: Vec<f64> = (0..llms)
+            .map(|m| if m % 3 == 0 { high } else { low })
+            .collect();
+        for weight in [0.0, 1e-200, 1.0] {
+            let winner = |losses: &[f32]| {
+                let value = |m: usize| f64::from(losses[m]) + weight * costs[m];
+                let key = |m: usize| (value(m), costs[m], m);
+                (0..llms)
+                    .min_by(|&a, &b| key(a).partial_cmp(&key(b)).unwrap())
+                    .unwrap() as u32
+            };
+            let expected: Vec<u32> = psi.chunks_exact(llms).map(winner).collect();
+            for kernels in tables() {
+                let pool = PackedPool::with_kernels(&psi, &costs, kernels).unwrap();
+                let mut winners = vec![0; clusters];
+                let given = Weights::Same(weight);
+                pool.best(&phi, given, 1, &mut winners, None, &Run::default())
+                    .unwrap();
+                assert_eq!(winners, expected, "{high:e}, {weight:e}, {:?}", kernels.isa);
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn weighted_rows_agree_bit_for_bit(

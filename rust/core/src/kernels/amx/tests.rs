@@ -284,7 +284,9 @@ fn labels(kernels: &'static Kernels, salt: usize) -> Vec<u32> {
 /// registers: each finds its own as it left them.
 #[test]
 fn threads_keep_their_tiles() {
-    const THREADS: usize = 8;
+    let threads = 2 * std::thread::available_parallelism()
+        .map_or(4, usize::from)
+        .max(4);
     for kernels in tables() {
         let check = |salt| {
             let expected = labels(&portable::KERNELS, salt);
@@ -293,7 +295,7 @@ fn threads_keep_their_tiles() {
             }
         };
         std::thread::scope(|scope| {
-            for salt in 0..THREADS {
+            for salt in 0..threads {
                 scope.spawn(move || check(salt));
             }
         });
