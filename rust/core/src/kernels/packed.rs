@@ -432,29 +432,25 @@ fn mean_row(data: &[f32], dim: usize) -> Vec<f32> {
     sum.into_iter().map(|sum| (sum / n) as f32).collect()
 }
 
-/// Sums of eight, so that no addition waits for the one before; so for the greatest.
-fn squared_norm(e: &[f64]) -> f64 {
+/// Folds in eight lanes that start at 0, so that no step waits for the one before.
+fn in_lanes(e: &[f64], step: impl Fn(f64, f64) -> f64) -> [f64; 8] {
     let (chunks, rest) = e.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for chunk in chunks {
-        for (sum, v) in sums.iter_mut().zip(chunk) {
-            *sum += v * v;
+    let mut lanes = [0.0; 8];
+    for values in chunks.iter().map(<[f64; 8]>::as_slice).chain([rest]) {
+        for (lane, &v) in lanes.iter_mut().zip(values) {
+            *lane = step(*lane, v);
         }
     }
-    sums.iter().sum::<f64>() + rest.iter().map(|v| v * v).sum::<f64>()
+    lanes
+}
+
+fn squared_norm(e: &[f64]) -> f64 {
+    in_lanes(e, |sum, v| sum + v * v).iter().sum()
 }
 
 fn greatest_magnitude(e: &[f64]) -> f64 {
-    let (chunks, rest) = e.as_chunks::<8>();
-    let mut greatest = [0.0; 8];
-    for chunk in chunks {
-        for (greatest, v) in greatest.iter_mut().zip(chunk) {
-            *greatest = greater(*greatest, v.abs());
-        }
-    }
-    rest.iter()
-        .map(|v| v.abs())
-        .chain(greatest)
+    in_lanes(e, |greatest, v| greater(greatest, v.abs()))
+        .into_iter()
         .fold(0.0, greater)
 }
 
