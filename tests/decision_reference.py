@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent / "conformance"
-ROUTERS = ["hard", "soft", "mixed", "format_1", "format_2", "format_3"]
+ROUTERS = ["hard", "soft", "mixed", "format_1", "format_2", "format_3", "format_4", "familiar"]
 DTYPES = {"F32": "<f4", "F64": "<f8", "I8": "i1", "U8": "u1", "U16": "<u2", "I64": "<i8"}
 f32 = np.float32
 
@@ -57,7 +57,21 @@ class Pool:
             else:
                 weights, bias = self.tensors[f"head.{i}.weights"], self.tensors[f"head.{i}.bias"]
                 parts.append(softmax(summed(x, weights.T) + bias, f32(head["floor"])))
+        if self.manifest.get("familiarity") is not None:
+            foreign = self.foreign(x)
+            for part in parts:
+                part *= f32(1) - foreign
+                part[-1] += foreign
         return np.concatenate(parts)
+
+    def foreign(self, x: np.ndarray) -> np.float32:
+        """Return how foreign an embedding is: r^8 / (1 + r^8), in float32."""
+        offsets = x.astype(np.float64) - self.tensors["familiarity.landmarks"]
+        squared = f32((offsets**2).sum(axis=1).min())
+        ratio = min(squared / f32(self.manifest["familiarity"]), f32(4))
+        fourth = (ratio * ratio) * (ratio * ratio)
+        share = fourth * fourth / (f32(1) + fourth * fourth)
+        return share if share >= f32(1 / 64) else f32(0)
 
     def cluster(self, phi: np.ndarray) -> int:
         """Return the heaviest cluster of the first head."""
@@ -180,10 +194,12 @@ def write_routers() -> None:
     names = [f"maker/model-{i}" for i in range(models)]
     centroids = rng.normal(size=(6, dim)).astype(f32)
     soft = ("softmax", 2 * rng.normal(size=(7, dim)), rng.normal(size=7), 1 / 64)
+    second = ("softmax", rng.normal(size=(4, dim)), rng.normal(size=4), 1 / 64)
     for name, heads in {
         "hard": [("nearest", centroids)],
         "soft": [soft],
         "mixed": [soft, ("nearest", centroids)],
+        "familiar": [soft, second, ("familiarity", centroids, 3.0)],
     }.items():
         path = FOLDER / f"{name}.uniroute"
         if path.exists():

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from uniroute_fast.bayes import COMMON_LEVEL, Prior, fit_prior, posterior
 from uniroute_fast.calibration import cluster_errors, coverage, inflation
-from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
+from uniroute_fast.cluster_map import (
+    ClusterMap,
+    Familiarity,
+    NearestHead,
+    SoftmaxHead,
+    assign,
+    kmeans,
+)
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
 from uniroute_fast.evidence import Evidence, observe
 from uniroute_fast.fitting import fit_profiler
@@ -293,6 +300,8 @@ def test_a_profiler_comes_back_from_its_parts(seen):
     x, losses, _, _ = clustered(n=200)
     profiler = fit_profiler(x, losses[:, :8] if seen else None)
     back = profiler_from_parts(*profiler.to_parts())
+    far = 1.5 * x[:20]
+    np.testing.assert_array_equal(profiler.map.phi(far), back.map.phi(far))
     evidence = profiler.observe(profiler.map.phi(x), losses)
     np.testing.assert_array_equal(profiler.profile(evidence).psi, back.profile(evidence).psi)
 
@@ -405,6 +414,40 @@ def test_background_takes_the_weight_of_prompts_far_from_all_centroids():
     assert phi[1, 3] > 0.99
     back = ClusterMap.from_parts(*ClusterMap([head]).to_parts()).heads[0]
     assert back.background
+
+
+def test_prompts_between_familiar_ones_are_foreign():
+    # The centroid of a wide cluster lies where no prompt does: on a ring, in its middle.
+    rng = np.random.default_rng(3)
+    angle = rng.uniform(0, 2 * np.pi, 800)
+    ring = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.02 * rng.normal(size=(800, 2))
+    x = ring.astype(np.float32)
+    losses = (rng.random((800, 9)) < 0.5 + 0.3 * x[:, :1]).astype(float)
+    cluster_map = fit_profiler(x, losses, n_clusters=1).map
+    middle = np.zeros((1, 2), np.float32)
+    assert cluster_map.phi(middle)[0, 1] > 0.99
+    assert ClusterMap(cluster_map.heads).phi(middle)[0, 1] < 0.5
+    new = np.column_stack([np.cos(angle + 0.5), np.sin(angle + 0.5)]).astype(np.float32)
+    unchanged = cluster_map.phi(new) == ClusterMap(cluster_map.heads).phi(new)
+    assert unchanged.mean() > 0.8
+
+
+def test_foreign_shares_are_those_of_the_definition():
+    familiarity = Familiarity(np.array([[0.0], [10.0]], np.float32), 4.0)
+    x = np.array([[0.0], [1.0], [8.0], [13.0], [1e18]], np.float32)
+    shares = familiarity.foreign(x)
+    np.testing.assert_allclose(shares, [0, 0, 0.5, 2.25**8 / (1 + 2.25**8), 1], atol=2e-5)
+    head = SoftmaxHead(np.zeros((2, 1), np.float32), np.array([0, -9], np.float32), background=True)
+    phi = ClusterMap([head, head], familiarity).phi(x)
+    np.testing.assert_allclose(phi[:, [1, 3]], np.column_stack([shares, shares]))
+    np.testing.assert_allclose(phi[:, :2].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_few_distinct_prompts_have_no_landmarks():
+    x, losses, _, _ = clustered(n=99)
+    assert fit_profiler(x, losses).map.familiarity is None
+    x, losses = np.tile(x, (3, 1)), np.tile(losses, (3, 1))
+    assert fit_profiler(x, losses).map.familiarity is None
 
 
 # --- calibration ---

@@ -50,12 +50,22 @@ def soft(k: int, floor: float) -> list[tuple]:
     return [("softmax", weights, rng.normal(size=k).astype(np.float32), floor)]
 
 
+def familiar(k: int, distance: float) -> list[tuple]:
+    landmarks = np.random.default_rng(99).normal(size=(8, DIM)).astype(np.float32)
+    return soft(k, 1 / 64) + soft(k + 1, 1 / 64) + [("familiarity", landmarks, distance)]
+
+
 MAPS = {
     "hard": hard(7),
     "soft": soft(5, 0.0),
     "soft, cut": soft(9, 0.1),
     "both": hard(4) + soft(6, 0.3),
+    "foreign": familiar(5, 6.0),
 }
+
+
+def clusters_of(heads: list[tuple]) -> int:
+    return sum(len(head[1]) for head in heads if head[0] != "familiarity")
 
 
 def router_of(heads: list[tuple], losses: np.ndarray, costs: np.ndarray) -> uf.Router:
@@ -83,7 +93,7 @@ def test_decisions_equal_a_float64_oracle(name: str, data: st.DataObject) -> Non
     round_values = data.draw(st.booleans())
     rng = np.random.default_rng(seed)
     heads = MAPS[name]
-    clusters = sum(len(head[1]) for head in heads)
+    clusters = clusters_of(heads)
     if round_values:
         losses = rng.integers(0, 5, (clusters, models)).astype(np.float32) / 4
         costs = rng.integers(0, 4, models).astype(np.float64)
@@ -114,7 +124,7 @@ def test_decisions_equal_a_float64_oracle(name: str, data: st.DataObject) -> Non
 def test_decisions_at_every_exact_switch_equal_the_oracle(name: str) -> None:
     rng = np.random.default_rng(3)
     heads = MAPS[name]
-    losses = rng.random((sum(len(h[1]) for h in heads), 40), dtype=np.float32)
+    losses = rng.random((clusters_of(heads), 40), dtype=np.float32)
     costs = rng.random(40)
     router = router_of(heads, losses, costs)
     x = rng.normal(size=(30, DIM)).astype(np.float32)
@@ -130,11 +140,21 @@ def test_decisions_at_every_exact_switch_equal_the_oracle(name: str) -> None:
 def test_phi_and_predicted_losses_are_those_of_the_definition(name: str) -> None:
     rng = np.random.default_rng(4)
     heads = MAPS[name]
-    losses = rng.random((sum(len(h[1]) for h in heads), 9), dtype=np.float32)
+    losses = rng.random((clusters_of(heads), 9), dtype=np.float32)
     router = router_of(heads, losses, rng.random(9))
     x = rng.normal(size=(50, DIM)).astype(np.float32)
-    expected = []
+    expected: list[np.ndarray] = []
     for head in heads:
+        if head[0] == "familiarity":
+            offsets = x.astype(np.float64)[:, None] - head[1]
+            ratio = (offsets**2).sum(axis=2).min(axis=1) / head[2]
+            share = ratio**8 / (1 + ratio**8)
+            share = np.where(share < 1 / 64, 0, share)[:, None]
+            assert 10 < np.count_nonzero(share) < 40
+            for part in expected:
+                part *= 1 - share
+                part[:, -1:] += share
+            continue
         if head[0] == "nearest":
             labels = uf.nearest_centroid(x, head[1], return_distance=False)
             expected.append(np.eye(len(head[1]))[labels])
@@ -152,7 +172,7 @@ def test_phi_and_predicted_losses_are_those_of_the_definition(name: str) -> None
 def test_single_prompts_batches_and_threads_agree_bit_for_bit(name: str) -> None:
     rng = np.random.default_rng(5)
     heads = MAPS[name]
-    losses = rng.random((sum(len(h[1]) for h in heads), 300), dtype=np.float32)
+    losses = rng.random((clusters_of(heads), 300), dtype=np.float32)
     router = router_of(heads, losses, rng.random(300))
     x = rng.normal(size=(1500, DIM)).astype(np.float32)
     threads = uf.get_num_threads()
@@ -373,6 +393,26 @@ def bad_calls(router: uf.Router) -> dict[str, tuple[type[Exception], str, object
         "seen never": (invalid, "column 0", lambda: uf.Outcomes(losses * np.nan)),
         "heads": (invalid, "heads", lambda: uf.Router(None, [])),
         "head kind": (invalid, "heads", lambda: uf.Router(None, [("farthest", x)])),
+        "landmarks first": (
+            invalid,
+            "heads",
+            lambda: uf.Router(None, [("familiarity", x, 1.0), *soft(3, 0.0)]),
+        ),
+        "landmarks' distance": (
+            invalid,
+            "distance",
+            lambda: uf.Router(None, [*soft(3, 0.0), ("familiarity", np.ones((2, DIM)), 0.0)]),
+        ),
+        "landmarks' dimension": (
+            invalid,
+            "landmarks",
+            lambda: uf.Router(None, [*soft(3, 0.0), ("familiarity", np.ones((2, 2)), 1.0)]),
+        ),
+        "landmarks beside a hard map": (
+            invalid,
+            "landmarks",
+            lambda: uf.Router(None, [*hard(3), ("familiarity", np.ones((2, DIM)), 1.0)]),
+        ),
         "head nan": (invalid, "row 3", lambda: uf.Router(None, [("nearest", nan)])),
         "floor": (invalid, "floor", lambda: uf.Router(None, [("softmax", x, np.zeros(10), 2)])),
         "dim": (invalid, "cluster_map", lambda: uf.Router(router.embedder, hard(3))),

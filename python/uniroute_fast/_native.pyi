@@ -153,7 +153,9 @@ def lower_hulls(
 # --- router ---
 
 _Head: TypeAlias = (
-    tuple[Literal["nearest"], ArrayLike] | tuple[Literal["softmax"], ArrayLike, ArrayLike, float]
+    tuple[Literal["nearest"], ArrayLike]
+    | tuple[Literal["softmax"], ArrayLike, ArrayLike, float]
+    | tuple[Literal["familiarity"], ArrayLike, float]
 )
 
 class _Fields(TypedDict, total=False):

@@ -3,6 +3,7 @@
 A map is a list of heads, side by side. A head gives each embedding weights over its own clusters,
 which add up to 1: all of it on the nearest centroid (`NearestHead`), or a softmax of linear scores
 (`SoftmaxHead`). The predicted loss of an LLM is then the product of these weights and its profile.
+`Familiarity` moves foreign prompts to each head's background.
 """
 
 from __future__ import annotations
@@ -113,6 +114,35 @@ Head: TypeAlias = NearestHead | SoftmaxHead
 
 
 @dataclass(frozen=True, eq=False)
+class Familiarity:
+    """How near a prompt is to those that the map was fitted on.
+
+    Attributes
+    ----------
+    landmarks : float32[L, D]
+        Centroids, many more than a head has: together they lie close to every familiar prompt.
+    distance : float
+        Squared distance to the nearest landmark at which a prompt is half foreign.
+    """
+
+    landmarks: NDArray[np.float32]
+    distance: float
+
+    def foreign(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how foreign prompts are, float32[N], 0 to 1: r⁸ / (1 + r⁸), r = d / distance.
+
+        d is the squared distance to the nearest landmark. Shares below `FLOOR` are 0. O(N L D).
+        """
+        nearest = self.landmarks[assign(embeddings, self.landmarks)]
+        offsets = embeddings - nearest
+        squared = np.einsum("nd,nd->n", offsets, offsets, dtype=np.float64)
+        # Farther ones are as foreign; the power stays finite.
+        eighth = np.minimum(squared / self.distance, 4.0) ** 8
+        share = eighth / (1 + eighth)
+        return np.where(share < FLOOR, 0, share).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class ClusterMap:
     """Heads side by side.
 
@@ -120,6 +150,8 @@ class ClusterMap:
     ----------
     heads : sequence of Head
         At least one; all for embeddings of the same dimension.
+    familiarity : Familiarity, optional
+        For softmax heads that all have a background, to which foreign prompts are moved.
 
     Examples
     --------
@@ -130,6 +162,7 @@ class ClusterMap:
     """
 
     heads: Sequence[Head]
+    familiarity: Familiarity | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -165,16 +198,25 @@ class ClusterMap:
         if not np.isfinite(embeddings).all():
             row = int(np.argmin(np.isfinite(embeddings).all(axis=1)))
             raise InvalidArgumentError(f"embeddings[{row}] has a value that is not finite")
-        return np.hstack([head.phi(embeddings) for head in self.heads])
+        phi = [head.phi(embeddings) for head in self.heads]
+        if self.familiarity is not None:
+            foreign = self.familiarity.foreign(embeddings)
+            for weights in phi:
+                weights *= 1 - foreign[:, None]
+                weights[:, -1] += foreign
+        return np.hstack(phi)
 
     def to_native(self) -> list[Any]:
-        """Return the heads as the router in Rust takes them."""
-        return [
+        """Return the parts as the router in Rust takes them."""
+        parts: list[Any] = [
             ("nearest", head.centroids)
             if isinstance(head, NearestHead)
             else ("softmax", head.weights, head.bias, FLOOR)
             for head in self.heads
         ]
+        if self.familiarity is not None:
+            parts.append(("familiarity", self.familiarity.landmarks, self.familiarity.distance))
+        return parts
 
     def to_parts(self) -> Parts:
         """Return what `from_parts` restores the map from."""
@@ -188,7 +230,11 @@ class ClusterMap:
                 kinds.append("softmax+background" if head.background else "softmax")
                 arrays[f"head{i}.weights"] = head.weights
                 arrays[f"head{i}.bias"] = head.bias
-        return arrays, {"heads": kinds}
+        meta: dict[str, Any] = {"heads": kinds}
+        if self.familiarity is not None:
+            arrays["landmarks"] = self.familiarity.landmarks
+            meta["familiarity"] = self.familiarity.distance
+        return arrays, meta
 
     @classmethod
     def from_parts(cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> ClusterMap:
@@ -209,9 +255,12 @@ class ClusterMap:
                     heads.append(SoftmaxHead(weights, bias, kind == "softmax+background"))
                 else:
                     raise ArtifactError(f"cluster map: head {i} is of unknown kind {kind!r}")
+            familiarity = None
+            if "familiarity" in meta:
+                familiarity = Familiarity(arrays["landmarks"], float(meta["familiarity"]))
         except KeyError as error:
             raise ArtifactError(f"cluster map: part {error} is missing") from error
-        return cls(heads)
+        return cls(heads, familiarity)
 
 
 def kmeans(

@@ -17,7 +17,14 @@ import numpy as np
 from uniroute_fast.attributes import attribute_head
 from uniroute_fast.bayes import Prior, fit_prior, residual_factors
 from uniroute_fast.calibration import cluster_errors, inflation
-from uniroute_fast.cluster_map import ClusterMap, NearestHead, SoftmaxHead, assign, kmeans
+from uniroute_fast.cluster_map import (
+    ClusterMap,
+    Familiarity,
+    NearestHead,
+    SoftmaxHead,
+    assign,
+    kmeans,
+)
 from uniroute_fast.deferral import area, deferral_curve
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.evidence import observe
@@ -52,6 +59,14 @@ SHARPNESS = 8.0
 #: A prompt less close to the clusters than this share of the training prompts gives more than half
 #: of its weight to the background: its profile falls back to the overall mean.
 FOREIGN = 0.02
+
+#: Landmarks that tell foreign prompts: how many at most, one for how many prompts at least, and from
+#: how many distinct prompts on. A fifth of these is held out, and a prompt farther from all landmarks
+#: than the share `FAMILIAR` of them is more than half foreign.
+LANDMARKS, PROMPTS_A_LANDMARK, MIN_LANDMARKED, FAMILIAR = 400, 5, 100, 0.95
+
+#: Prompts that landmarks are drawn from, at most.
+LANDMARKED = 50_000
 
 #: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
 LLMS_A_FACTOR, MOST_FACTORS = 8, 4
@@ -136,9 +151,10 @@ def fit_profiler(
     costs = as_costs("seen_costs", seen_costs, losses.shape[1])
     if head is None:
         sizes = [n_clusters] if n_clusters else _soft_sizes(len(losses))
-        cluster_map = ClusterMap([_soft_head(embeddings, size, seed) for size in sizes])
+        heads = [_soft_head(embeddings, size, seed) for size in sizes]
     else:
-        cluster_map = ClusterMap([_with_background(head, embeddings)])
+        heads = [_with_background(head, embeddings)]
+    cluster_map = ClusterMap(heads, _familiarity(embeddings, seed))
     return _fit_bayes(cluster_map, embeddings, losses, costs, keys, seed)
 
 
@@ -209,6 +225,22 @@ def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> S
 
 def _with_background(head: SoftmaxHead, embeddings: NDArray[np.float32]) -> SoftmaxHead:
     return head.with_background(float(np.quantile(head.closeness(embeddings), FOREIGN)))
+
+
+def _familiarity(embeddings: NDArray[np.float32], seed: int) -> Familiarity | None:
+    """Return what tells foreign prompts; None where there are too few distinct ones to learn from.
+
+    Clusters of a head are so wide that prompts of a task never seen before may lie in one of them.
+    """
+    distinct = np.unique(embeddings, axis=0)
+    if len(distinct) < MIN_LANDMARKED:
+        return None
+    chosen = np.random.default_rng(seed).permutation(len(distinct))[:LANDMARKED]
+    held, kept = np.split(distinct[chosen], [len(chosen) // 5])
+    landmarks = kmeans(kept, min(LANDMARKS, len(kept) // PROMPTS_A_LANDMARK), seed, restarts=1)
+    offsets = held - landmarks[assign(held, landmarks)]
+    distance = float(np.quantile(np.einsum("nd,nd->n", offsets, offsets), FAMILIAR))
+    return Familiarity(landmarks, distance) if distance > 0 else None
 
 
 def _soft_sizes(n_prompts: int) -> list[int]:

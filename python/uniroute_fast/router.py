@@ -399,14 +399,14 @@ class Router(_native.Router):
         Examples
         --------
         >>> import uniroute_fast as uf
-        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> texts = ["what is 2 + 2", "what is 3 * 7", "name a river", "name a lake"] * 10
         >>> router = uf.Router.fit(texts, n_clusters=2)
         >>> router.add_model("old", cost=1.0, texts=texts, losses=[0.5, 0.4, 0.5, 0.6] * 10)
         >>> wins = [1, 1, 0, 0] * 10
         >>> _ = router.add_model_from_preferences(
         ...     "sums", cost=1.0, opponents="old", wins=wins, texts=texts
         ... )
-        >>> router.route_batch(["4 + 9", "name a river"]).models
+        >>> router.route_batch(["what is 4 + 9", "name a river"]).models
         ['sums', 'old']
         """
         from uniroute_fast.preferences import checked_preferences, profile_from_preferences

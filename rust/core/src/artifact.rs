@@ -3,7 +3,7 @@
 //! The safetensors header holds one metadata entry, `uniroute`, whose value is JSON:
 //!
 //! ```json
-//! {"format": 4, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
+//! {"format": 5, "checksum": "<xxh3-64 of manifest and tensors, hex>", "manifest": {...}}
 //! ```
 //!
 //! Nothing in a file is ever executed. A file is written beside its final place, synced and
@@ -28,7 +28,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::error::{Error, Result};
 
 /// Format that this version writes, and the newest that it reads.
-pub const FORMAT: u64 = 4;
+pub const FORMAT: u64 = 5;
 
 /// The one key of the safetensors metadata: with a single key the bytes of a file depend on its
 /// content alone.

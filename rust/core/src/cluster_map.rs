@@ -4,7 +4,8 @@
 //! say. A *nearest* head is K-means as the paper has it: one-hot on the nearest centroid, found
 //! exactly. A *softmax* head is the paper's learned map in its linear form: softmax of `W e + b`,
 //! without its negligible entries where asked. Several heads make an ensemble, whose mixing weights
-//! are folded into the profiles.
+//! are folded into the profiles. [`Familiarity`] moves foreign prompts to the last cluster of each
+//! head, its *background*.
 //!
 //! Every sum here runs in one fixed order with multiply then add, so all instruction sets, single
 //! prompts and batches give the same bits.
@@ -31,6 +32,19 @@ impl Phi {
     fn push(&mut self, cluster: usize, weight: f32) {
         self.clusters.push(cluster as u32);
         self.weights.push(weight);
+    }
+
+    /// Moves a `share` of what the entries from `start` on weigh to `cluster`, which is none before
+    /// the last of them.
+    fn move_to(&mut self, cluster: usize, share: f32, start: usize) {
+        let kept = 1.0 - share;
+        self.weights[start..].iter_mut().for_each(|w| *w *= kept);
+        if self.clusters[start..].last() != Some(&(cluster as u32)) {
+            self.push(cluster, 0.0);
+        }
+        if let Some(weight) = self.weights.last_mut() {
+            *weight += share;
+        }
     }
 
     /// The heaviest cluster among the first `clusters`; the lowest index on ties.
@@ -181,6 +195,58 @@ impl Softmax {
     }
 }
 
+/// How near a prompt is to those that the map was fitted on.
+///
+/// Where `d` is the squared distance to the nearest landmark and `r = d / distance`, a prompt is
+/// foreign by `r^8 / (1 + r^8)`: half at `distance`, and hardly at half of it. Shares below 1/64 are
+/// none.
+pub struct Familiarity {
+    landmarks: Centroids,
+    distance: f32,
+}
+
+/// Foreign shares below this one change nothing; the floor of softmax heads, as a rule.
+const NEGLIGIBLE: f32 = 1.0 / 64.0;
+
+/// Distances count for at most so many times the reference: the eighth power stays finite, and what
+/// is left of the clusters' weights is below 1/65,000.
+const FARTHEST: f32 = 4.0;
+
+impl Familiarity {
+    /// From landmarks, and the squared distance to the nearest at which a prompt is half foreign,
+    /// above 0.
+    pub fn new(landmarks: Centroids, distance: f32) -> Result<Self> {
+        if !(distance.is_finite() && distance > 0.0) {
+            let problem = distance.to_string();
+            return Err(Error::invalid("distance", problem, "above 0 and finite"));
+        }
+        Ok(Self {
+            landmarks,
+            distance,
+        })
+    }
+
+    /// What prompts are near to.
+    pub fn landmarks(&self) -> &Centroids {
+        &self.landmarks
+    }
+
+    /// Squared distance to the nearest landmark at which a prompt is half foreign.
+    pub fn distance(&self) -> f32 {
+        self.distance
+    }
+
+    /// How foreign a prompt is, 0 to 1.
+    fn foreign(&self, embedding: &[f32]) -> Result<f32> {
+        let ratio = (self.landmarks.nearest(embedding)?.1 / self.distance).min(FARTHEST);
+        let squared = ratio * ratio;
+        let fourth = squared * squared;
+        let eighth = fourth * fourth;
+        let share = eighth / (1.0 + eighth);
+        Ok(if share < NEGLIGIBLE { 0.0 } else { share })
+    }
+}
+
 /// Room for the sums of one prompt; grows once, then is reused.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
@@ -191,6 +257,7 @@ pub struct Scratch {
 /// Phi: embedding [dim] -> weights over all clusters of all heads.
 pub struct ClusterMap {
     heads: Vec<Head>,
+    familiarity: Option<Familiarity>,
 }
 
 impl ClusterMap {
@@ -206,7 +273,40 @@ impl ClusterMap {
                 "heads of one embedding dimension",
             ));
         }
-        Ok(Self { heads })
+        Ok(Self {
+            heads,
+            familiarity: None,
+        })
+    }
+
+    /// The map that moves foreign prompts to the last cluster of each head. Only softmax heads of two
+    /// clusters or more have one to spare.
+    pub fn with_familiarity(self, familiarity: Familiarity) -> Result<Self> {
+        let dim = familiarity.landmarks.dim();
+        if dim != self.dim() {
+            return Err(Error::invalid(
+                "landmarks",
+                format!("dimension {dim}, heads of dimension {}", self.dim()),
+                "landmarks of the heads' dimension",
+            ));
+        }
+        let has_background = |head: &Head| matches!(head, Head::Softmax(s) if s.bias.len() > 1);
+        if !self.heads.iter().all(has_background) {
+            return Err(Error::invalid(
+                "landmarks",
+                "a head without a cluster for foreign prompts",
+                "softmax heads of two clusters or more beside landmarks",
+            ));
+        }
+        Ok(Self {
+            familiarity: Some(familiarity),
+            ..self
+        })
+    }
+
+    /// What tells foreign prompts, where the map looks for them.
+    pub fn familiarity(&self) -> Option<&Familiarity> {
+        self.familiarity.as_ref()
     }
 
     /// Its heads.
@@ -235,8 +335,13 @@ impl ClusterMap {
     /// Writes Phi of one embedding, [`Self::dim`] finite values. No allocation once warm.
     pub fn phi(&self, embedding: &[f32], phi: &mut Phi, scratch: &mut Scratch) -> Result<()> {
         phi.clear();
+        let foreign = match &self.familiarity {
+            Some(familiarity) => familiarity.foreign(embedding)?,
+            None => 0.0,
+        };
         let mut offset = 0;
         for head in &self.heads {
+            let start = phi.weights.len();
             match head {
                 Head::Nearest(centroids) => {
                     phi.push(offset + centroids.nearest(embedding)?.0 as usize, 1.0);
@@ -244,6 +349,9 @@ impl ClusterMap {
                 Head::Softmax(softmax) => softmax.append(embedding, offset, phi, scratch)?,
             }
             offset += head.clusters();
+            if foreign > 0.0 {
+                phi.move_to(offset - 1, foreign, start);
+            }
         }
         Ok(())
     }
@@ -356,6 +464,62 @@ mod tests {
         );
         assert_eq!(map.cluster(&phi), 1);
         assert_eq!(map.clusters(), 4);
+    }
+
+    /// Two heads of which each has its last cluster for foreign prompts; one landmark at the origin.
+    fn with_landmark(distance: f32) -> ClusterMap {
+        let head = || Softmax::new(&[0.0; 3], &[1.0, 1.0, -9.0], 1.0 / 64.0).unwrap();
+        let heads = vec![Head::Softmax(head()), Head::Softmax(head())];
+        let landmarks = Centroids::new(&[0.0], 1).unwrap();
+        let familiarity = Familiarity::new(landmarks, distance).unwrap();
+        let map = ClusterMap::new(heads).unwrap();
+        map.with_familiarity(familiarity).unwrap()
+    }
+
+    #[test]
+    fn a_foreign_prompt_goes_to_the_last_cluster_of_each_head() {
+        let map = with_landmark(4.0);
+        // At the reference distance it is half foreign, in both heads.
+        let half = phi_of(&map, &[2.0]);
+        assert_eq!(half.clusters, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(half.weights, [0.25, 0.25, 0.5, 0.25, 0.25, 0.5]);
+        // Near the landmark it is as if there were none.
+        assert_eq!(phi_of(&map, &[1.4]).clusters, [0, 1, 3, 4]);
+        let far = phi_of(&map, &[1e18]);
+        assert!(far.weights[2] > 0.9999 && far.weights[5] > 0.9999);
+        assert!((far.weights.iter().sum::<f32>() - 2.0).abs() < 1e-6);
+        assert_eq!(map.cluster(&far), 2);
+    }
+
+    #[test]
+    fn a_last_cluster_that_counts_already_counts_for_more() {
+        let softmax = Softmax::new(&[0.0; 2], &[0.0, 0.0], 0.0).unwrap();
+        let landmarks = Centroids::new(&[0.0], 1).unwrap();
+        let map = ClusterMap::new(vec![Head::Softmax(softmax)])
+            .and_then(|map| map.with_familiarity(Familiarity::new(landmarks, 1.0)?))
+            .unwrap();
+        assert_eq!(phi_of(&map, &[1.0]).weights, [0.25, 0.75]);
+    }
+
+    #[test]
+    fn landmarks_that_do_not_fit_are_refused() {
+        let landmarks = || Centroids::new(&[0.0, 1.0], 2).unwrap();
+        for distance in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(Familiarity::new(landmarks(), distance).is_err());
+        }
+        let familiarity = || Familiarity::new(landmarks(), 1.0).unwrap();
+        let refused = |head| {
+            let map = ClusterMap::new(vec![head]).unwrap();
+            map.with_familiarity(familiarity()).is_err()
+        };
+        assert!(refused(Head::Nearest(landmarks())));
+        let softmax = |dim, clusters| {
+            let weights = vec![0.0; dim * clusters];
+            Head::Softmax(Softmax::new(&weights, &vec![0.0; clusters], 0.0).unwrap())
+        };
+        assert!(refused(softmax(2, 1)));
+        assert!(refused(softmax(3, 2)));
+        assert!(!refused(softmax(2, 2)));
     }
 
     #[test]

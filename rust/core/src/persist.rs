@@ -10,10 +10,11 @@
 //! | `baseline.moments` | float64 [2, 2] | mean and deviation of distance and coverage |
 //! | `head.I.centroids` | float32 [clusters, dim] | of a nearest head |
 //! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
+//! | `familiarity.landmarks` | float32 [landmarks, dim] | since format 5, where the map has them |
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
 //!
 //! The manifest holds the models' names, their metadata and which are disabled (since format 2), the
-//! heads' kinds and the embedder's parameters, and under `extra` whatever the caller added, whose
+//! heads' kinds, the distance to a landmark at which a prompt is foreign, the embedder's parameters, and under `extra` whatever the caller added, whose
 //! tensors are named `extra.*`.
 
 use std::borrow::Cow;
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::{self, Artifact, Tensor, damaged};
 use crate::centroids::Centroids;
-use crate::cluster_map::{ClusterMap, Head, Softmax};
+use crate::cluster_map::{ClusterMap, Familiarity, Head, Softmax};
 use crate::drift::{Baseline, Moments};
 use crate::error::Result;
 use crate::lexical::LexicalEmbedder;
@@ -49,6 +50,7 @@ const INPUT: &str = "usage.input";
 const COUNTS: &str = "baseline.counts";
 const CENTRES: &str = "baseline.centres";
 const MOMENTS: &str = "baseline.moments";
+const LANDMARKS: &str = "familiarity.landmarks";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +64,9 @@ struct Manifest<'a> {
     #[serde(default)]
     disabled: BTreeSet<String>,
     heads: Vec<Kind>,
+    /// Squared distance to the nearest landmark at which a prompt is half foreign. Since format 5.
+    #[serde(default)]
+    familiarity: Option<f32>,
     embedder: Option<Value>,
     /// Prompts in a window of the drift monitor, where there is a baseline. Since format 3.
     #[serde(default)]
@@ -143,6 +148,13 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
             }
         }
     }
+    let familiarity = snapshot.map().familiarity().map(|familiarity| {
+        let landmarks = familiarity.landmarks();
+        let values = landmarks.as_slice().iter().copied();
+        let tensor = Tensor::new(&[landmarks.len(), dim], values);
+        tensors.insert(LANDMARKS.to_owned(), tensor);
+        familiarity.distance()
+    });
     let embedder = snapshot.embedder().map(|embedder| {
         for (name, tensor) in embedder.tensors() {
             tensors.insert(format!("{EMBEDDER}{name}"), tensor);
@@ -169,6 +181,7 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         "metadata": known,
         "disabled": disabled,
         "heads": heads,
+        "familiarity": familiarity,
         "embedder": embedder,
         "window": window,
         "extra": extra.json,
@@ -195,14 +208,16 @@ pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
     let artifact = to_artifact(snapshot, Extra::default());
     let manifest: Value = serde_json::from_str(&artifact.manifest).unwrap_or_default();
     let digest = |fields: &[&str], prefixes: &[&str]| {
-        let said = fields.iter().map(|field| manifest[field].to_string());
+        // What is not there leaves no trace: a router keeps its fingerprint when formats grow.
+        let said = fields.iter().map(|field| &manifest[field]);
+        let said = said.filter(|value| !value.is_null()).map(Value::to_string);
         let own = |name: &String| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let tensors = artifact.tensors.iter().filter(|(name, _)| own(name));
         artifact::digest(&said.collect::<String>(), tensors)
     };
     Fingerprint {
         embedder: (snapshot.embedder()).map(|_| digest(&["embedder"], &[EMBEDDER])),
-        cluster_map: digest(&["heads"], &["head."]),
+        cluster_map: digest(&["heads", "familiarity"], &["head.", "familiarity."]),
         pool: digest(
             &["models", "metadata", "disabled"],
             &["costs", "profiles", "usage."],
@@ -240,7 +255,11 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
                 Ok(Head::Softmax(Softmax::new(&weights, &bias, *floor)?))
             }
         });
-    let map = ClusterMap::new(heads.collect::<Result<_>>()?)?;
+    let mut map = ClusterMap::new(heads.collect::<Result<_>>()?)?;
+    if let Some(distance) = manifest.familiarity {
+        let ([_, dim], values) = artifact.take(LANDMARKS)?;
+        map = map.with_familiarity(Familiarity::new(Centroids::new(&values, dim)?, distance)?)?;
+    }
     let embedder = match &manifest.embedder {
         None => None,
         Some(params) => {

@@ -1,59 +1,80 @@
-//! The heads of a cluster map, as Python gives and gets them.
+//! The parts of a cluster map, as Python gives and gets them.
 
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use uniroute_core::Error;
 use uniroute_core::centroids::Centroids;
-use uniroute_core::cluster_map::{ClusterMap, Head, Softmax};
+use uniroute_core::cluster_map::{ClusterMap, Familiarity, Head, Softmax};
 
 use crate::arguments::wrong;
 use crate::arrays::array;
 use crate::errors::to_py;
 
+const EXPECTED: &str = "a list of (\"nearest\", centroids) or (\"softmax\", weights, bias, floor), \
+    and at most one (\"familiarity\", landmarks, distance) at the end";
+
 /// `("softmax", weights, bias, floor)`.
 #[derive(FromPyObject)]
-enum HeadParts<'py> {
+enum Part<'py> {
     Softmax(String, Bound<'py, PyAny>, Bound<'py, PyAny>, f32),
+    Familiarity(String, Bound<'py, PyAny>, f32),
     Nearest(String, Bound<'py, PyAny>),
 }
 
-impl HeadParts<'_> {
-    /// The head that the parts make.
-    fn to_head(&self, py: Python<'_>) -> PyResult<Head> {
-        match self {
-            Self::Nearest(kind, centroids) if kind == "nearest" => {
-                let centroids = array::<f32>(centroids, "centroids", 2, "[n_clusters, dim]")?;
-                let dim = centroids.shape()[1];
-                Centroids::new(centroids.as_slice()?, dim).map(Head::Nearest)
-            }
-            Self::Softmax(kind, weights, bias, floor) if kind == "softmax" => {
-                let weights = array::<f32>(weights, "weights", 2, "[n_clusters, dim]")?;
-                let bias = array::<f32>(bias, "bias", 1, "[n_clusters]")?;
-                Softmax::new(weights.as_slice()?, bias.as_slice()?, *floor).map(Head::Softmax)
-            }
-            Self::Nearest(kind, ..) | Self::Softmax(kind, ..) => Err(Error::invalid(
-                "heads",
-                format!("a head of kind {kind:?} with other parts than that kind has"),
-                "(\"nearest\", centroids) or (\"softmax\", weights, bias, floor)",
-            )),
+/// The cluster map that a sequence of [`Part`] makes.
+pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<ClusterMap> {
+    let py = heads.py();
+    let mut parts = heads
+        .extract::<Vec<Part<'_>>>()
+        .map_err(|_| wrong(heads, "heads", EXPECTED))?;
+    let familiarity = match parts.pop_if(|part| matches!(part, Part::Familiarity(..))) {
+        Some(Part::Familiarity(kind, landmarks, distance)) if kind == "familiarity" => {
+            let landmarks = centroids(&landmarks, "landmarks")?;
+            Some(Familiarity::new(landmarks, distance).map_err(|e| to_py(py, &e))?)
         }
-        .map_err(|e| to_py(py, &e))
+        Some(Part::Familiarity(kind, ..)) => return Err(unknown(py, &kind)),
+        _ => None,
+    };
+    let heads = parts.iter().map(|part| to_head(py, part));
+    let map = ClusterMap::new(heads.collect::<PyResult<_>>()?);
+    match familiarity {
+        Some(familiarity) => map.and_then(|map| map.with_familiarity(familiarity)),
+        None => map,
+    }
+    .map_err(|e| to_py(py, &e))
+}
+
+/// The head that a part is.
+fn to_head(py: Python<'_>, part: &Part<'_>) -> PyResult<Head> {
+    match part {
+        Part::Nearest(kind, values) if kind == "nearest" => {
+            centroids(values, "centroids").map(Head::Nearest)
+        }
+        Part::Softmax(kind, weights, bias, floor) if kind == "softmax" => {
+            let weights = array::<f32>(weights, "weights", 2, "[n_clusters, dim]")?;
+            let bias = array::<f32>(bias, "bias", 1, "[n_clusters]")?;
+            Softmax::new(weights.as_slice()?, bias.as_slice()?, *floor)
+                .map(Head::Softmax)
+                .map_err(|e| to_py(py, &e))
+        }
+        Part::Nearest(kind, ..) | Part::Softmax(kind, ..) | Part::Familiarity(kind, ..) => {
+            Err(unknown(py, kind))
+        }
     }
 }
 
-/// The heads of a sequence of [`HeadParts`].
-pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<Vec<Head>> {
-    let parts = heads.extract::<Vec<HeadParts<'_>>>().map_err(|_| {
-        let expected = "a list of (\"nearest\", centroids) or (\"softmax\", weights, bias, floor)";
-        wrong(heads, "heads", expected)
-    })?;
-    parts
-        .iter()
-        .map(|parts| parts.to_head(heads.py()))
-        .collect()
+fn centroids(values: &Bound<'_, PyAny>, name: &'static str) -> PyResult<Centroids> {
+    let values_ = array::<f32>(values, name, 2, "[n_clusters, dim]")?;
+    Centroids::new(values_.as_slice()?, values_.shape()[1]).map_err(|e| to_py(values.py(), &e))
 }
 
-/// Each head as [`HeadParts`] takes it.
+fn unknown(py: Python<'_>, kind: &str) -> PyErr {
+    let problem =
+        format!("a part of kind {kind:?} in a place or of a length that it does not have");
+    to_py(py, &Error::invalid("heads", problem, EXPECTED))
+}
+
+/// Each part as [`Part`] takes it.
 pub fn to_python<'py>(py: Python<'py>, map: &ClusterMap) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let dim = map.dim();
     let matrix = |values: Vec<f32>| {
@@ -70,5 +91,10 @@ pub fn to_python<'py>(py: Python<'py>, map: &ClusterMap) -> PyResult<Vec<Bound<'
             Ok(parts.into_pyobject(py)?.into_any())
         }
     });
-    parts.collect()
+    let familiarity = map.familiarity().map(|f| {
+        let landmarks = matrix(f.landmarks().as_slice().to_vec())?;
+        let parts = ("familiarity", landmarks, f.distance());
+        Ok(parts.into_pyobject(py)?.into_any())
+    });
+    parts.chain(familiarity).collect()
 }

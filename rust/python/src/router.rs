@@ -66,9 +66,7 @@ impl Router {
                 .as_ref()
                 .and_then(|e| e.cast::<LexicalEmbedder>().ok())
                 .map(|e| Arc::clone(&e.get().inner));
-            ClusterMap::new(heads::from_python(heads)?)
-                .and_then(|map| Snapshot::new(native, map))
-                .map_err(|e| to_py(py, &e))?
+            Snapshot::new(native, heads::from_python(heads)?).map_err(|e| to_py(py, &e))?
         };
         let snapshot = match embedder {
             Some(embedder) => snapshot.with_companion(Arc::new(embedder.unbind())),

@@ -454,7 +454,8 @@ impl Routing {
         now.matrix(py, &input, clusters, core::Snapshot::phi)
     }
 
-    /// The heads of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`.
+    /// The parts of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`,
+    /// and `("familiarity", landmarks, distance)` at the end where there are landmarks.
     fn heads<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         heads::to_python(py, self.now().snapshot.map())
     }
