@@ -66,6 +66,20 @@ def test_other_groups_go_their_own_way(proxy: litellm.Router, router: uf.Router)
     assert answer(asyncio.run(proxy.acompletion("plain", **ask("add 1")))) == "by small"
 
 
+def test_a_litellm_that_takes_no_group_back_is_told(
+    proxy: litellm.Router, router: uf.Router
+) -> None:
+    strategy = UniRouteStrategy(proxy, router, "auto")
+    # As LiteLLM 1.110 and later do: asked for a deployment, they ask the strategy.
+    strategy._others = strategy.get_available_deployment
+    strategy._async_others = strategy.async_get_available_deployment
+    with pytest.raises(uf.errors.InvalidArgumentError, match="'plain'"):
+        strategy.get_available_deployment("plain", **ask("add 1"))
+    with pytest.raises(uf.errors.InvalidArgumentError, match="'plain'"):
+        asyncio.run(strategy.async_get_available_deployment("plain", **ask("add 1")))
+    assert strategy.get_available_deployment("auto", **ask("add 1"))["model_name"] == "auto"
+
+
 def test_a_request_may_name_its_cost_weight(proxy: litellm.Router, router: uf.Router) -> None:
     UniRouteStrategy(proxy, router, "auto").install()
     metadata = {"uniroute": {"cost_weight": 100.0}}

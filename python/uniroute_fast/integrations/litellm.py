@@ -7,6 +7,8 @@ blocked.
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.arguments import as_instance, as_number
@@ -17,11 +19,14 @@ from uniroute_fast.integrations.engine import engine
 from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from uniroute_fast._native import Constraints
 
 Deployment = dict[str, Any]
+
+#: Whether LiteLLM is choosing a deployment of another group at the moment.
+_HANDED_BACK: ContextVar[bool] = ContextVar("handed back to LiteLLM", default=False)
 
 
 class UniRouteStrategy:
@@ -31,7 +36,7 @@ class UniRouteStrategy:
     else for the one that is called as its ``litellm_params["model"]``. Several may stand for one
     LLM: one of them is drawn, by their ``weight`` if they have any. Deployments that LiteLLM has
     put into cooldown, or paused, are passed over, for the next best LLM if need be. Requests for
-    other groups go LiteLLM's own way.
+    other groups go LiteLLM's own way, where it takes them back: 1.110 and later do not.
 
     Parameters
     ----------
@@ -139,13 +144,14 @@ class UniRouteStrategy:
     ) -> Deployment:
         """Answer LiteLLM: the deployment that takes a request."""
         if model != self._group or specific_deployment:
-            deployment: Deployment = self._others(
-                model=model,
-                messages=messages,
-                input=input,
-                specific_deployment=specific_deployment,
-                request_kwargs=request_kwargs,
-            )
+            with _handed_back(model, self._group):
+                deployment: Deployment = self._others(
+                    model=model,
+                    messages=messages,
+                    input=input,
+                    specific_deployment=specific_deployment,
+                    request_kwargs=request_kwargs,
+                )
             return deployment
         avoid: frozenset[str] = frozenset()
         while True:
@@ -167,13 +173,14 @@ class UniRouteStrategy:
     ) -> Deployment:
         """Answer LiteLLM: the deployment that takes a request."""
         if model != self._group or specific_deployment:
-            deployment: Deployment = await self._async_others(
-                model=model,
-                messages=messages,
-                input=input,
-                specific_deployment=specific_deployment,
-                request_kwargs=request_kwargs or {},
-            )
+            with _handed_back(model, self._group):
+                deployment: Deployment = await self._async_others(
+                    model=model,
+                    messages=messages,
+                    input=input,
+                    specific_deployment=specific_deployment,
+                    request_kwargs=request_kwargs or {},
+                )
             return deployment
         avoid: frozenset[str] = frozenset()
         while True:
@@ -192,6 +199,21 @@ class UniRouteStrategy:
             index = _Index(self._proxy.model_list, self._router, self._group, self._constraints)
             self._index = index
         return index
+
+
+@contextmanager
+def _handed_back(model: str, group: str) -> Iterator[None]:
+    """Let LiteLLM choose for another group; an error where it asks the strategy again instead."""
+    if _HANDED_BACK.get():
+        raise InvalidArgumentError(
+            f"model: group {model!r} is not that of the strategy, and this LiteLLM asks a strategy "
+            f"for every group; expected {group!r}, or LiteLLM below 1.110"
+        )
+    token = _HANDED_BACK.set(True)
+    try:
+        yield
+    finally:
+        _HANDED_BACK.reset(token)
 
 
 class _Index:
