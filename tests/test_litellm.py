@@ -80,6 +80,17 @@ def test_a_litellm_that_takes_no_group_back_is_told(
     assert strategy.get_available_deployment("auto", **ask("add 1"))["model_name"] == "auto"
 
 
+def test_two_groups_have_a_strategy_each(router: uf.Router) -> None:
+    groups = ["auto", "other", "plain"]
+    proxy = litellm.Router([deployment(llm, group) for group in groups for llm in LLMS[:2]])
+    UniRouteStrategy(proxy, router, "auto").install()
+    UniRouteStrategy(proxy, router, "other", cost_weight=100.0).install()
+    assert answer(proxy.completion("other", **ask("add 1"))) == "by small"
+    for group in groups:
+        assert answer(proxy.completion(group, **ask("add 1"))).startswith("by ")
+        assert answer(asyncio.run(proxy.acompletion(group, **ask("add 1")))).startswith("by ")
+
+
 def test_a_request_may_name_its_cost_weight(proxy: litellm.Router, router: uf.Router) -> None:
     UniRouteStrategy(proxy, router, "auto").install()
     metadata = {"uniroute": {"cost_weight": 100.0}}

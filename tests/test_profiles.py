@@ -29,6 +29,7 @@ from uniroute_fast.profiling import (
     prompt_keys,
     shrunk_means,
 )
+from uniroute_fast.rehearsal import choose
 
 
 def clustered(n=300, k=6, d=8, n_models=12, seed=0, missing=0.0):
@@ -315,6 +316,11 @@ def test_parts_that_are_missing_or_unknown_are_named():
         profiler_from_parts(arrays, meta | {"profiler": "magic"})
     with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
         profiler_from_parts(arrays, meta | {"heads": ["magic"]})
+    for distance in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ArtifactError, match="landmarks"):
+            profiler_from_parts(arrays | {"landmarks": x}, meta | {"familiarity": distance})
+    with pytest.raises(ArtifactError, match="landmarks"):
+        profiler_from_parts(arrays | {"landmarks": x * np.nan}, meta | {"familiarity": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -441,6 +447,34 @@ def test_foreign_shares_are_those_of_the_definition():
     phi = ClusterMap([head, head], familiarity).phi(x)
     np.testing.assert_allclose(phi[:, [1, 3]], np.column_stack([shares, shares]))
     np.testing.assert_allclose(phi[:, :2].sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("far_ones_gain", [True, False])
+def test_protection_from_foreign_prompts_has_a_price_that_is_kept_low(far_ones_gain):
+    # Two kinds of LLMs, each of which is right where the other is wrong; 4% of the prompts lie far
+    # from the others, and there either no LLM is right or choosing well gains the most.
+    rng = np.random.default_rng(0)
+    group = rng.integers(2, size=900)
+    far = rng.random(900) < 0.04
+    phi = np.column_stack([group == 0, group == 1, np.zeros(900)]).astype(np.float32)
+    chance = np.where(group[:, None] == np.arange(16) % 2, 0.1, 0.9)
+    if far_ones_gain:
+        chance[~far] = 0.5
+    else:
+        chance[far] = 1.0
+    losses = (rng.random((900, 16)) < chance).astype(float)
+    distances = np.where(far, 9.0, rng.uniform(0.5, 1.0, 900)).astype(np.float32)
+    familiar = choose(phi, [3], losses, np.zeros(16), distances, 0).familiar
+    assert familiar is None if far_ones_gain else familiar == 0.95
+    assert choose(phi, [3], losses, np.zeros(16), None, 0).familiar is None
+
+
+def test_prompts_in_a_few_places_have_no_landmarks():
+    x, losses, _, _ = clustered(n=400)
+    assert fit_profiler(x, losses).map.familiarity is not None
+    rng = np.random.default_rng(1)
+    templates = x[rng.integers(5, size=400)] + 1e-4 * rng.normal(size=x.shape).astype(np.float32)
+    assert fit_profiler(templates, losses).map.familiarity is None
 
 
 def test_few_distinct_prompts_have_no_landmarks():

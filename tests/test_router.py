@@ -403,6 +403,18 @@ def bad_calls(router: uf.Router) -> dict[str, tuple[type[Exception], str, object
             "distance",
             lambda: uf.Router(None, [*soft(3, 0.0), ("familiarity", np.ones((2, DIM)), 0.0)]),
         ),
+        "landmarks' distance's type": (
+            uf.errors.ArgumentTypeError,
+            "distance",
+            lambda: uf.Router(None, [*soft(3, 0.0), ("familiarity", np.ones((2, DIM)), True)]),
+        ),
+        "landmarks' values": (
+            invalid,
+            "landmarks",
+            lambda: uf.Router(
+                None, [*soft(3, 0.0), ("familiarity", np.full((2, DIM), np.nan), 1.0)]
+            ),
+        ),
         "landmarks' dimension": (
             invalid,
             "landmarks",

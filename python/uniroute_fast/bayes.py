@@ -19,6 +19,8 @@ import numpy as np
 from uniroute_fast.evidence import Evidence, observe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 #: Variance of the level that all clusters share: far above that of any standardised loss, so that
@@ -27,6 +29,9 @@ COMMON_LEVEL = 1.0
 
 #: How many LLMs a covariance that is a multiple of the identity counts for in the prior's fit.
 IDENTITY_WEIGHT = 2.0
+
+#: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
+LLMS_A_FACTOR, MOST_FACTORS = 8, 4
 
 #: Outcomes, with mean 1/2 and variance 1/4, that are added to each LLM's own before standardising.
 PSEUDO_OUTCOMES = 2.0
@@ -117,6 +122,35 @@ def fit_prior(evidence: Evidence, n_clusters: int | None = None, iterations: int
         noise = max(float(residual.sum() / evidence.count.sum()), 1e-3)
         prior = Prior(centre, scatter / (n_models + IDENTITY_WEIGHT), noise, clusters)
     return prior
+
+
+def fit_priors(
+    phi: NDArray[np.float32], sizes: Sequence[int], losses: NDArray[np.float64]
+) -> tuple[list[Prior], NDArray[np.float64]]:
+    """Fit a prior for each head of a map to seen LLMs.
+
+    Parameters
+    ----------
+    phi : float32[N, K_total]
+        Cluster weights; the last cluster of each head, its background, takes no part.
+    sizes : sequence of int
+        Clusters of each head.
+    losses : float64[N, S]
+        Of the seen LLMs; NaN = not run.
+
+    Returns
+    -------
+    list of Prior
+    float64[N, R]
+        The factors that stand beside the clusters of each head: see `residual_factors`.
+    """
+    rank = min(MOST_FACTORS, losses.shape[1] // LLMS_A_FACTOR)
+    heads = [head[:, :-1] for head in np.split(phi, np.cumsum(sizes)[:-1], axis=1)]
+    factors = residual_factors(heads[len(heads) // 2], losses, rank)
+    priors = [
+        fit_prior(observe(np.hstack([head, factors]), losses), head.shape[1]) for head in heads
+    ]
+    return priors, factors
 
 
 def posterior(evidence: Evidence, prior: Prior, spread: float = 1.0) -> Posterior:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from uniroute_fast.centroids import nearest_centroid
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ Parts: TypeAlias = "tuple[dict[str, NDArray[Any]], dict[str, Any]]"
 #: Weights below this share of the largest are left out: routing then reads a few rows of the
 #: profiles in place of all. ``bench/floor.py`` prints what it does to Area.
 FLOOR = 1 / 64
+
+#: Foreign shares below this one change nothing, as in Rust.
+NEGLIGIBLE = 1 / 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,17 +133,30 @@ class Familiarity:
     distance: float
 
     def foreign(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how foreign prompts are, float32[N], 0 to 1: r⁸ / (1 + r⁸), r = d / distance.
+        """Return how foreign prompts are, float32[N], 0 to 1: see `foreign_shares`. O(N L D)."""
+        _, squared = nearest_centroid(embeddings, self.landmarks)
+        return foreign_shares(squared, self.distance)
 
-        d is the squared distance to the nearest landmark. Shares below `FLOOR` are 0. O(N L D).
-        """
-        nearest = self.landmarks[assign(embeddings, self.landmarks)]
-        offsets = embeddings - nearest
-        squared = np.einsum("nd,nd->n", offsets, offsets, dtype=np.float64)
-        # Farther ones are as foreign; the power stays finite.
-        eighth = np.minimum(squared / self.distance, 4.0) ** 8
-        share = eighth / (1 + eighth)
-        return np.where(share < FLOOR, 0, share).astype(np.float32)
+
+def foreign_shares(squared: NDArray[np.float32], distance: float) -> NDArray[np.float32]:
+    """Return r⁸ / (1 + r⁸) for r = squared / distance, float32[N]: how foreign prompts are.
+
+    Half at the distance, and shares below `NEGLIGIBLE` are 0. Routing computes the same in Rust.
+    """
+    # Farther ones are as foreign; the power stays finite.
+    ratio = np.minimum(squared / np.float32(distance), np.float32(4))
+    fourth = np.square(np.square(ratio))
+    share = np.square(fourth) / (1 + np.square(fourth))
+    return np.where(share < NEGLIGIBLE, np.float32(0), share)
+
+
+def moved_to_background(
+    phi: NDArray[np.float32], sizes: Sequence[int], foreign: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return phi float32[N, K_total] with a share of each head's weight on its last cluster."""
+    moved = phi * (1 - foreign[:, None])
+    moved[:, np.cumsum(sizes) - 1] += foreign[:, None]
+    return moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,13 +215,10 @@ class ClusterMap:
         if not np.isfinite(embeddings).all():
             row = int(np.argmin(np.isfinite(embeddings).all(axis=1)))
             raise InvalidArgumentError(f"embeddings[{row}] has a value that is not finite")
-        phi = [head.phi(embeddings) for head in self.heads]
-        if self.familiarity is not None:
-            foreign = self.familiarity.foreign(embeddings)
-            for weights in phi:
-                weights *= 1 - foreign[:, None]
-                weights[:, -1] += foreign
-        return np.hstack(phi)
+        phi = np.hstack([head.phi(embeddings) for head in self.heads])
+        if self.familiarity is None:
+            return phi
+        return moved_to_background(phi, self.sizes, self.familiarity.foreign(embeddings))
 
     def to_native(self) -> list[Any]:
         """Return the parts as the router in Rust takes them."""
@@ -258,9 +272,17 @@ class ClusterMap:
             familiarity = None
             if "familiarity" in meta:
                 familiarity = Familiarity(arrays["landmarks"], float(meta["familiarity"]))
+                if not _is_usable(familiarity):
+                    raise ArtifactError("cluster map: its landmarks are none, or not finite")
         except KeyError as error:
             raise ArtifactError(f"cluster map: part {error} is missing") from error
         return cls(heads, familiarity)
+
+
+def _is_usable(familiarity: Familiarity) -> bool:
+    landmarks = familiarity.landmarks
+    shaped = landmarks.ndim == 2 and landmarks.size > 0 and landmarks.dtype == np.float32
+    return shaped and 0 < familiarity.distance < np.inf and bool(np.isfinite(landmarks).all())
 
 
 def kmeans(

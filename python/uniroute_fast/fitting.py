@@ -1,22 +1,19 @@
 """Fitting a profiler on training prompts: with seen LLMs, or without.
 
-Settings are chosen by the paper's protocol: route seen LLMs as if they were new. Some of them play
-the new ones. The prior is fitted to the others, each new one is profiled from a few hundred of the
-training prompts, and prompts that the prior did not see are routed among them. The settings with
-the largest mean area under the deferral curve are kept. No prompt and no LLM from outside the
-training data takes part.
+Where LLMs were seen, settings are chosen by routing these as if they were new: see
+`uniroute_fast.rehearsal`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniroute_fast.attributes import attribute_head
-from uniroute_fast.bayes import Prior, fit_prior, residual_factors
-from uniroute_fast.calibration import cluster_errors, inflation
+from uniroute_fast.bayes import fit_priors
+from uniroute_fast.centroids import nearest_centroid
 from uniroute_fast.cluster_map import (
     ClusterMap,
     Familiarity,
@@ -25,22 +22,12 @@ from uniroute_fast.cluster_map import (
     assign,
     kmeans,
 )
-from uniroute_fast.deferral import area, deferral_curve
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.evidence import observe
 from uniroute_fast.outcomes import as_costs, as_losses
-from uniroute_fast.profiling import (
-    AnyProfiler,
-    BayesProfiler,
-    KnownPrompts,
-    MeansProfiler,
-    averaged,
-    head_posteriors,
-)
+from uniroute_fast.profiling import AnyProfiler, BayesProfiler, KnownPrompts, MeansProfiler
+from uniroute_fast.rehearsal import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -60,30 +47,16 @@ SHARPNESS = 8.0
 #: of its weight to the background: its profile falls back to the overall mean.
 FOREIGN = 0.02
 
-#: Landmarks that tell foreign prompts: how many at most, one for how many prompts at least, and from
-#: how many distinct prompts on. A fifth of these is held out, and a prompt farther from all landmarks
-#: than the share `FAMILIAR` of them is more than half foreign.
-LANDMARKS, PROMPTS_A_LANDMARK, MIN_LANDMARKED, FAMILIAR = 400, 5, 100, 0.95
+#: Landmarks, which tell foreign prompts: how many at most, one for how many prompts at least, and
+#: from how many distinct prompts on.
+LANDMARKS, PROMPTS_A_LANDMARK, MIN_LANDMARKED = 400, 5, 100
 
-#: Prompts that landmarks are drawn from, at most.
-LANDMARKED = 50_000
+#: Prompts stand in a few places where half of them are closer to a landmark than this share of
+#: their variance.
+TIGHT = 1e-3
 
-#: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
-LLMS_A_FACTOR, MOST_FACTORS = 8, 4
-
-#: Factor on the prior's covariance, and trust: what is chosen from, and what is used where too few
-#: LLMs were seen to choose.
-SPREADS, DEFAULT_SPREAD = (0.5, 1.0, 2.0), 1.0
-TRUSTS, DEFAULT_TRUST = (0.5, 0.75, 1.0), 0.75
-
-#: Factor on standard errors where too few LLMs were seen to measure it.
-DEFAULT_INFLATION = 1.5
-
-#: Fewest seen LLMs, and prompts that all were run on, to choose by.
-MIN_SEEN, MIN_STAGE = 6, 60
-
-#: Rehearsals: how many, with how many labels for a new LLM, and how many LLMs at most.
-REHEARSALS, LABELS, PLAYERS = 24, 400, 300
+#: Parts of the training prompts; each is held against landmarks of the others.
+FOLDS = 3
 
 
 def fit_profiler(
@@ -154,8 +127,7 @@ def fit_profiler(
         heads = [_soft_head(embeddings, size, seed) for size in sizes]
     else:
         heads = [_with_background(head, embeddings)]
-    cluster_map = ClusterMap(heads, _familiarity(embeddings, seed))
-    return _fit_bayes(cluster_map, embeddings, losses, costs, keys, seed)
+    return _fit_bayes(ClusterMap(heads), embeddings, losses, costs, keys, seed)
 
 
 def _fit_means(
@@ -178,40 +150,29 @@ def _fit_bayes(
     seed: int,
 ) -> BayesProfiler:
     phi = cluster_map.phi(embeddings)
-    # Rehearsals need prompts that all players were run on.
-    run = ~np.isnan(losses)
-    players = np.random.default_rng(seed).permutation(np.flatnonzero(run.mean(axis=0) >= 0.5))
-    players = players[:PLAYERS]
-    stage = np.flatnonzero(run[:, players].all(axis=1))
-    if len(players) >= MIN_SEEN and len(stage) >= MIN_STAGE:
-        stage_losses = losses[np.ix_(stage, players)]
-        spread, trust, inflated = _rehearse(
-            phi[stage], cluster_map.sizes, stage_losses, costs[players], seed
-        )
-    else:
-        spread, trust, inflated = DEFAULT_SPREAD, DEFAULT_TRUST, DEFAULT_INFLATION
-    priors, factors = _fit_priors(phi, cluster_map.sizes, losses)
+    distinct, index = _distinct(embeddings)
+    distances = _distances_to_others(distinct, seed)
+    if distances is not None:
+        distances = distances[index]
+    settings = choose(phi, cluster_map.sizes, losses, costs, distances, seed)
+    if distances is not None and settings.familiar is not None:
+        distance = float(np.quantile(distances, settings.familiar))
+        familiarity = Familiarity(_landmarks(distinct, seed), distance)
+        cluster_map = replace(cluster_map, familiarity=familiarity)
+        phi = cluster_map.phi(embeddings)
+    priors, factors = fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
         keys, factors = np.zeros(0, np.uint64), factors[:0]
     keys, first = np.unique(keys, return_index=True)
-    known = KnownPrompts(keys, factors[first].astype(np.float32))
     return BayesProfiler(
-        cluster_map, priors, known, spread, trust, inflated, phi.mean(axis=0, dtype=np.float64)
+        cluster_map,
+        priors,
+        KnownPrompts(keys, factors[first].astype(np.float32)),
+        settings.spread,
+        settings.trust,
+        settings.inflation,
+        phi.mean(axis=0, dtype=np.float64),
     )
-
-
-def _fit_priors(
-    phi: NDArray[np.float32], sizes: Sequence[int], losses: NDArray[np.float64]
-) -> tuple[list[Prior], NDArray[np.float64]]:
-    """Return a prior for each head, and the residual factors of the prompts, float64[N, R]."""
-    rank = min(MOST_FACTORS, losses.shape[1] // LLMS_A_FACTOR)
-    # Without the last cluster of each head, its background.
-    heads = [head[:, :-1] for head in np.split(phi, np.cumsum(sizes)[:-1], axis=1)]
-    factors = residual_factors(heads[len(heads) // 2], losses, rank)
-    priors = [
-        fit_prior(observe(np.hstack([head, factors]), losses), head.shape[1]) for head in heads
-    ]
-    return priors, factors
 
 
 def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> SoftmaxHead:
@@ -227,82 +188,39 @@ def _with_background(head: SoftmaxHead, embeddings: NDArray[np.float32]) -> Soft
     return head.with_background(float(np.quantile(head.closeness(embeddings), FOREIGN)))
 
 
-def _familiarity(embeddings: NDArray[np.float32], seed: int) -> Familiarity | None:
-    """Return what tells foreign prompts; None where there are too few distinct ones to learn from.
+def _distinct(
+    embeddings: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return the distinct embeddings, and which of them each one is."""
+    # By one number each, of a random direction: rows are slow to sort.
+    direction = np.random.default_rng(0).normal(size=embeddings.shape[1])
+    _, first, index = np.unique(embeddings @ direction, return_index=True, return_inverse=True)
+    return embeddings[first], index.reshape(-1)
 
-    Clusters of a head are so wide that prompts of a task never seen before may lie in one of them.
+
+def _distances_to_others(distinct: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
+    """Return each prompt's squared distance to the nearest landmark of others, float32[N].
+
+    None where there are too few prompts, or they stand in a few places: any other one would be
+    foreign. The clusters of the heads are so wide that prompts of a task never seen before may lie
+    in one of them.
     """
-    distinct = np.unique(embeddings, axis=0)
     if len(distinct) < MIN_LANDMARKED:
         return None
-    chosen = np.random.default_rng(seed).permutation(len(distinct))[:LANDMARKED]
-    held, kept = np.split(distinct[chosen], [len(chosen) // 5])
-    landmarks = kmeans(kept, min(LANDMARKS, len(kept) // PROMPTS_A_LANDMARK), seed, restarts=1)
-    offsets = held - landmarks[assign(held, landmarks)]
-    distance = float(np.quantile(np.einsum("nd,nd->n", offsets, offsets), FAMILIAR))
-    return Familiarity(landmarks, distance) if distance > 0 else None
+    fold = np.random.default_rng(seed).permutation(len(distinct)) % FOLDS
+    distances = np.empty(len(distinct), np.float32)
+    for own in (fold == f for f in range(FOLDS)):
+        landmarks = _landmarks(distinct[~own], seed)
+        _, distances[own] = nearest_centroid(distinct[own], landmarks)
+    spread = float(distinct.var(axis=0, dtype=np.float64).sum())
+    return distances if np.median(distances) > TIGHT * spread else None
+
+
+def _landmarks(distinct: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    count = min(LANDMARKS, len(distinct) // PROMPTS_A_LANDMARK)
+    return kmeans(distinct, count, seed, restarts=1)
 
 
 def _soft_sizes(n_prompts: int) -> list[int]:
     fitting = [size for size in SOFT if size <= n_prompts // 10]
     return fitting or [max(1, n_prompts // 10)]
-
-
-def _rehearse(
-    phi: NDArray[np.float32],
-    sizes: Sequence[int],
-    losses: NDArray[np.float64],
-    costs: NDArray[np.float64],
-    seed: int,
-) -> tuple[float, float, float]:
-    """Return the spread and trust with the largest mean area, and what makes errors honest."""
-    areas = np.zeros((len(SPREADS), len(TRUSTS)))
-    errors: list[list[NDArray[np.float64]]] = [[] for _ in SPREADS]
-    for scene in _scenes(losses.shape, seed):
-        old = losses[np.ix_(scene.learned, scene.old)]
-        priors, factors = _fit_priors(phi[scene.learned], sizes, old)
-        features = np.hstack([phi[scene.learned], factors])[: scene.n_labels]
-        new = losses[np.ix_(scene.learned[: scene.n_labels], scene.new)]
-        evidence = observe(features, new)
-        quality = 1 - losses[np.ix_(scene.routed, scene.new)]
-        for i, spread in enumerate(SPREADS):
-            posteriors = head_posteriors(evidence, sizes, priors, spread)
-            missed = cluster_errors(
-                posteriors, sizes, phi[scene.routed], 1 - quality, evidence.mean
-            )
-            errors[i].append(missed)
-            for j, trust in enumerate(TRUSTS):
-                psi = averaged(posteriors, sizes, evidence.mean, trust)
-                curve = deferral_curve(phi[scene.routed] @ psi, quality, costs[scene.new])
-                areas[i, j] += area(curve, costs[scene.new])
-    i, j = (int(index) for index in np.unravel_index(int(np.argmax(areas)), areas.shape))
-    return SPREADS[i], TRUSTS[j], inflation(errors[i])
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """Who plays what in one rehearsal.
-
-    The old LLMs are known on the prompts ``learned``, the new ones on the first ``n_labels`` of
-    these, and the prompts ``routed`` are routed among the new ones.
-    """
-
-    learned: NDArray[np.intp]
-    n_labels: int
-    routed: NDArray[np.intp]
-    new: NDArray[np.intp]
-    old: NDArray[np.intp]
-
-
-def _scenes(shape: tuple[int, int], seed: int) -> Iterator[_Scene]:
-    rng = np.random.default_rng(seed)
-    n_learned, n_new = 2 * shape[0] // 3, max(2, shape[1] // 3)
-    for _ in range(REHEARSALS):
-        prompts, models = rng.permutation(shape[0]), rng.permutation(shape[1])
-        yield _Scene(
-            prompts[:n_learned],
-            min(LABELS, shape[0] // 4),
-            prompts[n_learned:],
-            models[:n_new],
-            models[n_new:],
-        )

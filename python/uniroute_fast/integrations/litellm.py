@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Deployment = dict[str, Any]
 
-#: Whether LiteLLM is choosing a deployment of another group at the moment.
-_HANDED_BACK: ContextVar[bool] = ContextVar("handed back to LiteLLM", default=False)
+#: Strategies that have handed the request at hand back to LiteLLM, by id.
+_HANDED_BACK: ContextVar[frozenset[int]] = ContextVar("handed back", default=frozenset())
 
 
 class UniRouteStrategy:
@@ -144,7 +144,7 @@ class UniRouteStrategy:
     ) -> Deployment:
         """Answer LiteLLM: the deployment that takes a request."""
         if model != self._group or specific_deployment:
-            with _handed_back(model, self._group):
+            with self._handed_back(model):
                 deployment: Deployment = self._others(
                     model=model,
                     messages=messages,
@@ -173,7 +173,7 @@ class UniRouteStrategy:
     ) -> Deployment:
         """Answer LiteLLM: the deployment that takes a request."""
         if model != self._group or specific_deployment:
-            with _handed_back(model, self._group):
+            with self._handed_back(model):
                 deployment: Deployment = await self._async_others(
                     model=model,
                     messages=messages,
@@ -192,6 +192,21 @@ class UniRouteStrategy:
                 return chosen
             avoid |= {_id(chosen)}
 
+    @contextmanager
+    def _handed_back(self, model: str) -> Iterator[None]:
+        """Let LiteLLM choose instead; an error where it asks this strategy again."""
+        if id(self) in _HANDED_BACK.get():
+            raise InvalidArgumentError(
+                f"model: this LiteLLM asks a strategy for every deployment, here one of {model!r}, "
+                f"and takes none back; expected requests for {self._group!r} that name no "
+                "deployment, or LiteLLM below 1.110"
+            )
+        token = _HANDED_BACK.set(_HANDED_BACK.get() | {id(self)})
+        try:
+            yield
+        finally:
+            _HANDED_BACK.reset(token)
+
     def _current_index(self) -> _Index:
         """Return the index, made anew if LiteLLM's deployments or the pool have changed."""
         index = self._index
@@ -199,21 +214,6 @@ class UniRouteStrategy:
             index = _Index(self._proxy.model_list, self._router, self._group, self._constraints)
             self._index = index
         return index
-
-
-@contextmanager
-def _handed_back(model: str, group: str) -> Iterator[None]:
-    """Let LiteLLM choose for another group; an error where it asks the strategy again instead."""
-    if _HANDED_BACK.get():
-        raise InvalidArgumentError(
-            f"model: group {model!r} is not that of the strategy, and this LiteLLM asks a strategy "
-            f"for every group; expected {group!r}, or LiteLLM below 1.110"
-        )
-    token = _HANDED_BACK.set(True)
-    try:
-        yield
-    finally:
-        _HANDED_BACK.reset(token)
 
 
 class _Index:

@@ -213,9 +213,10 @@ const NEGLIGIBLE: f32 = 1.0 / 64.0;
 const FARTHEST: f32 = 4.0;
 
 impl Familiarity {
-    /// From landmarks, and the squared distance to the nearest at which a prompt is half foreign,
-    /// above 0.
-    pub fn new(landmarks: Centroids, distance: f32) -> Result<Self> {
+    /// From `landmarks`, row-major with `dim` columns, and the squared distance to the nearest at
+    /// which a prompt is half foreign, above 0.
+    pub fn new(landmarks: &[f32], dim: usize, distance: f32) -> Result<Self> {
+        let landmarks = Centroids::new(landmarks, dim).map_err(|e| e.about("landmarks"))?;
         if !(distance.is_finite() && distance > 0.0) {
             let problem = distance.to_string();
             return Err(Error::invalid("distance", problem, "above 0 and finite"));
@@ -470,8 +471,7 @@ mod tests {
     fn with_landmark(distance: f32) -> ClusterMap {
         let head = || Softmax::new(&[0.0; 3], &[1.0, 1.0, -9.0], 1.0 / 64.0).unwrap();
         let heads = vec![Head::Softmax(head()), Head::Softmax(head())];
-        let landmarks = Centroids::new(&[0.0], 1).unwrap();
-        let familiarity = Familiarity::new(landmarks, distance).unwrap();
+        let familiarity = Familiarity::new(&[0.0], 1, distance).unwrap();
         let map = ClusterMap::new(heads).unwrap();
         map.with_familiarity(familiarity).unwrap()
     }
@@ -494,25 +494,26 @@ mod tests {
     #[test]
     fn a_last_cluster_that_counts_already_counts_for_more() {
         let softmax = Softmax::new(&[0.0; 2], &[0.0, 0.0], 0.0).unwrap();
-        let landmarks = Centroids::new(&[0.0], 1).unwrap();
         let map = ClusterMap::new(vec![Head::Softmax(softmax)])
-            .and_then(|map| map.with_familiarity(Familiarity::new(landmarks, 1.0)?))
+            .and_then(|map| map.with_familiarity(Familiarity::new(&[0.0], 1, 1.0)?))
             .unwrap();
         assert_eq!(phi_of(&map, &[1.0]).weights, [0.25, 0.75]);
     }
 
     #[test]
     fn landmarks_that_do_not_fit_are_refused() {
-        let landmarks = || Centroids::new(&[0.0, 1.0], 2).unwrap();
         for distance in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            assert!(Familiarity::new(landmarks(), distance).is_err());
+            assert!(Familiarity::new(&[0.0, 1.0], 2, distance).is_err());
         }
-        let familiarity = || Familiarity::new(landmarks(), 1.0).unwrap();
+        let unusable = Familiarity::new(&[0.0, f32::NAN], 2, 1.0).err().unwrap();
+        assert!(unusable.to_string().starts_with("landmarks: "));
+        let familiarity = || Familiarity::new(&[0.0, 1.0], 2, 1.0).unwrap();
         let refused = |head| {
             let map = ClusterMap::new(vec![head]).unwrap();
             map.with_familiarity(familiarity()).is_err()
         };
-        assert!(refused(Head::Nearest(landmarks())));
+        let nearest = Centroids::new(&[0.0, 1.0], 2).unwrap();
+        assert!(refused(Head::Nearest(nearest)));
         let softmax = |dim, clusters| {
             let weights = vec![0.0; dim * clusters];
             Head::Softmax(Softmax::new(&weights, &vec![0.0; clusters], 0.0).unwrap())

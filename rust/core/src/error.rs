@@ -93,4 +93,13 @@ impl Error {
             expected: expected.into(),
         }
     }
+
+    /// The same about another argument, whose values were checked as if they were this one's.
+    #[must_use]
+    pub fn about(mut self, name: &'static str) -> Self {
+        if let Self::InvalidArgument { argument, .. } = &mut self {
+            *argument = name;
+        }
+        self
+    }
 }

@@ -126,35 +126,7 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         tensors.extend(parts.map(|(name, tensor)| (name.to_owned(), tensor)));
         monitor.window()
     });
-    let dim = snapshot.map().dim();
-    let mut heads = Vec::new();
-    for (i, head) in snapshot.map().heads().iter().enumerate() {
-        let mut put = |name: &str, shape: &[usize], values: Vec<f32>| {
-            tensors.insert(format!("head.{i}.{name}"), Tensor::new(shape, values));
-        };
-        match head {
-            Head::Nearest(centroids) => {
-                put(
-                    "centroids",
-                    &[centroids.len(), dim],
-                    centroids.as_slice().to_vec(),
-                );
-                heads.push(json!({"kind": "nearest"}));
-            }
-            Head::Softmax(softmax) => {
-                put("weights", &[head.clusters(), dim], softmax.weights());
-                put("bias", &[head.clusters()], softmax.bias().to_vec());
-                heads.push(json!({"kind": "softmax", "floor": softmax.floor()}));
-            }
-        }
-    }
-    let familiarity = snapshot.map().familiarity().map(|familiarity| {
-        let landmarks = familiarity.landmarks();
-        let values = landmarks.as_slice().iter().copied();
-        let tensor = Tensor::new(&[landmarks.len(), dim], values);
-        tensors.insert(LANDMARKS.to_owned(), tensor);
-        familiarity.distance()
-    });
+    let (heads, familiarity) = put_map(snapshot.map(), &mut tensors);
     let embedder = snapshot.embedder().map(|embedder| {
         for (name, tensor) in embedder.tensors() {
             tensors.insert(format!("{EMBEDDER}{name}"), tensor);
@@ -190,6 +162,41 @@ pub fn to_artifact(snapshot: &Snapshot, extra: Extra) -> Artifact {
         manifest: manifest.to_string(),
         tensors,
     }
+}
+
+/// Puts the tensors of a cluster map, and returns what the manifest says of its heads, and of
+/// [`Familiarity`].
+fn put_map(map: &ClusterMap, tensors: &mut BTreeMap<String, Tensor>) -> (Vec<Value>, Option<f32>) {
+    let dim = map.dim();
+    let mut heads = Vec::new();
+    for (i, head) in map.heads().iter().enumerate() {
+        let mut put = |name: &str, shape: &[usize], values: Vec<f32>| {
+            tensors.insert(format!("head.{i}.{name}"), Tensor::new(shape, values));
+        };
+        match head {
+            Head::Nearest(centroids) => {
+                put(
+                    "centroids",
+                    &[centroids.len(), dim],
+                    centroids.as_slice().to_vec(),
+                );
+                heads.push(json!({"kind": "nearest"}));
+            }
+            Head::Softmax(softmax) => {
+                put("weights", &[head.clusters(), dim], softmax.weights());
+                put("bias", &[head.clusters()], softmax.bias().to_vec());
+                heads.push(json!({"kind": "softmax", "floor": softmax.floor()}));
+            }
+        }
+    }
+    let familiarity = map.familiarity().map(|familiarity| {
+        let landmarks = familiarity.landmarks();
+        let values = landmarks.as_slice().iter().copied();
+        let tensor = Tensor::new(&[landmarks.len(), dim], values);
+        tensors.insert(LANDMARKS.to_owned(), tensor);
+        familiarity.distance()
+    });
+    (heads, familiarity)
 }
 
 /// What tells two routers apart: for each part a digest of its content, 16 hexadecimal digits.
@@ -258,7 +265,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     let mut map = ClusterMap::new(heads.collect::<Result<_>>()?)?;
     if let Some(distance) = manifest.familiarity {
         let ([_, dim], values) = artifact.take(LANDMARKS)?;
-        map = map.with_familiarity(Familiarity::new(Centroids::new(&values, dim)?, distance)?)?;
+        map = map.with_familiarity(Familiarity::new(&values, dim, distance)?)?;
     }
     let embedder = match &manifest.embedder {
         None => None,

@@ -6,18 +6,18 @@ use uniroute_core::Error;
 use uniroute_core::centroids::Centroids;
 use uniroute_core::cluster_map::{ClusterMap, Familiarity, Head, Softmax};
 
-use crate::arguments::wrong;
+use crate::arguments::{number, wrong};
 use crate::arrays::array;
 use crate::errors::to_py;
 
 const EXPECTED: &str = "a list of (\"nearest\", centroids) or (\"softmax\", weights, bias, floor), \
     and at most one (\"familiarity\", landmarks, distance) at the end";
 
-/// `("softmax", weights, bias, floor)`.
+/// A part of a map, by the number of its values; its name stands first.
 #[derive(FromPyObject)]
 enum Part<'py> {
     Softmax(String, Bound<'py, PyAny>, Bound<'py, PyAny>, f32),
-    Familiarity(String, Bound<'py, PyAny>, f32),
+    Familiarity(String, Bound<'py, PyAny>, Bound<'py, PyAny>),
     Nearest(String, Bound<'py, PyAny>),
 }
 
@@ -29,8 +29,7 @@ pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<ClusterMap> {
         .map_err(|_| wrong(heads, "heads", EXPECTED))?;
     let familiarity = match parts.pop_if(|part| matches!(part, Part::Familiarity(..))) {
         Some(Part::Familiarity(kind, landmarks, distance)) if kind == "familiarity" => {
-            let landmarks = centroids(&landmarks, "landmarks")?;
-            Some(Familiarity::new(landmarks, distance).map_err(|e| to_py(py, &e))?)
+            Some(to_familiarity(&landmarks, &distance)?)
         }
         Some(Part::Familiarity(kind, ..)) => return Err(unknown(py, &kind)),
         _ => None,
@@ -48,24 +47,33 @@ pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<ClusterMap> {
 fn to_head(py: Python<'_>, part: &Part<'_>) -> PyResult<Head> {
     match part {
         Part::Nearest(kind, values) if kind == "nearest" => {
-            centroids(values, "centroids").map(Head::Nearest)
+            let centroids = array::<f32>(values, "centroids", 2, "[n_clusters, dim]")?;
+            let dim = centroids.shape()[1];
+            Centroids::new(centroids.as_slice()?, dim).map(Head::Nearest)
         }
         Part::Softmax(kind, weights, bias, floor) if kind == "softmax" => {
             let weights = array::<f32>(weights, "weights", 2, "[n_clusters, dim]")?;
             let bias = array::<f32>(bias, "bias", 1, "[n_clusters]")?;
-            Softmax::new(weights.as_slice()?, bias.as_slice()?, *floor)
-                .map(Head::Softmax)
-                .map_err(|e| to_py(py, &e))
+            Softmax::new(weights.as_slice()?, bias.as_slice()?, *floor).map(Head::Softmax)
         }
         Part::Nearest(kind, ..) | Part::Softmax(kind, ..) | Part::Familiarity(kind, ..) => {
-            Err(unknown(py, kind))
+            return Err(unknown(py, kind));
         }
     }
+    .map_err(|e| to_py(py, &e))
 }
 
-fn centroids(values: &Bound<'_, PyAny>, name: &'static str) -> PyResult<Centroids> {
-    let values_ = array::<f32>(values, name, 2, "[n_clusters, dim]")?;
-    Centroids::new(values_.as_slice()?, values_.shape()[1]).map_err(|e| to_py(values.py(), &e))
+/// What tells foreign prompts.
+fn to_familiarity(
+    landmarks: &Bound<'_, PyAny>,
+    distance: &Bound<'_, PyAny>,
+) -> PyResult<Familiarity> {
+    let landmarks = array::<f32>(landmarks, "landmarks", 2, "[n_landmarks, dim]")?;
+    let Some(far) = number(distance) else {
+        return Err(wrong(distance, "distance", "a number above 0"));
+    };
+    Familiarity::new(landmarks.as_slice()?, landmarks.shape()[1], far as f32)
+        .map_err(|e| to_py(distance.py(), &e))
 }
 
 fn unknown(py: Python<'_>, kind: &str) -> PyErr {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use uniroute_core::changes::Action;
-use uniroute_core::cluster_map::ClusterMap;
 use uniroute_core::profiles::Pool;
 use uniroute_core::router::Snapshot;
 use uniroute_core::{Result, drift, persist, router as core};
