@@ -428,7 +428,8 @@ def test_prompts_between_familiar_ones_are_foreign():
     angle = rng.uniform(0, 2 * np.pi, 800)
     ring = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.02 * rng.normal(size=(800, 2))
     x = ring.astype(np.float32)
-    losses = (rng.random((800, 9)) < 0.5 + 0.3 * x[:, :1]).astype(float)
+    # Too few LLMs to rehearse with, which might choose to protect nothing.
+    losses = (rng.random((800, 5)) < 0.5 + 0.3 * x[:, :1]).astype(float)
     cluster_map = fit_profiler(x, losses, n_clusters=1).map
     middle = np.zeros((1, 2), np.float32)
     assert cluster_map.phi(middle)[0, 1] > 0.99

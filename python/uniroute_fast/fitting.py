@@ -53,7 +53,7 @@ LANDMARKS, PROMPTS_A_LANDMARK, MIN_LANDMARKED = 400, 5, 100
 
 #: Prompts stand in a few places where half of them are closer to a landmark than this share of
 #: their variance.
-TIGHT = 1e-3
+TIGHT = 1e-6
 
 #: Parts of the training prompts; each is held against landmarks of the others.
 FOLDS = 3
