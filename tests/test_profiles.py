@@ -319,8 +319,9 @@ def test_parts_that_are_missing_or_unknown_are_named():
     for distance in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ArtifactError, match="landmarks"):
             profiler_from_parts(arrays | {"landmarks": x}, meta | {"familiarity": distance})
-    with pytest.raises(ArtifactError, match="landmarks"):
-        profiler_from_parts(arrays | {"landmarks": x * np.nan}, meta | {"familiarity": 1.0})
+    for landmarks in (x * np.nan, x[:, 1:], x[:0], x[0]):
+        with pytest.raises(ArtifactError, match="landmarks"):
+            profiler_from_parts(arrays | {"landmarks": landmarks}, meta | {"familiarity": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -272,16 +272,18 @@ class ClusterMap:
             familiarity = None
             if "familiarity" in meta:
                 familiarity = Familiarity(arrays["landmarks"], float(meta["familiarity"]))
-                if not _is_usable(familiarity):
-                    raise ArtifactError("cluster map: its landmarks are none, or not finite")
+                if not _is_usable(familiarity, cls(heads).dim):
+                    raise ArtifactError(
+                        "cluster map: its landmarks are none, not finite or of another dimension"
+                    )
         except KeyError as error:
             raise ArtifactError(f"cluster map: part {error} is missing") from error
         return cls(heads, familiarity)
 
 
-def _is_usable(familiarity: Familiarity) -> bool:
+def _is_usable(familiarity: Familiarity, dim: int) -> bool:
     landmarks = familiarity.landmarks
-    shaped = landmarks.ndim == 2 and landmarks.size > 0 and landmarks.dtype == np.float32
+    shaped = landmarks.shape == (max(len(landmarks), 1), dim) and landmarks.dtype == np.float32
     return shaped and 0 < familiarity.distance < np.inf and bool(np.isfinite(landmarks).all())
 
 

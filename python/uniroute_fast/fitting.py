@@ -21,6 +21,7 @@ from uniroute_fast.cluster_map import (
     SoftmaxHead,
     assign,
     kmeans,
+    moved_to_background,
 )
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.outcomes import as_costs, as_losses
@@ -159,7 +160,7 @@ def _fit_bayes(
         distance = float(np.quantile(distances, settings.familiar))
         familiarity = Familiarity(_landmarks(distinct, seed), distance)
         cluster_map = replace(cluster_map, familiarity=familiarity)
-        phi = cluster_map.phi(embeddings)
+        phi = moved_to_background(phi, cluster_map.sizes, familiarity.foreign(embeddings))
     priors, factors = fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
         keys, factors = np.zeros(0, np.uint64), factors[:0]

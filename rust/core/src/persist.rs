@@ -14,8 +14,8 @@
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
 //!
 //! The manifest holds the models' names, their metadata and which are disabled (since format 2), the
-//! heads' kinds, the distance to a landmark at which a prompt is foreign, the embedder's parameters, and under `extra` whatever the caller added, whose
-//! tensors are named `extra.*`.
+//! heads' kinds, the distance to a landmark at which a prompt is foreign, the embedder's parameters,
+//! and under `extra` whatever the caller added, whose tensors are named `extra.*`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
