@@ -142,3 +142,22 @@ def test_it_tells_standard_errors_and_typical_prompts() -> None:
     private.add_models(["a", "b"], [1.0, 2.0], texts, losses)
     assert private.explain("name a lake").typical_prompts == {cluster: []}
     assert all("lake" not in text for text in private._extra(True)[0].split())
+
+
+def test_how_foreign_a_prompt_is_can_be_seen() -> None:
+    rng = np.random.default_rng(0)
+    weights = np.vstack([rng.normal(size=(3, DIM)), np.zeros(DIM)]).astype(np.float32)
+    soft = ("softmax", weights, np.zeros(4), 0.0)
+    router = uf.Router(None, [soft, soft, ("familiarity", np.zeros((1, DIM), np.float32), 1.0)])
+    router.insert(["a", "b"], [1.0, 2.0], rng.random((8, 2)))
+    near, far = np.zeros(DIM, np.float32), np.full(DIM, 9.0, np.float32)
+    told = router.explain(embeddings=near)
+    assert told.backgrounds == {3, 7}
+    assert told.foreign == pytest.approx(0.25)
+    told = router.explain(embeddings=far)
+    assert told.foreign == pytest.approx(1.0, abs=1e-4)
+    assert "foreign: 100%" in str(told)
+    # Where there is no background, nothing is foreign, and nothing is said of it.
+    router, x = build(0, 3, soft=True, ties=False)
+    assert router.explain(embeddings=x).backgrounds == set()
+    assert "foreign" not in str(router.explain(embeddings=x))

@@ -319,9 +319,29 @@ def test_parts_that_are_missing_or_unknown_are_named():
     for distance in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ArtifactError, match="landmarks"):
             profiler_from_parts(arrays | {"landmarks": x}, meta | {"familiarity": distance})
-    for landmarks in (x * np.nan, x[:, 1:], x[:0], x[0]):
+    for landmarks in (x * np.nan, x[:, 1:], x[:0], x[0], x.astype(np.float64)):
         with pytest.raises(ArtifactError, match="landmarks"):
             profiler_from_parts(arrays | {"landmarks": landmarks}, meta | {"familiarity": 1.0})
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_parts_that_do_not_fit_the_others_are_named(seen):
+    x, losses, _, _ = clustered(n=200)
+    keys = np.arange(200, dtype=np.uint64)
+    profiler = fit_profiler(x, losses[:, :8] if seen else None, keys=keys if seen else None)
+    arrays, meta = profiler.to_parts()
+    changes = [lambda a: a[:-1], lambda a: a[None], lambda a: a.astype(np.float16)]
+    for name in arrays:
+        for change in changes:
+            if name == "landmarks" and change is changes[0]:
+                continue  # One fewer is as good a map.
+            with pytest.raises(ArtifactError, match=r"part '.*' is .*, expected finite"):
+                profiler_from_parts(arrays | {name: change(arrays[name])}, meta)
+    if seen:
+        with pytest.raises(ArtifactError, match=r"prior0\.mean|without a background"):
+            profiler_from_parts(arrays, meta | {"heads": ["softmax"] * len(meta["heads"])})
+    with pytest.raises(ArtifactError, match="no head"):
+        profiler_from_parts(arrays, meta | {"heads": []})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from uniroute_fast.centroids import nearest_centroid
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 #: Named arrays and a dict that JSON can hold: what an object is saved as, and restored from.
 Parts: TypeAlias = "tuple[dict[str, NDArray[Any]], dict[str, Any]]"
@@ -257,34 +257,72 @@ class ClusterMap:
         Raises
         ------
         ArtifactError
-            A part is missing or unknown.
+            A part is missing or unknown, or not as the others ask.
         """
         heads: list[Head] = []
+        dim = None
         try:
             for i, kind in enumerate(meta["heads"]):
                 if kind == "nearest":
-                    heads.append(NearestHead(arrays[f"head{i}.centroids"]))
+                    heads.append(NearestHead(part(arrays, f"head{i}.centroids", (None, dim))))
                 elif kind in ("softmax", "softmax+background"):
-                    weights, bias = arrays[f"head{i}.weights"], arrays[f"head{i}.bias"]
+                    weights = part(arrays, f"head{i}.weights", (None, dim))
+                    bias = part(arrays, f"head{i}.bias", (len(weights),))
                     heads.append(SoftmaxHead(weights, bias, kind == "softmax+background"))
                 else:
                     raise ArtifactError(f"cluster map: head {i} is of unknown kind {kind!r}")
+                dim = cls(heads).dim
             familiarity = None
             if "familiarity" in meta:
-                familiarity = Familiarity(arrays["landmarks"], float(meta["familiarity"]))
-                if not _is_usable(familiarity, cls(heads).dim):
-                    raise ArtifactError(
-                        "cluster map: its landmarks are none, not finite or of another dimension"
-                    )
+                landmarks = part(arrays, "landmarks", (None, dim))
+                familiarity = Familiarity(landmarks, float(meta["familiarity"]))
         except KeyError as error:
             raise ArtifactError(f"cluster map: part {error} is missing") from error
+        if not heads:
+            raise ArtifactError("cluster map: it has no head")
+        if familiarity is not None:
+            if not 0 < familiarity.distance < np.inf:
+                raise ArtifactError("cluster map: the distance to landmarks is not above 0, finite")
+            if not all(isinstance(head, SoftmaxHead) and head.background for head in heads):
+                raise ArtifactError("cluster map: landmarks, but a head without a background")
         return cls(heads, familiarity)
 
 
-def _is_usable(familiarity: Familiarity, dim: int) -> bool:
-    landmarks = familiarity.landmarks
-    shaped = landmarks.shape == (max(len(landmarks), 1), dim) and landmarks.dtype == np.float32
-    return shaped and 0 < familiarity.distance < np.inf and bool(np.isfinite(landmarks).all())
+def part(
+    arrays: dict[str, NDArray[Any]],
+    name: str,
+    shape: tuple[int | None, ...],
+    dtype: DTypeLike = np.float32,
+) -> NDArray[Any]:
+    """Return the part of that name, as it must be: what a file holds may have been forged.
+
+    Parameters
+    ----------
+    arrays : dict
+    name : str
+    shape : tuple
+        None: any length but 0.
+    dtype : dtype
+
+    Raises
+    ------
+    KeyError
+        There is none.
+    ArtifactError
+        It is of another shape or dtype, or not finite.
+    """
+    found = arrays[name]
+    lengths = zip(found.shape, shape, strict=False)
+    fits = found.ndim == len(shape) and all(
+        have == want or (want is None and have > 0) for have, want in lengths
+    )
+    if not fits or found.dtype != dtype or not np.isfinite(found).all():
+        wanted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ArtifactError(
+            f"part {name!r} is {found.dtype}{list(found.shape)}, expected finite "
+            f"{np.dtype(dtype)}[{wanted}]"
+        )
+    return found
 
 
 def kmeans(

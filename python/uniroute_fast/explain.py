@@ -44,6 +44,9 @@ class Explanation:
     decision : Decision
     clusters : list of (int, float)
         The clusters that the prompt belongs to and how much each counts, the heaviest first.
+    backgrounds : frozenset of int
+        Those of them that are a head's background, where an LLM's predicted loss is its overall
+        mean.
     alternatives : list of Alternative
         The other LLMs that may answer, best first.
     excluded : list of Exclusion
@@ -69,6 +72,7 @@ class Explanation:
 
     decision: Decision
     clusters: list[tuple[int, float]]
+    backgrounds: frozenset[int]
     alternatives: list[Alternative]
     excluded: list[Exclusion]
     runner_up: Alternative | None
@@ -79,6 +83,16 @@ class Explanation:
     standard_errors: dict[str, float]
     typical_prompts: dict[int, list[str]]
 
+    @property
+    def foreign(self) -> float:
+        """How far the prompt is unlike those that the router was fitted on, 0 to 1.
+
+        The share of its weight that lies on backgrounds: so far what is predicted of an LLM is
+        blind to the prompt.
+        """
+        far = sum(weight for k, weight in self.clusters if k in self.backgrounds)
+        return far / sum(weight for _, weight in self.clusters)
+
     def __str__(self) -> str:
         """Return the explanation in a few lines."""
         chosen = self.decision
@@ -88,6 +102,8 @@ class Explanation:
             + (", kept for the conversation" if chosen.stayed else ""),
             "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
         ]
+        if self.foreign > 0:
+            lines.append(f"foreign: {self.foreign:.0%}, predicted blind to the prompt")
         heaviest = self.clusters[0][0]
         lines += [f"  such as: {text!r}" for text in self.typical_prompts.get(heaviest, [])]
         lines += [
@@ -180,6 +196,7 @@ def explain(
     return Explanation(
         decision=decision,
         clusters=[(k, float(phi[k])) for k in order],
+        backgrounds=_backgrounds(snapshot).intersection(order),
         alternatives=others,
         excluded=decision.excluded,
         runner_up=runner_up,
@@ -190,6 +207,19 @@ def explain(
         standard_errors=errors,
         typical_prompts={} if typical is None else {k: typical.prompts[k] for k in order},
     )
+
+
+def _backgrounds(snapshot: Snapshot) -> frozenset[int]:
+    """Return the clusters that have the same score for every prompt, each the last of its head."""
+    found, end = [], 0
+    for head in snapshot.heads():
+        if head[0] == "familiarity":
+            continue
+        rows = np.asarray(head[1])
+        end += len(rows)
+        if head[0] == "softmax" and not rows[-1].any():
+            found.append(end - 1)
+    return frozenset(found)
 
 
 def prompt_errors(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 
 from uniroute_fast.bayes import Posterior, Prior, posterior
-from uniroute_fast.cluster_map import ClusterMap
+from uniroute_fast.cluster_map import ClusterMap, part
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
 
@@ -292,34 +292,38 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
     Raises
     ------
     ArtifactError
-        A part is missing or unknown.
+        A part is missing or unknown, or not as the others ask.
     """
     cluster_map = ClusterMap.from_parts(arrays, meta)
     try:
         if meta["profiler"] == "means":
-            return MeansProfiler(cluster_map, arrays["parents"].astype(np.intp))
+            parents = part(arrays, "parents", (cluster_map.n_clusters,), np.int64)
+            return MeansProfiler(cluster_map, parents.astype(np.intp))
         if meta["profiler"] == "bayes":
-            heads = enumerate(zip(meta["noise"], cluster_map.heads, strict=True))
-            priors = [
-                Prior(
-                    arrays[f"prior{i}.mean"],
-                    arrays[f"prior{i}.covariance"],
-                    float(noise),
-                    head.n_clusters - getattr(head, "background", False),
-                )
-                for i, (noise, head) in heads
-            ]
-            known = KnownPrompts(arrays["known.keys"].view(np.uint64), arrays["known.factors"])
-            return BayesProfiler(
-                cluster_map,
-                priors,
-                known,
-                **{key: float(meta[key]) for key in SETTINGS},
-                mix=arrays.get("mix"),
-            )
+            return _bayes_from_parts(cluster_map, arrays, meta)
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error
     raise ArtifactError(f"profiler: unknown kind {meta['profiler']!r}")
+
+
+def _bayes_from_parts(
+    cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]
+) -> BayesProfiler:
+    keys = part(arrays, "known.keys", arrays["known.keys"].shape[:1], np.int64)
+    factors = part(arrays, "known.factors", (len(keys), *arrays["known.factors"].shape[1:2]))
+    priors = []
+    for i, (noise, head) in enumerate(zip(meta["noise"], cluster_map.heads, strict=True)):
+        clusters = head.n_clusters - getattr(head, "background", False)
+        features = clusters + factors.shape[1]
+        mean = part(arrays, f"prior{i}.mean", (features,), np.float64)
+        covariance = part(arrays, f"prior{i}.covariance", (features, features), np.float64)
+        priors.append(Prior(mean, covariance, float(noise), clusters))
+    mix = None
+    if "mix" in arrays:
+        mix = part(arrays, "mix", (cluster_map.n_clusters,), np.float64)
+    known = KnownPrompts(keys.view(np.uint64), factors)
+    settings = {key: float(meta[key]) for key in SETTINGS}
+    return BayesProfiler(cluster_map, priors, known, **settings, mix=mix)
 
 
 def prompt_keys(prompts: Iterable[bytes]) -> NDArray[np.uint64]:

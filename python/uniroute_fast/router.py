@@ -877,8 +877,8 @@ class Router(_native.Router):
         Explanation
             The decision; clusters; alternatives with predicted loss and cost; exclusions with
             reasons; the margin to the runner-up; the exact cost weights, and the price, at which
-            the choice flips; standard errors; typical prompts of the clusters. ``print`` shows it
-            in a few lines.
+            the choice flips; standard errors; typical prompts of the clusters; how foreign the
+            prompt is. ``print`` shows it in a few lines.
 
         Raises
         ------
