@@ -77,6 +77,25 @@ def test_methods_are_ordered_as_they_must_be(data):
     assert all(row.area_50 < row.area for row in table.rows)
 
 
+def test_tuned_methods_take_as_many_clusters_as_route_the_seen_llms_best():
+    rng = np.random.default_rng(0)
+    n, m, kinds = 1000, 24, 6
+    kind = np.arange(n) % kinds
+    losses = (
+        rng.random((n, m)) < np.where(kind[:, None] == np.arange(m) % kinds, 0.1, 0.7)
+    ).astype(float)
+    prompts, llms = [str(i) for i in range(n)], [f"m{i}" for i in range(m)]
+    made = Dataset("made", prompts, prompts, prompts, 1 - losses, llms, 1 + rng.random(m), "USD")
+    x = np.eye(kinds)[kind] + 0.02 * rng.normal(size=(n, kinds))
+    split = random_split(made, 0, n_val=300, shares=(0.4, 0.3))
+    trial = make_trial(made, split, x.astype(np.float32), 0)
+    # Candidates are 3 to 6: fewer clusters than kinds mix them.
+    for tuned, plain in (("kmeans_tuned", "kmeans"), ("learned_map_tuned", "learned_map")):
+        np.testing.assert_array_equal(
+            METHODS[tuned].predict(trial), METHODS[plain].predict(trial, kinds)
+        )
+
+
 def test_the_default_embedder_is_fitted_on_training_prompts_alone(data):
     table = run_trials(data, ["uniroute", "zero_router"], trials=2)
     assert table["uniroute"].area > table["zero_router"].area + 0.05

@@ -8,13 +8,14 @@ not that of a cost weight.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniroute_fast.cluster_map import NearestHead, assign, kmeans
 from uniroute_fast.deep_map import learn_deep_map
-from uniroute_fast.deferral import BlindPlan
+from uniroute_fast.deferral import BlindPlan, area, deferral_curve
 from uniroute_fast.errors import DatasetError, MissingExtraError
 from uniroute_fast.evidence import observe
 from uniroute_fast.fitting import fit_profiler
@@ -70,11 +71,16 @@ def knn(trial: Trial, k: int = 30) -> NDArray[np.float64]:
 def kmeans_paper(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
     """UniRoute (K-Means) as published: plain means of the validation losses per cluster.
 
-    ``n_clusters`` defaults to one for ten validation prompts, 24 at most.
+    ``n_clusters`` defaults to one for ten validation prompts, 24 at most; see `kmeans_tuned`.
     """
     head = NearestHead(_centroids(trial, n_clusters or clusters_for(len(trial.validation))))
     evidence = observe(head.phi(trial.validation), trial.losses, gram=False)
     return shrunk_means(evidence)[assign(trial.test, head.centroids)]
+
+
+def kmeans_tuned(trial: Trial) -> NDArray[np.float64]:
+    """UniRoute (K-Means) with the number of clusters that the paper's protocol chooses."""
+    return kmeans_paper(trial, _tuned_clusters(trial))
 
 
 def top3_clusters(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
@@ -90,6 +96,11 @@ def learned_map(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float
     head = learn_map(trial.train, trial.seen_train, count, trial.seed)
     hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
     return head.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
+
+
+def learned_map_tuned(trial: Trial) -> NDArray[np.float64]:
+    """UniRoute (LearnedMap), linear, with as many clusters as K-Means is tuned to."""
+    return learned_map(trial, _tuned_clusters(trial))
 
 
 def learned_map_deep(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
@@ -261,6 +272,27 @@ def _centroids(trial: Trial, n_clusters: int) -> NDArray[np.float32]:
         ("kmeans", count), lambda: kmeans(trial.train, count, trial.seed)
     )
     return centroids
+
+
+def _tuned_clusters(trial: Trial) -> int:
+    """Choose the number of clusters by routing seen LLMs: arXiv 2502.08773, appendix G.
+
+    They are profiled from the training prompts, and route the validation prompts. Candidates are 3
+    to one for fifty validation prompts.
+    """
+    rehearsal = replace(
+        trial, validation=trial.train, losses=trial.seen_train, test=trial.validation
+    )
+
+    def rehearsed(count: int) -> float:
+        curve = deferral_curve(
+            kmeans_paper(rehearsal, count), 1 - trial.seen_validation, trial.seen_costs
+        )
+        return area(curve, trial.seen_costs)
+
+    candidates = range(3, max(3, len(trial.validation) // 50) + 1)
+    count: int = trial.shared("tuned clusters", lambda: max(candidates, key=rehearsed))
+    return count
 
 
 def clusters_for(n_val: int) -> int:
