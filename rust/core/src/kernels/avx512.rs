@@ -259,14 +259,6 @@ fn group<const P: usize>(task: &Task<'_>, panel: usize, scores: &mut [f32], best
     }
 }
 
-/// Asks the processor to load a line into L2. (Without the features of its callers, so that it is
-/// unsafe in every version of the compiler.)
-#[inline]
-fn fetch(line: &[f32]) {
-    // SAFETY: a prefetch reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-}
-
 /// Lines of the rows ahead that are fetched in each step, while there are any: a tile's rows of
 /// float32 are 1.5 lines for each of its steps.
 const LINES_A_STEP: usize = 2;
@@ -288,7 +280,7 @@ fn tile<const R: usize, const P: usize>(
     let mut ahead = task.ahead_of(row, R, panel).chunks(LANES);
     for step in 0..steps {
         for line in ahead.by_ref().take(LINES_A_STEP) {
-            fetch(line);
+            avx2::fetch(line);
         }
         // SAFETY: panels and rows are `steps` long. (Indexing would check each of them each time.)
         let line: [__m512i; P] = array::from_fn(|p| load_line(unsafe { &*lines[p].add(step) }));

@@ -4,10 +4,11 @@
 //! # Layout
 //!
 //! A *panel* holds [`LANES`] vectors. It is a sequence of *lines* of 64 bytes; line `s` has one
-//! 32-bit *word* per vector, the quantised coordinates `4s..4s+4` (int8) or `2s..2s+2` (int16).
+//! 32-bit *word* per vector, the quantised coordinates `4s..4s+4` (bytes) or `2s..2s+2` (int16).
 //! A quantised row is a sequence of such words, so one step of a product is: broadcast a word of
-//! the row, multiply it with a line, add to 16 int32 sums. In int8 lines the bytes hold `q + 128`,
-//! because VNNI multiplies unsigned by signed bytes; the sums start at `-128 * sum(row)`.
+//! the row, multiply it with a line, add to 16 int32 sums. In lines of bytes these hold
+//! `q + offset`, because unsigned bytes are multiplied by signed ones; the sums start at
+//! `-offset * sum(row)`.
 //!
 //! # Scores and their bound
 //!
@@ -78,6 +79,9 @@ pub struct Line(pub [[u8; 4]; LANES]);
 /// How coordinates are quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
+    /// -63 to 63, four to a word; stored as `q + 64` in lines. Four products, of at most 127 and 63,
+    /// add up to what an int16 holds.
+    Int7,
     /// -127 to 127, four to a word; stored as `q + 128` in lines.
     Int8,
     /// At most 32,767 and few enough that sums fit in int32; two to a word.
@@ -88,14 +92,24 @@ impl Precision {
     /// Coordinates in a word.
     pub fn per_word(self) -> usize {
         match self {
-            Self::Int8 => 4,
+            Self::Int7 | Self::Int8 => 4,
             Self::Int16 => 2,
+        }
+    }
+
+    /// What is added to quantised coordinates in lines.
+    pub fn offset(self) -> i16 {
+        match self {
+            Self::Int7 => 64,
+            Self::Int8 => 128,
+            Self::Int16 => 0,
         }
     }
 
     /// Greatest quantised magnitude for vectors of dimension `dim`.
     pub fn limit(self, dim: usize) -> f32 {
         match self {
+            Self::Int7 => 63.0,
             Self::Int8 => 127.0,
             // dim * limit^2 < 2^31, with room to spare for the square root's rounding.
             Self::Int16 => (2_147_000_000.0 / dim as f64).sqrt().floor().min(32_767.0) as f32,
@@ -133,7 +147,7 @@ pub struct Packed {
     pub precision: Precision,
     /// Number of vectors.
     pub count: usize,
-    /// Words in a vector, lines in a panel.
+    /// Words in a vector, lines in a panel: an even number.
     pub steps: usize,
     /// Words from one quantised row to the next: the steps, and room for whole registers.
     pub row_stride: usize,
@@ -192,10 +206,7 @@ impl Row {
         let length = norm + residual;
         Self {
             scale,
-            start: match packed.precision {
-                Precision::Int8 => -128 * sum,
-                Precision::Int16 => 0,
-            },
+            start: -i32::from(packed.precision.offset()) * sum,
             norm,
             residual,
             length,
@@ -262,7 +273,8 @@ impl Packed {
             return None;
         }
         let panels = count.div_ceil(LANES);
-        let steps = dim.div_ceil(precision.per_word());
+        // An even number: steps may be taken in twos.
+        let steps = dim.div_ceil(2 * precision.per_word()) * 2;
         let padded = dim.next_multiple_of(4 * LANES);
         Some(Self {
             precision,
@@ -312,7 +324,7 @@ impl Packed {
             0.0
         };
         let limit = f64::from(self.limit);
-        let per_word = self.precision.per_word();
+        let (per_word, offset) = (self.precision.per_word(), self.precision.offset());
         let (panel, lane) = (k / LANES, k % LANES);
         let lines = &mut self.lines[panel * self.steps..][..self.steps];
         let (mut squares, mut residuals, mut farthest) = ([0.0f64; 4], [0.0f64; 4], [0.0f64; 4]);
@@ -326,7 +338,7 @@ impl Packed {
                 farthest[i] = greater(farthest[i], residual.abs());
                 let q = rounded.to_bits() as i16;
                 match self.precision {
-                    Precision::Int8 => word[i] = (q + 128) as u8,
+                    Precision::Int7 | Precision::Int8 => word[i] = (q + offset) as u8,
                     Precision::Int16 => word[2 * i..][..2].copy_from_slice(&q.to_ne_bytes()),
                 }
             }
