@@ -1,8 +1,9 @@
-//! AVX2 and FMA: 7 bits, 32 multiplications an instruction.
+//! AVX2 and FMA: 7 bits, 32 multiplications an instruction; int16, 16 of them, for pools.
 //!
 //! The product of bytes adds two neighbours in int16, where whole bytes would saturate. Those of 7
-//! bits leave room for two such sums, so that 64 multiplications take five instructions; the product
-//! of int16 would take eight. (`bench/kernels.py`: 1.2 to 1.6 times as fast, on Zen 3.)
+//! bits leave room for two such sums, so that 64 multiplications take five instructions; products of
+//! int16 take eight. (`bench/kernels.py`: assignment is 1.2 to 1.6 times as fast, on Zen 3. In pools
+//! 7 bits leave a hundred candidates where int16 leaves two, and are slower.)
 
 #[allow(clippy::wildcard_imports)] // Some thirty names, all of them prefixed.
 use std::arch::x86_64::*;
@@ -18,7 +19,8 @@ use super::{Bits, Costs, Isa, Kernels, Rough, RoughScan, Scan, portable};
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     precision: Precision::Int7,
-    block: 12 * ROWS,
+    pool_precision: Precision::Int16,
+    block: 12 * ROWS, // 8 * WIDE_ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
     scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
@@ -43,9 +45,12 @@ pub fn is_available() -> bool {
 /// Values in a register; a panel's line fills two.
 const HALF: usize = LANES / 2;
 
-/// Rows of a register tile: with one panel, 8 sums, 4 halves of lines, 2 words, a product and ones fill
-/// the 16 registers.
+/// Rows of a register tile of bytes: with one panel, 8 sums, 4 halves of lines, 2 words, a product and
+/// ones fill the 16 registers.
 const ROWS: usize = 4;
+
+/// Rows of a register tile of int16: 12 sums, 2 halves of a line, a word and a product do.
+const WIDE_ROWS: usize = 6;
 
 /// Bytes of rows that stay in L1 beside a panel while they meet a group of these.
 const L1_ROWS: usize = 18 << 10;
@@ -174,9 +179,19 @@ fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
 
 #[target_feature(enable = "avx2,fma")]
 fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
+    match packed.precision {
+        Precision::Int16 => quantise_to::<{ WIDE / 2 }>(packed, x, words),
+        _ => quantise_to::<{ WIDE / 4 }>(packed, x, words),
+    }
+}
+
+/// `W` is how many words become of [`WIDE`] values.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn quantise_to<const W: usize>(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     let (full, rest) = x.as_chunks::<WIDE>();
     let (centres, last_centre) = packed.centre.as_chunks::<WIDE>().0.split_at(full.len());
-    let (words, last_words) = words.as_chunks_mut::<HALF>().0.split_at_mut(full.len());
+    let (words, last_words) = words.as_chunks_mut::<W>().0.split_at_mut(full.len());
     let mut last = [0.0; WIDE];
     last[..rest.len()].copy_from_slice(rest);
     let last_centre = last_centre.first().filter(|_| !rest.is_empty());
@@ -200,13 +215,16 @@ fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     if let Some((centre, words)) = last_centre.zip(last_words.first_mut()) {
         quantise.put(&shifted(&last, scale, centre), words);
     }
-    let residuals = _mm256_add_ps(quantise.residuals[0], quantise.residuals[1]);
+    let total = |sums: [__m256; 2]| {
+        let lanes = to_array(_mm256_add_ps(sums[0], sums[1]));
+        lanes.iter().sum::<f32>()
+    };
     Some(Row::new(
         packed,
         unit,
-        total(quantise.sum),
-        total(quantise.squares) as f32,
-        to_array(residuals).iter().sum(),
+        total(quantise.sums) as i32,
+        total(quantise.squares),
+        total(quantise.residuals),
     ))
 }
 
@@ -229,20 +247,14 @@ fn greatest_magnitude(mut greatest: __m256i, y: &[__m256; 4]) -> __m256i {
     greatest
 }
 
-/// The sum of eight int32.
-#[target_feature(enable = "avx2,fma")]
-fn total(values: __m256i) -> i32 {
-    let bits = to_array(_mm256_castsi256_ps(values));
-    bits.iter().map(|v| v.to_bits() as i32).sum()
-}
-
 /// A row as it becomes integers.
 struct Quantise {
     unit: __m256,
     inverse: __m256,
-    /// Sums of the integers and of their squares.
-    sum: __m256i,
-    squares: __m256i,
+    /// Sums of the integers, exact where they are bytes and count.
+    sums: [__m256; 2],
+    /// Sums of their squares.
+    squares: [__m256; 2],
     /// Sums of the squares of what is lost.
     residuals: [__m256; 2],
 }
@@ -254,55 +266,74 @@ impl Quantise {
         Self {
             unit: _mm256_set1_ps(unit),
             inverse: _mm256_set1_ps(inverse),
-            sum: _mm256_setzero_si256(),
-            squares: _mm256_setzero_si256(),
+            sums: [_mm256_setzero_ps(); 2],
+            squares: [_mm256_setzero_ps(); 2],
             residuals: [_mm256_setzero_ps(); 2],
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn put(&mut self, y: &[__m256; 4], words: &mut [i32; HALF]) {
+    fn put<const W: usize>(&mut self, y: &[__m256; 4], words: &mut [i32; W]) {
         let mut q = [_mm256_setzero_si256(); 4];
         for i in 0..4 {
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(y[i], self.inverse));
-            let residual = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(q[i]), self.unit, y[i]);
-            let residuals = &mut self.residuals[i % 2];
-            *residuals = _mm256_fmadd_ps(residual, residual, *residuals);
+            let rounded = _mm256_cvtepi32_ps(q[i]);
+            let residual = _mm256_fnmadd_ps(rounded, self.unit, y[i]);
+            let h = i % 2;
+            self.sums[h] = _mm256_add_ps(self.sums[h], rounded);
+            self.squares[h] = _mm256_fmadd_ps(rounded, rounded, self.squares[h]);
+            self.residuals[h] = _mm256_fmadd_ps(residual, residual, self.residuals[h]);
         }
-        // Packing works within halves of the registers, four values of each at a time.
-        let in_halves = _mm256_packs_epi16(
+        // Packing works within halves of the registers: what it puts side by side is set right.
+        let pairs = [
             _mm256_packs_epi32(q[0], q[1]),
             _mm256_packs_epi32(q[2], q[3]),
-        );
-        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        let bytes = _mm256_permutevar8x32_epi32(in_halves, order);
-        let magnitudes = _mm256_abs_epi8(bytes);
-        let (ones, wide_ones) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
-        let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, bytes), wide_ones);
-        let squares = _mm256_maddubs_epi16(magnitudes, magnitudes);
-        let squares = _mm256_madd_epi16(squares, wide_ones);
-        self.sum = _mm256_add_epi32(self.sum, sums);
-        self.squares = _mm256_add_epi32(self.squares, squares);
-        // SAFETY: 32 bytes.
-        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), bytes) };
+        ];
+        let words = words.as_chunks_mut::<HALF>().0;
+        if let [first, second] = words {
+            store_words(first, _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs[0]));
+            store_words(second, _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs[1]));
+        } else {
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_packs_epi16(pairs[0], pairs[1]);
+            store_words(&mut words[0], _mm256_permutevar8x32_epi32(bytes, order));
+        }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store_words(words: &mut [i32; HALF], values: __m256i) {
+    // SAFETY: 8 words.
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), values) };
 }
 
 #[target_feature(enable = "avx2,fma")]
 fn score(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
+    match task.packed.precision {
+        Precision::Int16 => score_with::<WIDE_ROWS>(task, scores, best),
+        _ => score_with::<ROWS>(task, scores, best),
+    }
+}
+
+/// Tiles of `R` rows.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn score_with<const R: usize>(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     let rows = task.rows.len();
-    let row_bytes = 4 * task.packed.steps;
-    let at_once = (L1_ROWS / row_bytes / ROWS).max(1) * ROWS;
+    let at_once = (L1_ROWS / (4 * task.packed.steps) / R).max(1) * R;
     for group in (0..task.panels).step_by(GROUP) {
         for start in (0..rows).step_by(at_once) {
             for panel in group..task.panels.min(group + GROUP) {
-                for row in (start..rows.min(start + at_once)).step_by(ROWS) {
+                for row in (start..rows.min(start + at_once)).step_by(R) {
                     match rows - row {
                         1 => tile::<1>(task, row, panel, scores, best),
                         2 => tile::<2>(task, row, panel, scores, best),
                         3 => tile::<3>(task, row, panel, scores, best),
-                        _ => tile::<ROWS>(task, row, panel, scores, best),
+                        4 if R > 4 => tile::<4>(task, row, panel, scores, best),
+                        5 if R > 4 => tile::<5>(task, row, panel, scores, best),
+                        _ => tile::<R>(task, row, panel, scores, best),
                     }
                 }
             }
@@ -331,7 +362,22 @@ fn tile<const R: usize>(
     scores: &mut [f32],
     best: &mut [Best],
 ) {
-    let steps = task.packed.steps;
+    let sums = match task.packed.precision {
+        Precision::Int16 => wide_products::<R>(task, row, panel),
+        _ => products::<R>(task, row, panel),
+    };
+    let group = Group::<1>::of(task, panel);
+    for (r, sums) in sums.iter().enumerate() {
+        let at = row + r;
+        let [scores] = task.scores_at::<1>(scores, at, panel);
+        finish(&group, &task.rows[at], sums, scores, &mut best[at]);
+    }
+}
+
+/// Products of bytes, fetching the rows ahead meanwhile.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> [[__m256i; 2]; R] {
     let lines = task.panel(panel).as_ptr();
     let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
     let mut sums: [[__m256i; 2]; R] =
@@ -343,7 +389,7 @@ fn tile<const R: usize>(
     };
     let mut ahead = ahead.chunks(LANES);
     let ones = _mm256_set1_epi16(1);
-    for step in (0..steps).step_by(2) {
+    for step in (0..task.packed.steps).step_by(2) {
         for line in ahead.by_ref().take(LINES_FOR_TWO) {
             fetch(line);
         }
@@ -365,12 +411,28 @@ fn tile<const R: usize>(
             }
         }
     }
-    let group = Group::<1>::of(task, panel);
-    for (r, sums) in sums.iter().enumerate() {
-        let at = row + r;
-        let [scores] = task.scores_at::<1>(scores, at, panel);
-        finish(&group, &task.rows[at], sums, scores, &mut best[at]);
+    sums
+}
+
+/// Products of int16.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn wide_products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> [[__m256i; 2]; R] {
+    let lines = task.panel(panel).as_ptr();
+    let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
+    let mut sums = [[_mm256_setzero_si256(); 2]; R];
+    for step in 0..task.packed.steps {
+        // SAFETY: panels and rows are `steps` long.
+        let line = load_line(unsafe { &*lines.add(step) });
+        for r in 0..R {
+            // SAFETY: as above.
+            let word = _mm256_set1_epi32(unsafe { *words[r].add(step) });
+            for h in 0..2 {
+                sums[r][h] = _mm256_add_epi32(sums[r][h], _mm256_madd_epi16(line[h], word));
+            }
+        }
     }
+    sums
 }
 
 /// From int32 sums to scores, and to the greatest lower bounds.

@@ -14,6 +14,7 @@ use super::{Bits, Costs, Isa, Kernels, Rough, RoughScan, Scan, avx2, portable};
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     precision: Precision::Int8,
+    pool_precision: Precision::Int8,
     block: 8 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
     scores: |task, scores, best| unsafe { score(task, scores, best) },

@@ -104,8 +104,10 @@ pub struct Kernels {
     pub squared_distance: fn(x: &[f32], c: &[f32]) -> f64,
     /// The same, summed in any order: within [`quick_error`], and faster.
     pub(crate) quick_distance: fn(x: &[f32], c: &[f32]) -> f64,
-    /// How vectors are packed for this instruction set.
+    /// How centroids are packed for this instruction set.
     pub(crate) precision: Precision,
+    /// How profiles are: a pool's objectives lie closer together than distances do.
+    pub(crate) pool_precision: Precision,
     /// Rows quantised together: enough to use panels many times while they are in L1.
     pub(crate) block: usize,
     /// Quantises a row of `packed`'s dimension into words; `None` if no bound holds for it.

@@ -169,7 +169,7 @@ impl PackedPool {
         if range * self.price_scale > 2.0 {
             return; // No power of two of float32 brings such prices near 1.
         }
-        let Some(mut packed) = Packed::empty(m, clusters, self.kernels.precision) else {
+        let Some(mut packed) = Packed::empty(m, clusters, self.kernels.pool_precision) else {
             return;
         };
         let mean = |row: &[f32]| row.iter().map(|&v| f64::from(v)).sum::<f64>() / m as f64;
@@ -495,7 +495,7 @@ impl PackedPool {
     /// after a product is worth some eight more.
     fn is_sparse(&self, phi: &[f32]) -> bool {
         let entries = phi.iter().filter(|&&v| v > 0.0).count();
-        let products = self.clusters / self.kernels.precision.per_word();
+        let products = self.clusters / self.kernels.pool_precision.per_word();
         entries < phi.len() / self.clusters * (products + 8)
     }
 

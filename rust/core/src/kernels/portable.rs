@@ -10,6 +10,7 @@ use super::{Bits, Isa, Kernels, RoughScan, Scan};
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     precision: Precision::Int16,
+    pool_precision: Precision::Int16,
     block: 48,
     squared_distance,
     quick_distance: squared_distance,

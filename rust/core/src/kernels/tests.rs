@@ -95,6 +95,38 @@ fn distances_of_every_length_are_those_of_numpy_order() {
     );
 }
 
+/// Every integer at its greatest, in the signs that add up and in those that cancel.
+#[test]
+fn products_of_the_greatest_integers_do_not_overflow() {
+    for dim in [1, 7, 8, 384, 2048] {
+        let patterns: [fn(usize) -> f32; 4] = [
+            |_| 1.0,
+            |_| -1.0,
+            |i| if i % 2 == 0 { 1.0 } else { -1.0 },
+            |i| if i % 2 == 0 { -1.0 } else { 1.0 },
+        ];
+        let rows: Vec<f32> = (patterns.iter())
+            .flat_map(|pattern| (0..dim).map(pattern))
+            .collect();
+        for kernels in tables() {
+            let centroids = crate::centroids::Centroids::with_kernels(&rows, dim, kernels).unwrap();
+            let mut found = [0; 4];
+            centroids
+                .assign(&rows, &mut found, None, &Run::default())
+                .unwrap();
+            let expected = if dim == 1 { [0, 1, 0, 1] } else { [0, 1, 2, 3] };
+            assert_eq!(found, expected, "{:?}, dim {dim}", kernels.isa);
+            let counts = centroids.count_candidates(&rows);
+            assert_eq!(
+                counts,
+                [if dim == 1 { 2 } else { 1 }; 4],
+                "{:?}",
+                kernels.isa
+            );
+        }
+    }
+}
+
 #[test]
 fn winners_of_costs_beyond_float32_are_those_of_the_definition() {
     let (clusters, llms) = (16, 40);
@@ -246,8 +278,9 @@ proptest! {
         };
         let data: Vec<f32> = (0..count * dim).map(take).collect();
         let x: Vec<f32> = (0..n * dim).map(|i| take(i * 3 + 1)).collect();
-        for kernels in tables() {
-            let packed = Packed::centroids(&data, dim, kernels.precision).unwrap();
+        let precisions = |kernels: &Kernels| [kernels.precision, kernels.pool_precision];
+        for (kernels, precision) in tables().flat_map(|k| precisions(k).map(|p| (k, p))) {
+            let packed = Packed::centroids(&data, dim, precision).unwrap();
             let scale = f64::from(packed.shift_scale);
             let shifted = |row: &[f32]| -> Vec<f64> {
                 let mu = packed.centre.iter().map(|&mu| f64::from(mu));
