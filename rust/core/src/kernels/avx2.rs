@@ -312,15 +312,19 @@ fn store_words(words: &mut [i32; HALF], values: __m256i) {
 #[target_feature(enable = "avx2,fma")]
 fn score(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     match task.packed.precision {
-        Precision::Int16 => score_with::<WIDE_ROWS>(task, scores, best),
-        _ => score_with::<ROWS>(task, scores, best),
+        Precision::Int16 => score_with::<WIDE_ROWS, true>(task, scores, best),
+        _ => score_with::<ROWS, false>(task, scores, best),
     }
 }
 
-/// Tiles of `R` rows.
+/// Tiles of `R` rows, of int16 or of bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn score_with<const R: usize>(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
+fn score_with<const R: usize, const INT16: bool>(
+    task: &Task<'_>,
+    scores: &mut [f32],
+    best: &mut [Best],
+) {
     let rows = task.rows.len();
     let at_once = (L1_ROWS / (4 * task.packed.steps) / R).max(1) * R;
     for group in (0..task.panels).step_by(GROUP) {
@@ -328,12 +332,12 @@ fn score_with<const R: usize>(task: &Task<'_>, scores: &mut [f32], best: &mut [B
             for panel in group..task.panels.min(group + GROUP) {
                 for row in (start..rows.min(start + at_once)).step_by(R) {
                     match rows - row {
-                        1 => tile::<1>(task, row, panel, scores, best),
-                        2 => tile::<2>(task, row, panel, scores, best),
-                        3 => tile::<3>(task, row, panel, scores, best),
-                        4 if R > 4 => tile::<4>(task, row, panel, scores, best),
-                        5 if R > 4 => tile::<5>(task, row, panel, scores, best),
-                        _ => tile::<R>(task, row, panel, scores, best),
+                        1 => tile::<1, INT16>(task, row, panel, scores, best),
+                        2 => tile::<2, INT16>(task, row, panel, scores, best),
+                        3 => tile::<3, INT16>(task, row, panel, scores, best),
+                        4 if R > 4 => tile::<4, INT16>(task, row, panel, scores, best),
+                        5 if R > 4 => tile::<5, INT16>(task, row, panel, scores, best),
+                        _ => tile::<R, INT16>(task, row, panel, scores, best),
                     }
                 }
             }
@@ -355,16 +359,17 @@ const LINES_FOR_TWO: usize = 3;
 
 /// `R` rows against a panel: all sums stay in registers.
 #[target_feature(enable = "avx2,fma")]
-fn tile<const R: usize>(
+fn tile<const R: usize, const INT16: bool>(
     task: &Task<'_>,
     row: usize,
     panel: usize,
     scores: &mut [f32],
     best: &mut [Best],
 ) {
-    let sums = match task.packed.precision {
-        Precision::Int16 => wide_products::<R>(task, row, panel),
-        _ => products::<R>(task, row, panel),
+    let sums = if INT16 {
+        wide_products::<R>(task, row, panel)
+    } else {
+        products::<R>(task, row, panel)
     };
     let group = Group::<1>::of(task, panel);
     for (r, sums) in sums.iter().enumerate() {
