@@ -157,7 +157,19 @@ def test_how_foreign_a_prompt_is_can_be_seen() -> None:
     told = router.explain(embeddings=far)
     assert told.foreign == pytest.approx(1.0, abs=1e-4)
     assert "foreign: 100%" in str(told)
-    # Where there is no background, nothing is foreign, and nothing is said of it.
-    router, x = build(0, 3, soft=True, ties=False)
-    assert router.explain(embeddings=x).backgrounds == set()
-    assert "foreign" not in str(router.explain(embeddings=x))
+    # Where there is no background, nothing is foreign: a cluster whose score is 0 is none.
+    router = uf.Router(None, [soft])
+    router.insert(["a", "b"], [1.0, 2.0], rng.random((4, 2)))
+    assert router.explain(embeddings=near).backgrounds == set()
+    assert "foreign" not in str(router.explain(embeddings=near))
+
+
+def test_a_fitted_router_knows_its_backgrounds() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, DIM)).astype(np.float32)
+    seen = uf.Outcomes(rng.random((200, 8)))
+    router = uf.Router.fit(embeddings=x, seen=seen)
+    router.add_model("a", cost=1.0, embeddings=x, losses=rng.random(200))
+    told = router.explain(embeddings=np.full(DIM, 50.0, np.float32))
+    assert told.foreign == pytest.approx(1.0, abs=1e-3)
+    assert len(told.backgrounds) == sum(head[0] == "softmax" for head in router.heads())

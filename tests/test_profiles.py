@@ -340,8 +340,40 @@ def test_parts_that_do_not_fit_the_others_are_named(seen):
     if seen:
         with pytest.raises(ArtifactError, match=r"prior0\.mean|without a background"):
             profiler_from_parts(arrays, meta | {"heads": ["softmax"] * len(meta["heads"])})
-    with pytest.raises(ArtifactError, match="no head"):
-        profiler_from_parts(arrays, meta | {"heads": []})
+    for kinds in ([], "softmax", None, 3):
+        with pytest.raises(ArtifactError, match="expected a list of kinds"):
+            profiler_from_parts(arrays, meta | {"heads": kinds})
+
+
+def test_values_that_no_fit_gives_are_named():
+    x, losses, _, _ = clustered(n=500)
+    keys = np.arange(500, dtype=np.uint64)
+    arrays, meta = fit_profiler(x, losses[:, :8], keys=keys).to_parts()
+    for key in ("spread", "trust", "inflation"):
+        for value in (0, -1.0, float("nan"), float("inf"), "0.5", None, [1.0]):
+            with pytest.raises(ArtifactError, match=f"profiler: {key} is"):
+                profiler_from_parts(arrays, meta | {key: value})
+    with pytest.raises(ArtifactError, match="trust is 1e\\+300"):
+        profiler_from_parts(arrays, meta | {"trust": 1e300})
+    for noise in (1.0, [0.5], [0.0] * 3, [-1.0] * 3, ["1"] * 3, None):
+        with pytest.raises(ArtifactError, match="noise is"):
+            profiler_from_parts(arrays, meta | {"noise": noise})
+    covariance = arrays["prior1.covariance"]
+    for changed in (0 * covariance, -covariance):
+        with pytest.raises(ArtifactError, match=r"prior1\.covariance' is not positive"):
+            profiler_from_parts(arrays | {"prior1.covariance": changed}, meta)
+    for name in ("known.keys", "mix"):
+        with pytest.raises(ArtifactError, match=name):
+            profiler_from_parts(arrays | {name: -1 - arrays[name]}, meta)
+    for name in ("known.keys", "known.factors"):
+        for changed in (arrays[name].reshape(-1)[0], arrays[name].reshape(-1)[:500]):
+            if changed.shape != arrays[name].shape:
+                with pytest.raises(ArtifactError, match=name):
+                    profiler_from_parts(arrays | {name: changed}, meta)
+    arrays, meta = fit_profiler(x).to_parts()
+    for cluster in (-1, len(arrays["parents"]), 2**62):
+        with pytest.raises(ArtifactError, match="parents"):
+            profiler_from_parts(arrays | {"parents": 0 * arrays["parents"] + cluster}, meta)
 
 
 @pytest.mark.parametrize(

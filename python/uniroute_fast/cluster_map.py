@@ -192,6 +192,13 @@ class ClusterMap:
         return sum(self.sizes)
 
     @property
+    def backgrounds(self) -> frozenset[int]:
+        """The heads' backgrounds, where they have one."""
+        ends = np.cumsum(self.sizes) - 1
+        of = [isinstance(head, SoftmaxHead) and head.background for head in self.heads]
+        return frozenset(ends[of].tolist())
+
+    @property
     def dim(self) -> int:
         """Dimensions of the embeddings, D."""
         head = self.heads[0]
@@ -262,7 +269,10 @@ class ClusterMap:
         heads: list[Head] = []
         dim = None
         try:
-            for i, kind in enumerate(meta["heads"]):
+            kinds = meta["heads"]
+            if not isinstance(kinds, list) or not kinds:
+                raise ArtifactError(f"cluster map: heads are {kinds!r}, expected a list of kinds")
+            for i, kind in enumerate(kinds):
                 if kind == "nearest":
                     heads.append(NearestHead(part(arrays, f"head{i}.centroids", (None, dim))))
                 elif kind in ("softmax", "softmax+background"):
@@ -275,16 +285,18 @@ class ClusterMap:
             familiarity = None
             if "familiarity" in meta:
                 landmarks = part(arrays, "landmarks", (None, dim))
-                familiarity = Familiarity(landmarks, float(meta["familiarity"]))
+                distance = meta["familiarity"]
+                if not isinstance(distance, float | int) or not 0 < distance < np.inf:
+                    raise ArtifactError(
+                        f"cluster map: the distance to landmarks is {distance!r}, expected above 0"
+                    )
+                familiarity = Familiarity(landmarks, float(distance))
         except KeyError as error:
             raise ArtifactError(f"cluster map: part {error} is missing") from error
-        if not heads:
-            raise ArtifactError("cluster map: it has no head")
-        if familiarity is not None:
-            if not 0 < familiarity.distance < np.inf:
-                raise ArtifactError("cluster map: the distance to landmarks is not above 0, finite")
-            if not all(isinstance(head, SoftmaxHead) and head.background for head in heads):
-                raise ArtifactError("cluster map: landmarks, but a head without a background")
+        if familiarity is not None and not all(
+            isinstance(head, SoftmaxHead) and head.background for head in heads
+        ):
+            raise ArtifactError("cluster map: landmarks, but a head without a background")
         return cls(heads, familiarity)
 
 

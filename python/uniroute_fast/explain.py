@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from uniroute_fast.typical import Typical
 
 
+#: Foreign shares from this one on are shown: most prompts have a little.
+WORTH_TELLING = 0.1
+
+
 @dataclass(frozen=True)
 class Flip:
     """Where the choice changes as the cost weight moves.
@@ -102,8 +106,8 @@ class Explanation:
             + (", kept for the conversation" if chosen.stayed else ""),
             "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
         ]
-        if self.foreign > 0:
-            lines.append(f"foreign: {self.foreign:.0%}, predicted blind to the prompt")
+        if self.foreign >= WORTH_TELLING:
+            lines.append(f"foreign: {self.foreign:.0%} of what is predicted is blind to the prompt")
         heaviest = self.clusters[0][0]
         lines += [f"  such as: {text!r}" for text in self.typical_prompts.get(heaviest, [])]
         lines += [
@@ -149,6 +153,7 @@ def explain(
     cached_tokens: int | None = None,
     standard_errors: NDArray[np.float32] | None = None,
     typical: Typical | None = None,
+    backgrounds: frozenset[int] = frozenset(),
 ) -> Explanation:
     """Explain one decision over a snapshot; see `Router.explain`."""
 
@@ -196,7 +201,7 @@ def explain(
     return Explanation(
         decision=decision,
         clusters=[(k, float(phi[k])) for k in order],
-        backgrounds=_backgrounds(snapshot).intersection(order),
+        backgrounds=backgrounds.intersection(order),
         alternatives=others,
         excluded=decision.excluded,
         runner_up=runner_up,
@@ -207,19 +212,6 @@ def explain(
         standard_errors=errors,
         typical_prompts={} if typical is None else {k: typical.prompts[k] for k in order},
     )
-
-
-def _backgrounds(snapshot: Snapshot) -> frozenset[int]:
-    """Return the clusters that have the same score for every prompt, each the last of its head."""
-    found, end = [], 0
-    for head in snapshot.heads():
-        if head[0] == "familiarity":
-            continue
-        rows = np.asarray(head[1])
-        end += len(rows)
-        if head[0] == "softmax" and not rows[-1].any():
-            found.append(end - 1)
-    return frozenset(found)
 
 
 def prompt_errors(

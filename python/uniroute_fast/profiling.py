@@ -297,8 +297,7 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
     cluster_map = ClusterMap.from_parts(arrays, meta)
     try:
         if meta["profiler"] == "means":
-            parents = part(arrays, "parents", (cluster_map.n_clusters,), np.int64)
-            return MeansProfiler(cluster_map, parents.astype(np.intp))
+            return _means_from_parts(cluster_map, arrays)
         if meta["profiler"] == "bayes":
             return _bayes_from_parts(cluster_map, arrays, meta)
     except KeyError as error:
@@ -306,24 +305,52 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
     raise ArtifactError(f"profiler: unknown kind {meta['profiler']!r}")
 
 
+def _means_from_parts(cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]]) -> MeansProfiler:
+    k = cluster_map.n_clusters
+    parents = part(arrays, "parents", (k,), np.int64)
+    if not ((parents >= 0) & (parents < k)).all():
+        raise ArtifactError(f"part 'parents' has a cluster that is not 0 to {k - 1}")
+    return MeansProfiler(cluster_map, parents.astype(np.intp))
+
+
 def _bayes_from_parts(
     cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]
 ) -> BayesProfiler:
-    keys = part(arrays, "known.keys", arrays["known.keys"].shape[:1], np.int64)
-    factors = part(arrays, "known.factors", (len(keys), *arrays["known.factors"].shape[1:2]))
+    keys, factors = arrays["known.keys"], arrays["known.factors"]
+    n_factors = factors.shape[1] if factors.ndim == 2 else 0
+    keys = part(arrays, "known.keys", (keys.size,), np.int64).view(np.uint64)
+    factors = part(arrays, "known.factors", (len(keys), n_factors))
+    if (keys[1:] <= keys[:-1]).any():
+        raise ArtifactError("part 'known.keys' does not ascend")
+    noises = meta["noise"]
+    if not isinstance(noises, list) or len(noises) != len(cluster_map.heads):
+        raise ArtifactError(f"profiler: noise is {noises!r}, expected one number a head")
     priors = []
-    for i, (noise, head) in enumerate(zip(meta["noise"], cluster_map.heads, strict=True)):
+    for i, (noise, head) in enumerate(zip(noises, cluster_map.heads, strict=True)):
         clusters = head.n_clusters - getattr(head, "background", False)
-        features = clusters + factors.shape[1]
+        features = clusters + n_factors
         mean = part(arrays, f"prior{i}.mean", (features,), np.float64)
         covariance = part(arrays, f"prior{i}.covariance", (features, features), np.float64)
-        priors.append(Prior(mean, covariance, float(noise), clusters))
+        try:
+            np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError as error:
+            raise ArtifactError(f"part 'prior{i}.covariance' is not positive definite") from error
+        priors.append(Prior(mean, covariance, _above_zero("noise", noise), clusters))
     mix = None
     if "mix" in arrays:
         mix = part(arrays, "mix", (cluster_map.n_clusters,), np.float64)
-    known = KnownPrompts(keys.view(np.uint64), factors)
-    settings = {key: float(meta[key]) for key in SETTINGS}
-    return BayesProfiler(cluster_map, priors, known, **settings, mix=mix)
+        if (mix < 0).any():
+            raise ArtifactError("part 'mix' has a weight below 0")
+    settings = {key: _above_zero(key, meta[key]) for key in SETTINGS}
+    if settings["trust"] > 1:
+        raise ArtifactError(f"profiler: trust is {settings['trust']:g}, expected at most 1")
+    return BayesProfiler(cluster_map, priors, KnownPrompts(keys, factors), **settings, mix=mix)
+
+
+def _above_zero(name: str, value: object) -> float:
+    if not isinstance(value, float | int) or not 0 < value < np.inf:
+        raise ArtifactError(f"profiler: {name} is {value!r}, expected a number above 0")
+    return float(value)
 
 
 def prompt_keys(prompts: Iterable[bytes]) -> NDArray[np.uint64]:

@@ -916,7 +916,18 @@ class Router(_native.Router):
             cached_tokens=cached_tokens,
             standard_errors=errors,
             typical=self._typical,
+            backgrounds=self._backgrounds(),
         )
+
+    def _backgrounds(self) -> frozenset[int]:
+        """Return the clusters where an LLM's predicted loss is its overall mean."""
+        if self._profiler is not None:
+            return self._profiler.map.backgrounds
+        heads = self.heads()
+        if heads[-1][0] != "familiarity":
+            return frozenset()
+        ends = np.cumsum([len(np.asarray(head[1])) for head in heads[:-1]])
+        return frozenset((ends - 1).tolist())
 
     def set_baseline(
         self,
@@ -1110,11 +1121,25 @@ class Router(_native.Router):
                 if "typical" in extra:
                     router._typical = Typical(extra["typical"], tensors.pop("typical.phi"))
                 router._profiler = profiler_from_parts(tensors, extra["profiler"])
+                _check_widths(router, recorded)
             except (KeyError, TypeError, ValueError) as error:
                 raise ArtifactError(
                     f"artifact: its profiler is not understood ({error!r})"
                 ) from error
         return router
+
+
+def _check_widths(router: Router, recorded: dict[str, NDArray[Any]]) -> None:
+    """Raise unless a restored profiler is one for the router's clusters and the LLMs' records."""
+    profiler = router._fitted()
+    clusters, known = len(router.profiles), profiler.map.n_clusters
+    if clusters != known:
+        raise ArtifactError(f"artifact: its profiler knows {known} clusters, its map {clusters}")
+    features = profiler.features(np.zeros((0, known), np.float32)).shape[1]
+    if recorded and len(recorded["phi"]) != features:
+        raise ArtifactError(
+            f"artifact: records of {len(recorded['phi'])} features, its profiler has {features}"
+        )
 
 
 def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Router:

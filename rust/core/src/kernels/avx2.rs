@@ -2,7 +2,7 @@
 //!
 //! The product of bytes adds two neighbours in int16, where whole bytes would saturate. Those of 7
 //! bits leave room for two such sums, so that 64 multiplications take five instructions; products of
-//! int16 take eight. (`bench/kernels.py`: assignment is 1.2 to 1.6 times as fast, on Zen 3. In pools
+//! int16 take eight. (`bench/kernels.py`: assignment is 1.3 to 1.7 times as fast, on Zen 3. In pools
 //! 7 bits leave a hundred candidates where int16 leaves two, and are slower.)
 
 #[allow(clippy::wildcard_imports)] // Some thirty names, all of them prefixed.
@@ -20,7 +20,8 @@ pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     precision: Precision::Int7,
     pool_precision: Precision::Int16,
-    block: 12 * ROWS, // 8 * WIDE_ROWS,
+    // A multiple of both tiles' rows.
+    block: 12 * ROWS,
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
     scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
@@ -50,13 +51,14 @@ const HALF: usize = LANES / 2;
 const ROWS: usize = 4;
 
 /// Rows of a register tile of int16: 12 sums, 2 halves of a line, a word and a product do.
-const WIDE_ROWS: usize = 6;
+const INT16_ROWS: usize = 6;
 
-/// Bytes of rows that stay in L1 beside a panel while they meet a group of these.
+/// Bytes of rows that stay in L1 beside a panel, of up to some thousand dimensions, while they meet
+/// a group of these.
 const L1_ROWS: usize = 18 << 10;
 
 /// Values that become one register of bytes.
-const WIDE: usize = 4 * HALF;
+const CHUNK: usize = 4 * HALF;
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
@@ -180,19 +182,20 @@ fn rough_distance(x: &[f32], c: &[f32]) -> f32 {
 #[target_feature(enable = "avx2,fma")]
 fn quantise(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
     match packed.precision {
-        Precision::Int16 => quantise_to::<{ WIDE / 2 }>(packed, x, words),
-        _ => quantise_to::<{ WIDE / 4 }>(packed, x, words),
+        Precision::Int16 => quantise_to::<{ CHUNK / 2 }>(packed, x, words),
+        Precision::Int7 => quantise_to::<{ CHUNK / 4 }>(packed, x, words),
+        Precision::Int8 => unreachable!("nothing is packed so for AVX2"),
     }
 }
 
-/// `W` is how many words become of [`WIDE`] values.
+/// `W` is how many words become of [`CHUNK`] values.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn quantise_to<const W: usize>(packed: &Packed, x: &[f32], words: &mut [i32]) -> Option<Row> {
-    let (full, rest) = x.as_chunks::<WIDE>();
-    let (centres, last_centre) = packed.centre.as_chunks::<WIDE>().0.split_at(full.len());
+    let (full, rest) = x.as_chunks::<CHUNK>();
+    let (centres, last_centre) = packed.centre.as_chunks::<CHUNK>().0.split_at(full.len());
     let (words, last_words) = words.as_chunks_mut::<W>().0.split_at_mut(full.len());
-    let mut last = [0.0; WIDE];
+    let mut last = [0.0; CHUNK];
     last[..rest.len()].copy_from_slice(rest);
     let last_centre = last_centre.first().filter(|_| !rest.is_empty());
     let scale = _mm256_set1_ps(packed.shift_scale);
@@ -231,7 +234,7 @@ fn quantise_to<const W: usize>(packed: &Packed, x: &[f32], words: &mut [i32]) ->
 /// `S x - S mu`, with one rounding.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn shifted(x: &[f32; WIDE], scale: __m256, centre: &[f32; WIDE]) -> [__m256; 4] {
+fn shifted(x: &[f32; CHUNK], scale: __m256, centre: &[f32; CHUNK]) -> [__m256; 4] {
     let (x, centre) = (x.as_chunks::<HALF>().0, centre.as_chunks::<HALF>().0);
     array::from_fn(|i| _mm256_fmsub_ps(load8(&x[i]), scale, load8(&centre[i])))
 }
@@ -312,8 +315,9 @@ fn store_words(words: &mut [i32; HALF], values: __m256i) {
 #[target_feature(enable = "avx2,fma")]
 fn score(task: &Task<'_>, scores: &mut [f32], best: &mut [Best]) {
     match task.packed.precision {
-        Precision::Int16 => score_with::<WIDE_ROWS, true>(task, scores, best),
-        _ => score_with::<ROWS, false>(task, scores, best),
+        Precision::Int16 => score_with::<INT16_ROWS, true>(task, scores, best),
+        Precision::Int7 => score_with::<ROWS, false>(task, scores, best),
+        Precision::Int8 => unreachable!("nothing is packed so for AVX2"),
     }
 }
 
@@ -367,7 +371,7 @@ fn tile<const R: usize, const INT16: bool>(
     best: &mut [Best],
 ) {
     let sums = if INT16 {
-        wide_products::<R>(task, row, panel)
+        int16_products::<R>(task, row, panel)
     } else {
         products::<R>(task, row, panel)
     };
@@ -422,7 +426,7 @@ fn products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> [[__m2
 /// Products of int16.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn wide_products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> [[__m256i; 2]; R] {
+fn int16_products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> [[__m256i; 2]; R] {
     let lines = task.panel(panel).as_ptr();
     let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
