@@ -1,8 +1,8 @@
 """Area against the number of validation labels: ``python bench/study/few_labels.py``.
 
-This package from few labels, on validation prompts drawn at random or on those among them that
-`Router.suggest_probes` would name, beside the paper's K-Means from many: with 24 clusters, and with
-as many as its protocol chooses.
+This package from few labels of the new LLMs, on validation prompts drawn at random or on those
+among them that `Router.suggest_probes` would name, beside the paper's K-Means from many: with 24
+clusters, and with as many as its protocol chooses.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from uniroute_fast.probes import choose_probes
 PAIRS = {"zeroeval": (50, 635), "mmlu_pro": (100, 1200)}
 
 
-def suggested(trial: Trial, labels: int) -> np.ndarray:
-    """Profile from as many validation labels, on the prompts that tell the most."""
+def profiled(trial: Trial, labels: int, *, suggested: bool) -> np.ndarray:
+    """Profile from as many validation labels: of the first prompts, or those that tell the most."""
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     keys = np.arange(len(prompts), dtype=np.uint64)
     profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
     phi, own = profiler.map.phi(trial.validation), keys[len(trial.train) :]
-    probes, _ = choose_probes(profiler, profiler.features(phi, own), labels)
+    probes = np.arange(labels)
+    if suggested:
+        probes, _ = choose_probes(profiler, profiler.features(phi, own), labels)
     evidence = profiler.observe(phi[probes], trial.losses[probes], keys=own[probes])
     return profiler.map.phi(trial.test).astype(np.float64) @ profiler.profile(evidence).psi
 
@@ -40,29 +42,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     for name, (few, many) in PAIRS.items():
-        dataset, areas = complete(name), {}
-        designed = Method("suggested", partial(suggested, labels=few))
-        wanted = {few: ["kmeans", "uniroute"], many: ["kmeans", "kmeans_tuned", designed]}
-        for n_val, methods in wanted.items():
-            table = run_trials(
-                dataset,
-                ["zero_router", *methods],
-                arguments.trials,
-                n_val,
-                arguments.seed,
-                embed=embed,
-            )
-            print(table, flush=True)
-            areas |= {(n_val, method): found[:, 0] for method, found in table.figures.items()}
-        ours = {"drawn at random": areas[few, "uniroute"], "suggested": areas[many, "suggested"]}
-        for how, own in ours.items():
+        ours = [
+            Method(how, partial(profiled, labels=few, suggested=how == "suggested"))
+            for how in ("drawn", "suggested")
+        ]
+        table = run_trials(
+            complete(name),
+            ["zero_router", "kmeans", "kmeans_tuned", *ours],
+            arguments.trials,
+            many,
+            arguments.seed,
+            embed=embed,
+        )
+        print(table, flush=True)
+        areas = {method: found[:, 0] for method, found in table.figures.items()}
+        for how in ("drawn", "suggested"):
             for peer in ("kmeans", "kmeans_tuned"):
-                gain = own - areas[many, peer]
-                wins, losses, _, p = sign_test(own, areas[many, peer])
+                gain = areas[how] - areas[peer]
+                wins, losses, _, p = sign_test(areas[how], areas[peer])
                 error = 2 * gain.std(ddof=1) / np.sqrt(len(gain))
                 print(
-                    f"{name}: {few} labels {how} {own.mean():.4f}, {peer} with {many} "
-                    f"{areas[many, peer].mean():.4f}: {gain.mean():+.4f} (2 SE {error:.4f}), "
+                    f"{name}: {few} labels, {how}, {areas[how].mean():.4f}, {peer} with {many} "
+                    f"{areas[peer].mean():.4f}: {gain.mean():+.4f} (2 SE {error:.4f}), "
                     f"better in {wins} of {wins + losses}, p = {p:.2g}",
                     flush=True,
                 )
