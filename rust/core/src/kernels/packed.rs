@@ -97,6 +97,14 @@ impl Precision {
         }
     }
 
+    /// Steps that a kernel takes together.
+    pub fn steps_at_once(self) -> usize {
+        match self {
+            Self::Int7 => 2,
+            Self::Int8 | Self::Int16 => 1,
+        }
+    }
+
     /// What is added to quantised coordinates in lines.
     pub fn offset(self) -> i16 {
         match self {
@@ -147,7 +155,7 @@ pub struct Packed {
     pub precision: Precision,
     /// Number of vectors.
     pub count: usize,
-    /// Words in a vector, lines in a panel: an even number.
+    /// Words in a vector, lines in a panel: a multiple of [`Precision::steps_at_once`].
     pub steps: usize,
     /// Words from one quantised row to the next: the steps, and room for whole registers.
     pub row_stride: usize,
@@ -273,8 +281,8 @@ impl Packed {
             return None;
         }
         let panels = count.div_ceil(LANES);
-        // An even number: steps may be taken in twos.
-        let steps = dim.div_ceil(2 * precision.per_word()) * 2;
+        let steps =
+            (dim.div_ceil(precision.per_word())).next_multiple_of(precision.steps_at_once());
         let padded = dim.next_multiple_of(4 * LANES);
         Some(Self {
             precision,
