@@ -220,7 +220,28 @@ def write_routers() -> None:
         router.save(path)
 
 
+def outcomes(n: int, models: int) -> np.ndarray:
+    """Return made-up losses, float64[n, models]."""
+    prompts, llms = np.arange(n)[:, None], np.arange(models)
+    return ((prompts * 7 + llms * prompts // 3 + llms) % 5) / 4
+
+
+def write_fitted() -> None:
+    """Write a router with its profiler and records, unless it is there."""
+    import uniroute_fast as uf
+
+    path = FOLDER / "fitted.uniroute"
+    if path.exists():
+        return
+    x = np.random.default_rng(0).normal(size=(120, 4)).astype(f32)
+    seen = uf.Outcomes(losses=outcomes(120, 8), costs=np.arange(8) + 1.0)
+    router = uf.Router.fit(embeddings=x, seen=seen)
+    router.add_models(["a", "b"], [1.0, 2.0], embeddings=x[:60], losses=outcomes(60, 2))
+    router.save(path)
+
+
 if __name__ == "__main__":
     write_routers()
+    write_fitted()
     text = json.dumps(answers(), indent=None, separators=(",", ":"))
     (FOLDER / "decisions_v1.json").write_text(text.replace('{"embedding"', '\n{"embedding"') + "\n")

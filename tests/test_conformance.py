@@ -57,3 +57,18 @@ def test_files_of_older_formats_are_read(number: int) -> None:
     assert router.info("maker/model-0").tags == ([] if number == 1 else ["tools"])
     with pytest.raises(errors.InvalidArgumentError, match="no baseline"):
         router.drift()
+
+
+def test_a_stored_profiler_profiles_as_it_did() -> None:
+    router = uf.Router.load(reference.FOLDER / "fitted.uniroute")
+    x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    losses = reference.outcomes(60, 2)
+    router.add_models(["again a", "again b"], [1.0, 2.0], embeddings=x[:60], losses=losses)
+    profiles, errors_of = router.profiles, router.standard_errors()
+    np.testing.assert_allclose(profiles[:, 2:], profiles[:, :2], rtol=1e-4)
+    np.testing.assert_allclose(errors_of[:, 2:], errors_of[:, :2], rtol=1e-4)
+    # A record that was kept is refined as one that is made now.
+    for name in ("a", "again a"):
+        router.observe(None, name, 1.0, embeddings=x[100])
+    np.testing.assert_allclose(router.profiles[:, 2], router.profiles[:, 0], rtol=1e-4)
+    assert not np.array_equal(router.profiles[:, 0], profiles[:, 0])

@@ -1132,7 +1132,7 @@ class Router(_native.Router):
 def _check_widths(router: Router, recorded: dict[str, NDArray[Any]]) -> None:
     """Raise unless a restored profiler is one for the router's clusters and the LLMs' records."""
     profiler = router._fitted()
-    clusters, known = len(router.profiles), profiler.map.n_clusters
+    clusters, known = router.n_clusters, profiler.map.n_clusters
     if clusters != known:
         raise ArtifactError(f"artifact: its profiler knows {known} clusters, its map {clusters}")
     features = profiler.features(np.zeros((0, known), np.float32)).shape[1]
