@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 from sets import complete, embed
 
+from uniroute_fast.baselines import fitted
 from uniroute_fast.evaluate import Method, run_trials
 from uniroute_fast.evaluate.table import sign_test
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.probes import choose_probes
 
 PAIRS = {"zeroeval": (50, 635), "mmlu_pro": (100, 1200)}
@@ -24,10 +24,7 @@ PAIRS = {"zeroeval": (50, 635), "mmlu_pro": (100, 1200)}
 
 def profiled(trial: Trial, labels: int, *, suggested: bool) -> np.ndarray:
     """Profile from as many validation labels: of the first prompts, or those that tell the most."""
-    prompts = np.vstack([trial.train, trial.validation])
-    seen = np.vstack([trial.seen_train, trial.seen_validation])
-    keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler, keys = trial.shared("fitted", lambda: fitted(trial))  # Alike for both ways.
     phi, own = profiler.map.phi(trial.validation), keys[len(trial.train) :]
     probes = np.arange(labels)
     if suggested:

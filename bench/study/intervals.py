@@ -11,18 +11,15 @@ import argparse
 import numpy as np
 from sets import SETS, trials
 
+from uniroute_fast.baselines import fitted
 from uniroute_fast.calibration import cluster_errors, coverage
 from uniroute_fast.evaluate import Trial
-from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.profiling import BayesProfiler, head_posteriors
 
 
 def errors_of(trial: Trial) -> tuple[np.ndarray, float]:
     """Return `cluster_errors` of the unseen LLMs on the test prompts, and the inflation in use."""
-    prompts = np.vstack([trial.train, trial.validation])
-    seen = np.vstack([trial.seen_train, trial.seen_validation])
-    keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler, keys = fitted(trial)
     assert isinstance(profiler, BayesProfiler)
     assert trial.test_losses is not None
     phi, sizes = profiler.map.phi, profiler.map.sizes

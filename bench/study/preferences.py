@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from sets import trials
 
+from uniroute_fast.baselines import fitted
 from uniroute_fast.evaluate import area, deferral_curve
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.preferences import profile_from_preferences
 
 
@@ -23,10 +23,7 @@ def areas_of(trial: Trial) -> list[float]:
     """Return Area from preferences by cluster, from preferences in one, from labels."""
     assert trial.test_losses is not None
     quality = 1 - trial.test_losses
-    prompts = np.vstack([trial.train, trial.validation])
-    seen = np.vstack([trial.seen_train, trial.seen_validation])
-    keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler, keys = fitted(trial)
     phi, test = profiler.map.phi(trial.validation), profiler.map.phi(trial.test)
     own = keys[len(trial.train) :]
     pool = profiler.profile(profiler.observe(phi, trial.seen_validation, keys=own))
@@ -37,7 +34,7 @@ def areas_of(trial: Trial) -> list[float]:
     one, heads = np.ones((len(phi), 1), np.float32), len(profiler.map.heads)
     clustered, blind = [], []
     for losses in trial.losses.T:
-        opponents = rng.integers(seen.shape[1], size=len(phi))
+        opponents = rng.integers(trial.seen_validation.shape[1], size=len(phi))
         wins = (1 + trial.seen_validation[rows, opponents] - losses) / 2
         given = (opponents, wins)
         clustered.append(profile_from_preferences(phi, heads, pool.psi, *given)[0])

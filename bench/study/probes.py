@@ -11,10 +11,10 @@ import argparse
 import numpy as np
 from sets import trials
 
+from uniroute_fast.baselines import fitted
 from uniroute_fast.evaluate import area, deferral_curve
 from uniroute_fast.evaluate.table import sign_test
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.probes import choose_probes
 
 #: Random draws that are averaged in each trial.
@@ -27,9 +27,7 @@ def areas_of(trial: Trial, labels: int) -> tuple[float, float]:
     assert trial.test_losses is not None
     prompts = np.vstack([trial.train, trial.validation])
     losses = np.vstack([trial.train_losses, trial.losses])
-    seen = np.vstack([trial.seen_train, trial.seen_validation])
-    keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler, keys = fitted(trial)
     phi, test = profiler.map.phi(prompts), profiler.map.phi(trial.test).astype(np.float64)
 
     def judge(rows: np.ndarray) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniroute_fast.evaluate.trial import Trial
-    from uniroute_fast.profiling import Profiler
+    from uniroute_fast.profiling import AnyProfiler, Profiler
 
 
 #: What matrix factorisation chooses from.
@@ -149,13 +149,19 @@ def uniroute(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]
     Like every method it may know the seen LLMs' outcomes on the validation prompts.
     ``n_clusters`` is that of `fit_profiler`.
     """
+    profiler, keys = fitted(trial, n_clusters)
+    return _route(profiler, trial, keys[len(trial.train) :])
+
+
+def fitted(trial: Trial, n_clusters: int | None = None) -> tuple[AnyProfiler, NDArray[np.uint64]]:
+    """Return the default's profiler, and the keys of the training and validation prompts."""
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     keys = np.arange(len(prompts), dtype=np.uint64)
     profiler = fit_profiler(
         prompts, seen, trial.seen_costs, keys=keys, n_clusters=n_clusters, seed=trial.seed
     )
-    return _route(profiler, trial, keys[len(trial.train) :])
+    return profiler, keys
 
 
 def uniroute_unseen(trial: Trial) -> NDArray[np.float64]:

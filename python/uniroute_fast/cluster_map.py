@@ -285,12 +285,8 @@ class ClusterMap:
             familiarity = None
             if "familiarity" in meta:
                 landmarks = part(arrays, "landmarks", (None, dim))
-                distance = meta["familiarity"]
-                if not isinstance(distance, float | int) or not 0 < distance < np.inf:
-                    raise ArtifactError(
-                        f"cluster map: the distance to landmarks is {distance!r}, expected above 0"
-                    )
-                familiarity = Familiarity(landmarks, float(distance))
+                distance = above_zero("cluster map: distance to landmarks", meta["familiarity"])
+                familiarity = Familiarity(landmarks, distance)
         except KeyError as error:
             raise ArtifactError(f"cluster map: part {error} is missing") from error
         if familiarity is not None and not all(
@@ -335,6 +331,13 @@ def part(
             f"{np.dtype(dtype)}[{wanted}]"
         )
     return found
+
+
+def above_zero(what: str, value: object) -> float:
+    """Return a number of a file, which must be finite and above 0: else `ArtifactError`."""
+    if not isinstance(value, float | int) or not 0 < value < np.inf:
+        raise ArtifactError(f"{what} is {value!r}, expected a number above 0")
+    return float(value)
 
 
 def kmeans(

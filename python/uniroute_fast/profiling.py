@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 
 from uniroute_fast.bayes import Posterior, Prior, posterior
-from uniroute_fast.cluster_map import ClusterMap, part
+from uniroute_fast.cluster_map import ClusterMap, above_zero, part
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
 
@@ -335,22 +335,16 @@ def _bayes_from_parts(
             np.linalg.cholesky(covariance)
         except np.linalg.LinAlgError as error:
             raise ArtifactError(f"part 'prior{i}.covariance' is not positive definite") from error
-        priors.append(Prior(mean, covariance, _above_zero("noise", noise), clusters))
+        priors.append(Prior(mean, covariance, above_zero("profiler: noise", noise), clusters))
     mix = None
     if "mix" in arrays:
         mix = part(arrays, "mix", (cluster_map.n_clusters,), np.float64)
         if (mix < 0).any():
             raise ArtifactError("part 'mix' has a weight below 0")
-    settings = {key: _above_zero(key, meta[key]) for key in SETTINGS}
+    settings = {key: above_zero(f"profiler: {key}", meta[key]) for key in SETTINGS}
     if settings["trust"] > 1:
         raise ArtifactError(f"profiler: trust is {settings['trust']:g}, expected at most 1")
     return BayesProfiler(cluster_map, priors, KnownPrompts(keys, factors), **settings, mix=mix)
-
-
-def _above_zero(name: str, value: object) -> float:
-    if not isinstance(value, float | int) or not 0 < value < np.inf:
-        raise ArtifactError(f"profiler: {name} is {value!r}, expected a number above 0")
-    return float(value)
 
 
 def prompt_keys(prompts: Iterable[bytes]) -> NDArray[np.uint64]:

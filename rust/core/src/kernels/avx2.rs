@@ -358,7 +358,7 @@ pub fn fetch(line: &[f32]) {
 }
 
 /// Lines of the rows ahead that are fetched for two steps, while there are any: a tile's rows of
-/// float32 are two lines for each two of its steps.
+/// float32 are two, and its share of what is ahead may be rounded up.
 const LINES_FOR_TWO: usize = 3;
 
 /// `R` rows against a panel: all sums stay in registers.
