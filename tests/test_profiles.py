@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniroute_fast.bayes import COMMON_LEVEL, Prior, fit_prior, posterior
+from uniroute_fast.bayes import COMMON_LEVEL, Prior, fit_prior, fit_priors, posterior
 from uniroute_fast.calibration import cluster_errors, coverage, inflation
 from uniroute_fast.cluster_map import (
     ClusterMap,
@@ -612,3 +612,55 @@ def test_a_profiler_of_an_older_file_has_no_mix():
     assert again.mix is None
     evidence = profiler.observe(profiler.map.phi(x), losses)
     np.testing.assert_allclose(again.profile(evidence).mean, evidence.mean)
+
+
+# --- what seen LLMs tell of a prompt beyond its clusters ---
+
+
+def hard_and_easy(n=600, n_models=8, shared=0.3, seed=0):
+    """Losses of LLMs in 4 clusters, where some prompts are harder for all of them than others."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(4, size=n)
+    rates = np.clip(np.linspace(0.3, 0.7, 4)[:, None] + 0.05 * rng.normal(size=(4, n_models)), 0, 1)
+    hardness = shared * rng.choice([-1, 1], size=n)
+    losses = (rng.random((n, n_models)) < rates[group] + hardness[:, None]).astype(float)
+    # Two heads, each with a background that has no weight.
+    coarse = one_hot(group // 2, 3)
+    return np.hstack([coarse, one_hot(group, 5)]), [3, 5], losses, rates, hardness
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_factors_average_zero_in_every_cluster(missing):
+    phi, sizes, losses, _, hardness = hard_and_easy()
+    losses[np.random.default_rng(1).random(losses.shape) < missing] = np.nan
+    priors, factors = fit_priors(phi, sizes, losses)
+    assert [len(prior.mean) for prior in priors] == [2 + 4, 4 + 4]
+    np.testing.assert_allclose(phi.T @ factors, 0, atol=0.01)
+    np.testing.assert_allclose(factors.std(axis=0), 1)
+    assert abs(np.corrcoef(factors[:, 0], hardness)[0, 1]) > 0.7
+
+
+@pytest.mark.parametrize("n_models", [2, 5, 30])
+def test_an_llms_own_outcomes_do_not_explain_themselves(n_models):
+    """Where prompts have nothing in common, the prior finds that factors tell nothing."""
+    phi, sizes, losses, *_ = hard_and_easy(n=2000, n_models=n_models, shared=0.0)
+    priors, factors = fit_priors(phi, sizes, losses)
+    assert factors.shape[1] == min(4, n_models - 1)
+    for prior in priors:
+        assert prior.noise > 0.85
+        assert np.abs(prior.mean[prior.n_clusters :]).max() < 0.1
+
+
+def test_labels_on_hard_prompts_of_a_cluster_do_not_make_an_llm_a_worse_one():
+    phi, sizes, losses, rates, hardness = hard_and_easy(n=4000, n_models=16)
+    priors, factors = fit_priors(phi, sizes, losses[:, :12])
+    labelled = np.flatnonzero(hardness > 0)[:400]  # All of them harder than their clusters are.
+    new, truth = losses[labelled, 12:], rates[:, 12:].mean(axis=0)
+    evidence = observe(np.hstack([phi[labelled], factors[labelled]]), new)
+    found = head_posteriors(evidence, sizes, priors, 1.0)
+    told = overall_mean(evidence, found, sizes, phi.mean(axis=0, dtype=np.float64))
+    missed = np.abs(new.mean(axis=0) - truth).mean()
+    assert missed > 0.25
+    assert np.abs(told - truth).mean() < 0.4 * missed
+    in_clusters = found[1].mean - rates[:, 12:]
+    assert np.abs(in_clusters).mean() < 0.4 * missed

@@ -12,6 +12,7 @@ map its mean is the familiar mu + S (S + diag(v / n_k))^-1 (y - mu).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,17 @@ COMMON_LEVEL = 1.0
 #: How many LLMs a covariance that is a multiple of the identity counts for in the prior's fit.
 IDENTITY_WEIGHT = 2.0
 
-#: Factors of what seen LLMs tell of a prompt beyond its clusters: one for eight LLMs, at most 4.
-LLMS_A_FACTOR, MOST_FACTORS = 8, 4
+#: Factors of what seen LLMs tell of a prompt beyond its clusters: how many at most.
+MOST_FACTORS = 4
+
+#: Parts of the seen LLMs; the factors that a part's loadings are learned from are of the others.
+PARTS = 16
+
+#: Added to the sum of squares of each cluster's weights: clusters of several heads are dependent.
+RIDGE = 1e-3
+
+#: Least standard deviation that residuals are measured in: of an LLM that hardly ever fails.
+LEAST_SCALE = 1e-3
 
 #: Outcomes, with mean 1/2 and variance 1/4, that are added to each LLM's own before standardising.
 PSEUDO_OUTCOMES = 2.0
@@ -45,7 +55,7 @@ class Prior:
     ----------
     mean : float64[F]
     covariance : float64[F, F]
-        F features: the clusters, then the factors, if any: see `residual_factors`.
+        F features: the clusters, then the factors, if any: see `fit_priors`.
     noise : float
         Variance of a standardised loss about its prediction.
     n_clusters : int
@@ -68,6 +78,8 @@ class Posterior:
         Mean and standard deviation of each LLM's losses.
     mean : float64[K, M]
         Posterior mean of the predicted loss of each cluster.
+    loadings : float64[R, M]
+        Posterior mean of what the loss rises by with each factor.
     covariance : float64[P, K, K]
         Posterior covariance of standardised profiles, by pattern of the evidence.
     """
@@ -75,6 +87,7 @@ class Posterior:
     level: NDArray[np.float64]
     scale: NDArray[np.float64]
     mean: NDArray[np.float64]
+    loadings: NDArray[np.float64]
     covariance: NDArray[np.float64]
     pattern: NDArray[np.intp]
 
@@ -142,15 +155,34 @@ def fit_priors(
     -------
     list of Prior
     float64[N, R]
-        The factors that stand beside the clusters of each head: see `residual_factors`.
+        Factors, which stand beside the clusters of each head: what seen LLMs tell of a prompt
+        beyond its clusters. A prompt that most LLMs fail is a hard one of its cluster. On prompts
+        that seen LLMs were run on this is known, and part of what would be noise in a new LLM's
+        outcomes there is explained. They are the principal components over LLMs of the
+        standardised residuals, each of unit variance; for any other prompt they are taken to be
+        0, their mean.
+
+    Notes
+    -----
+    Beside `fit_prior` of each head, O(N K (K P + S) + S³) for P patterns of missing outcomes, in
+    each of up to 16 parts of the LLMs.
     """
-    rank = min(MOST_FACTORS, losses.shape[1] // LLMS_A_FACTOR)
     heads = [head[:, :-1] for head in np.split(phi, np.cumsum(sizes)[:-1], axis=1)]
-    factors = residual_factors(heads[len(heads) // 2], losses, rank)
-    priors = [
-        fit_prior(observe(np.hstack([head, factors]), losses), head.shape[1]) for head in heads
-    ]
-    return priors, factors
+    residuals = _residuals(phi, losses)
+    n_models = losses.shape[1]
+    directions = _main_directions(residuals, min(MOST_FACTORS, n_models - 1))
+    # An LLM's own outcomes are part of the factors, and explain themselves: loadings learned with
+    # them would be too large for a new LLM, whose outcomes are in none.
+    parts = np.array_split(np.random.default_rng(0).permutation(n_models), min(PARTS, n_models))
+    of_others = [_factors(residuals, _without(directions, part)) for part in parts]
+    priors = []
+    for head in heads:
+        told = [
+            observe(np.hstack([head, others]), losses[:, part])
+            for others, part in zip(of_others, parts, strict=True)
+        ]
+        priors.append(fit_prior(reduce(Evidence.joined, told), head.shape[1]))
+    return priors, _factors(residuals, directions)
 
 
 def posterior(evidence: Evidence, prior: Prior, spread: float = 1.0) -> Posterior:
@@ -176,43 +208,48 @@ def posterior(evidence: Evidence, prior: Prior, spread: float = 1.0) -> Posterio
         standard.level,
         standard.scale,
         standard.level + standard.scale * mean[:k],
+        standard.scale * mean[k:],
         covariance[:, :k, :k],
         evidence.pattern,
     )
 
 
-def residual_factors(
-    phi: NDArray[np.floating], losses: NDArray[np.float64], rank: int
-) -> NDArray[np.float64]:
-    """Return what seen LLMs tell of each prompt beyond its clusters: its main residual factors.
+def _residuals(phi: NDArray[np.float32], losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the clusters of all heads do not tell of standardised losses, float64[N, S].
 
-    A prompt that most LLMs fail is a hard one of its cluster. On prompts that seen LLMs were run on
-    this is known, and part of what would be noise in a new LLM's outcomes there is explained.
-
-    Parameters
-    ----------
-    phi : float[N, K]
-        Cluster weights.
-    losses : float64[N, S]
-        Of the seen LLMs; NaN = not run.
-    rank : int
-        How many factors, at most S.
-
-    Returns
-    -------
-    float64[N, rank]
-        Principal components over LLMs of the standardised residuals, each of unit variance. For
-        any other prompt the factors are taken to be 0, their mean.
-
-    Notes
-    -----
-    O(N S (K + rank) + S³).
+    0 on average in every cluster, as factors are taken to be for a prompt of which nothing else is
+    known.
     """
-    evidence = observe(phi, losses)
-    found = posterior(evidence, fit_prior(evidence))
-    residuals = np.nan_to_num((losses - phi @ found.mean) / found.scale)
+    clusters = phi.astype(np.float64)
+    inverse = np.linalg.inv(clusters.T @ clusters + RIDGE * np.eye(clusters.shape[1]))
+
+    def rest(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(values - clusters @ (inverse @ (clusters.T @ values)))
+
+    run = ~np.isnan(losses)
+    level = np.nanmean(losses, axis=0)
+    scale = np.maximum(np.nanstd(losses, axis=0), LEAST_SCALE)
+    # Where an LLM was not run nothing is known, and the rest of nothing says something: once more.
+    return rest(np.where(run, rest(np.where(run, (losses - level) / scale, 0.0)), 0.0))
+
+
+def _main_directions(residuals: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
+    """Return the main directions of the residuals over LLMs, float64[S, rank]."""
     _, directions = np.linalg.eigh(residuals.T @ residuals)
-    factors = residuals @ directions[:, ::-1][:, :rank]
+    return np.asarray(directions[:, ::-1][:, :rank])
+
+
+def _without(directions: NDArray[np.float64], part: NDArray[np.intp]) -> NDArray[np.float64]:
+    others = directions.copy()
+    others[part] = 0
+    return others
+
+
+def _factors(
+    residuals: NDArray[np.float64], directions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the residuals along directions, each of unit variance, float64[N, rank]."""
+    factors = residuals @ directions
     return np.asarray(factors / np.maximum(factors.std(axis=0), 1e-9))
 
 

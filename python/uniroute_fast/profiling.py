@@ -119,7 +119,7 @@ class KnownPrompts:
     keys : uint64[N]
         Of the prompts, ascending: see `prompt_keys`.
     factors : float32[N, R]
-        See `uniroute_fast.bayes.residual_factors`.
+        See `uniroute_fast.bayes.fit_priors`.
     """
 
     keys: NDArray[np.uint64]
@@ -381,9 +381,11 @@ def overall_mean(
     """Return each LLM's mean loss over prompts of a mix, float64[M].
 
     The mean over the labelled prompts, plus what the posterior expects of the difference between
-    their mix and this one: an LLM that is tried on hard prompts is not a worse one for it.
+    their mix and this one: an LLM that is tried on hard prompts is not a worse one for it. Factors
+    are 0 on average over all prompts, and tell how hard the labelled ones were for their clusters.
     """
     found = np.zeros(evidence.n_models)
+    hard = evidence.phi[sum(sizes) :] / evidence.count
     starts = np.cumsum([0, *sizes])
     for posterior_, start, size in zip(posteriors, starts, sizes, strict=False):
         shift = (
@@ -391,6 +393,7 @@ def overall_mean(
         )
         k = len(posterior_.mean)
         moved = evidence.mean + (shift[:k] * posterior_.mean).sum(axis=0)
+        moved -= (hard * posterior_.loadings).sum(axis=0)
         found += moved / (1 - shift[k:].sum(axis=0))
     return np.clip(found / len(posteriors), 0.0, 1.0)
 
