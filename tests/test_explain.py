@@ -167,7 +167,7 @@ def test_how_foreign_a_prompt_is_can_be_seen() -> None:
 def test_a_fitted_router_knows_its_backgrounds() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, DIM)).astype(np.float32)
-    seen = uf.Outcomes(rng.random((200, 8)))
+    seen = uf.Outcomes(rng.random((200, 4)))  # Too few to rehearse: landmarks come by default.
     router = uf.Router.fit(embeddings=x, seen=seen)
     router.add_model("a", cost=1.0, embeddings=x, losses=rng.random(200))
     told = router.explain(embeddings=np.full(DIM, 50.0, np.float32))

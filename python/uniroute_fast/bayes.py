@@ -40,7 +40,8 @@ PARTS = 16
 #: Added to the sum of squares of each cluster's weights: clusters of several heads are dependent.
 RIDGE = 1e-3
 
-#: Least standard deviation that residuals are measured in: of an LLM that hardly ever fails.
+#: Least standard deviation that residuals and factors are measured in: of LLMs that never fail, or
+#: that are alike.
 LEAST_SCALE = 1e-3
 
 #: Outcomes, with mean 1/2 and variance 1/4, that are added to each LLM's own before standardising.
@@ -164,8 +165,8 @@ def fit_priors(
 
     Notes
     -----
-    Beside `fit_prior` of each head, O(N K (K P + S) + S³) for P patterns of missing outcomes, in
-    each of up to 16 parts of the LLMs.
+    Beside `fit_prior` of each head, O(N F (F P + S) + S³) for P patterns of missing outcomes and
+    F = K + 16 R features: factors for each of up to 16 parts of the LLMs.
     """
     heads = [head[:, :-1] for head in np.split(phi, np.cumsum(sizes)[:-1], axis=1)]
     residuals = _residuals(phi, losses)
@@ -177,11 +178,16 @@ def fit_priors(
     of_others = [_factors(residuals, _without(directions, part)) for part in parts]
     priors = []
     for head in heads:
+        # Summed up once: the sums of the clusters are the same for all parts.
+        everything = observe(np.hstack([head, *of_others]), losses)
+        k, rank = head.shape[1], directions.shape[1]
         told = [
-            observe(np.hstack([head, others]), losses[:, part])
-            for others, part in zip(of_others, parts, strict=True)
+            everything.features(np.append(np.arange(k), k + i * rank + np.arange(rank))).select(
+                part
+            )
+            for i, part in enumerate(parts)
         ]
-        priors.append(fit_prior(reduce(Evidence.joined, told), head.shape[1]))
+        priors.append(fit_prior(reduce(Evidence.joined, told), k))
     return priors, _factors(residuals, directions)
 
 
@@ -250,7 +256,7 @@ def _factors(
 ) -> NDArray[np.float64]:
     """Return the residuals along directions, each of unit variance, float64[N, rank]."""
     factors = residuals @ directions
-    return np.asarray(factors / np.maximum(factors.std(axis=0), 1e-9))
+    return np.asarray(factors / np.maximum(factors.std(axis=0), LEAST_SCALE))
 
 
 @dataclass(frozen=True, eq=False)
