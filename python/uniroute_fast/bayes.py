@@ -181,12 +181,10 @@ def fit_priors(
         # Summed up once: the sums of the clusters are the same for all parts.
         everything = observe(np.hstack([head, *of_others]), losses)
         k, rank = head.shape[1], directions.shape[1]
-        told = [
-            everything.features(np.append(np.arange(k), k + i * rank + np.arange(rank))).select(
-                part
-            )
-            for i, part in enumerate(parts)
-        ]
+        told = []
+        for i, part in enumerate(parts):
+            own = k + i * rank + np.arange(rank)
+            told.append(everything.features(np.append(np.arange(k), own)).select(part))
         priors.append(fit_prior(reduce(Evidence.joined, told), k))
     return priors, _factors(residuals, directions)
 
