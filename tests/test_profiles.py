@@ -664,3 +664,12 @@ def test_labels_on_hard_prompts_of_a_cluster_do_not_make_an_llm_a_worse_one():
     assert np.abs(told - truth).mean() < 0.4 * missed
     in_clusters = found[1].mean - rates[:, 12:]
     assert np.abs(in_clusters).mean() < 0.4 * missed
+
+
+def test_a_prompt_given_twice_is_known_by_what_both_copies_tell():
+    x, losses, *_ = clustered(n=200)
+    once = fit_profiler(x, losses, keys=np.arange(200, dtype=np.uint64)).known
+    twice = fit_profiler(x, losses, keys=np.arange(200, dtype=np.uint64) // 2).known
+    assert twice.keys.tolist() == list(range(100))
+    told = once.factors.reshape(100, 2, -1).mean(axis=1)
+    np.testing.assert_allclose(twice.factors, told, atol=1e-6)

@@ -164,11 +164,15 @@ def _fit_bayes(
     priors, factors = fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
         keys, factors = np.zeros(0, np.uint64), factors[:0]
-    keys, first = np.unique(keys, return_index=True)
+    # A prompt that was given several times is known by all that its copies tell.
+    keys, copy_of = np.unique(keys, return_inverse=True)
+    known = np.zeros((len(keys), factors.shape[1]))
+    np.add.at(known, copy_of, factors)
+    known /= np.bincount(copy_of)[:, None]
     return BayesProfiler(
         cluster_map,
         priors,
-        KnownPrompts(keys, factors[first].astype(np.float32)),
+        KnownPrompts(keys, known.astype(np.float32)),
         settings.spread,
         settings.trust,
         settings.inflation,
