@@ -108,6 +108,7 @@ def test_evidence_joins_selects_and_restores():
         (np.zeros((4, 1)), np.ones(3), r"weights: shape \(3,\); expected \(4,\)"),
         (np.zeros((4, 1)), [1, -1, 1, 1], "weights: -1 in row 1"),
         (np.zeros((4, 1)), [1, 1, np.inf, 1], "weights: inf in row 2"),
+        (np.zeros((4, 1)), [1, 1, 1, 1e300], "weights: 1e\\+300 in row 3; .* 1e\\+09 at most"),
         (np.zeros((4, 1)), np.zeros(4), "losses: column 0 has no outcome"),
     ],
 )

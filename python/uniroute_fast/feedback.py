@@ -14,16 +14,13 @@ import numpy as np
 from uniroute_fast.arguments import as_number, as_strings
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.evidence import observe
-from uniroute_fast.outcomes import as_array
+from uniroute_fast.outcomes import GREATEST_WEIGHT, as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from uniroute_fast.profiling import Profiler
     from uniroute_fast.records import Records, Tally
-
-#: An outcome counts for so many at most: far heavier ones would leave no digits for the others.
-GREATEST_WEIGHT = 1e9
 
 
 def refined(

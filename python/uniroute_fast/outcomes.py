@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+#: An outcome counts for so many at most: far heavier ones would leave no digits for the others.
+GREATEST_WEIGHT = 1e9
+
 
 def as_array(argument: str, values: ArrayLike) -> NDArray[Any]:
     """Return values as an array of any dtype; refuse what NumPy cannot read, and masks.
@@ -85,7 +88,7 @@ def as_weights(argument: str, weights: ArrayLike | None, rows: int) -> NDArray[n
     ArgumentTypeError
         Not an array of real numbers.
     InvalidArgumentError
-        Another shape, or a value that is not finite or below 0.
+        Another shape, or a value that is not finite, below 0 or above `GREATEST_WEIGHT`.
     """
     if weights is None:
         return np.ones(rows)
@@ -94,11 +97,12 @@ def as_weights(argument: str, weights: ArrayLike | None, rows: int) -> NDArray[n
         raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
     if array.shape != (rows,):
         raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected ({rows},)")
-    bad = ~(np.isfinite(array) & (array >= 0))
+    bad = ~((array >= 0) & (array <= GREATEST_WEIGHT))
     if bad.any():
         row = int(np.argmax(bad))
         raise InvalidArgumentError(
-            f"{argument}: {array[row]:g} in row {row}; expected finite numbers, 0 or more"
+            f"{argument}: {array[row]:g} in row {row}; expected finite numbers, 0 or more and "
+            f"{GREATEST_WEIGHT:g} at most"
         )
     return array.astype(np.float64)
 

@@ -28,7 +28,7 @@ from uniroute_fast.errors import (
 )
 from uniroute_fast.flips import without_flips
 from uniroute_fast.locks import Lock
-from uniroute_fast.outcomes import Outcomes, as_array, as_losses, as_weights
+from uniroute_fast.outcomes import GREATEST_WEIGHT, Outcomes, as_array, as_losses, as_weights
 from uniroute_fast.profiling import prompt_keys
 from uniroute_fast.records import Records
 from uniroute_fast.typical import Typical
@@ -252,7 +252,7 @@ class Router(_native.Router):
         embeddings : float32[n_val, D], optional
             In place of `texts`.
         weights : float[n_val], optional
-            How many outcomes each prompt counts for, finite and 0 or more. Default: 1 each.
+            How many outcomes each prompt counts for, 0 to 1e9. Default: 1 each.
         flip_rate : float
             Share of the labels that are known to be wrong, such as those of a judge, at random:
             0 or more, below 1/2. Profiles are corrected for them, and rest on less.
@@ -568,8 +568,6 @@ class Router(_native.Router):
         InvalidArgumentError, ArgumentTypeError, UnknownModelError
             As `observe_many`.
         """
-        from uniroute_fast.feedback import GREATEST_WEIGHT
-
         as_instance("model", model, str, "the name of an LLM")
         flag = isinstance(loss, (bool, np.bool_))  # Wrong or not: a loss, too.
         loss = as_number("loss", int(loss) if flag else loss, 0, 1)
