@@ -244,7 +244,13 @@ def test_bad_feedback_is_refused_and_changes_nothing(
     router.add_models(NAMES, COSTS, texts, losses)
     version, two = router.version, texts[:2]
     for match, call in {
-        "no model": lambda: router.observe_many(two, "zz", 1.0),
+        "models: no model named": lambda: router.observe_many(two, "zz", 1.0),
+        "^model: no model named": lambda: router.observe(two[0], "zz", 1.0),
+        "^prompt: a bytes": lambda: router.observe(b"two", "a", 1.0),
+        "^prompt, embeddings": lambda: router.observe(None, "a", 1.0),
+        r"embeddings: shape \(2, 3\)": lambda: router.observe(
+            None, "a", 1.0, embeddings=np.ones((2, 3))
+        ),
         "losses: 1.5 in row 1": lambda: router.observe_many(two, "a", [0.0, 1.5]),
         "losses: nan": lambda: router.observe_many(two, "a", [np.nan, 0.0]),
         "losses: shape": lambda: router.observe_many(two, "a", [0.0, 1.0, 1.0]),

@@ -5,7 +5,7 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast.bayes import COMMON_LEVEL
-from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.errors import InvalidArgumentError, UnknownModelError
 from uniroute_fast.fitting import fit_profiler
 from uniroute_fast.probes import choose_probes
 from uniroute_fast.profiling import BayesProfiler
@@ -128,6 +128,11 @@ def test_bad_requests_for_probes_are_named(tmp_path):
             router.suggest_probes(n)
     with pytest.raises(InvalidArgumentError, match="exactly one"):
         router.suggest_probes(1, texts, embeddings=np.ones((1, 3)))
+    with pytest.raises(InvalidArgumentError, match="texts: none can be embedded"):
+        router.suggest_probes(1, ["", " "])
+    with pytest.raises(UnknownModelError, match='model: no model named "x"'):
+        router.suggest_probes(1, model="x")
+    router.insert(["x"], [1.0], np.zeros((2, 1)))
     with pytest.raises(InvalidArgumentError, match="nothing is recorded of the outcomes of 'x'"):
         router.suggest_probes(1, model="x")
     router.save(tmp_path / "r.uniroute")

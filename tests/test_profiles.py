@@ -289,6 +289,18 @@ def test_any_number_of_seen_llms_will_do(n_seen):
     assert (profiles.standard_error > 0).all()
 
 
+def test_labels_that_weigh_next_to_nothing_leave_standard_errors_those_of_the_prior():
+    x, losses, _, _ = clustered(n=200)
+    profiler = fit_profiler(x, losses[:, :8])
+    phi = profiler.map.phi(x)
+    light = profiler.observe(phi, losses[:, 8:], np.full(len(x), 1e-12))
+    errors = profiler.profile(light).standard_error
+    assert np.isfinite(errors).all()
+    # Losses lie in [0, 1]: of what is not known at all, half of that; inflated by rehearsals.
+    assert errors.max() < profiler.inflation
+    assert errors.min() > 0.1
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_handful_of_prompts_will_do(n):
     x, losses, _, _ = clustered(n=max(n, 2))

@@ -390,6 +390,38 @@ def bad_calls(router: uf.Router) -> dict[str, tuple[type[Exception], str, object
             lambda: uf.Router.fit(texts, seen=uf.Outcomes(losses[:9])),
         ),
         "seen range": (invalid, "seen.losses: 1.5", lambda: uf.Outcomes(losses * 3)),
+        "fit seen blank": (
+            invalid,
+            "seen.losses: column 1 has no outcome on a prompt that can be embedded",
+            lambda: uf.Router.fit(
+                ["a b", "b c", ""], seen=uf.Outcomes([[0.0, np.nan], [1.0, np.nan], [1.0, 1.0]])
+            ),
+        ),
+        "seen names": (
+            invalid,
+            "seen.names: 'a' is there twice",
+            lambda: uf.Outcomes(np.zeros((2, 2)), names=["a", "a"]),
+        ),
+        "one cost": (
+            invalid,
+            "^cost: -1",
+            lambda: router.add_model("new", cost=-1, texts=texts, losses=losses),
+        ),
+        "one cost's type": (
+            type_error,
+            "^cost: a str",
+            lambda: router.add_model("new", cost="1", texts=texts, losses=losses),
+        ),
+        "losses of two": (
+            invalid,
+            r"losses: shape \(10, 2\); expected \(n_val,\)",
+            lambda: router.add_model("new", cost=1, texts=texts, losses=np.zeros((10, 2))),
+        ),
+        "one loss": (
+            invalid,
+            r"losses: shape \(\)",
+            lambda: router.add_model("new", cost=1, texts=texts, losses=0.5),
+        ),
         "seen never": (invalid, "column 0", lambda: uf.Outcomes(losses * np.nan)),
         "heads": (invalid, "heads", lambda: uf.Router(None, [])),
         "head kind": (invalid, "heads", lambda: uf.Router(None, [("farthest", x)])),

@@ -47,7 +47,8 @@ class Explanation:
     ----------
     decision : Decision
     clusters : list of (int, float)
-        The clusters that the prompt belongs to and how much each counts, the heaviest first.
+        The clusters that the prompt belongs to and how much each counts, the heaviest first. Under
+        a map of several heads they are of all of these; the weights of each head sum to 1.
     backgrounds : frozenset of int
         Those of them that are a head's background, where an LLM's predicted loss is its overall
         mean.

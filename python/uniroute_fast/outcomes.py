@@ -175,6 +175,9 @@ class Outcomes:
                 f"seen.names: {len(names)} names; expected one for each of the "
                 f"{array.shape[1]} columns of seen.losses"
             )
+        if names is not None and len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise InvalidArgumentError(f"seen.names: {twice!r} is there twice; expected each once")
         if array.shape[1] == 0:
             raise InvalidArgumentError("seen.losses: no column; expected one for each seen LLM")
         never = np.flatnonzero(np.isnan(array).all(axis=0))

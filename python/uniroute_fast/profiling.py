@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
-from uniroute_fast.bayes import Posterior, Prior, posterior
+from uniroute_fast.bayes import COMMON_LEVEL, Posterior, Prior, posterior
 from uniroute_fast.cluster_map import ClusterMap, above_zero, part
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
@@ -193,7 +193,8 @@ class BayesProfiler:
         mean = evidence.mean
         if self.mix is not None:
             mean = overall_mean(evidence, posteriors, self.map.sizes, self.mix)
-        level_error = posteriors[0].scale / np.sqrt(evidence.count)
+        # One outcome more, as broad as the prior of levels: labels of little weight tell nothing.
+        level_error = posteriors[0].scale / np.sqrt(evidence.count + 1 / COMMON_LEVEL)
         errors = []
         for found, size in zip(posteriors, self.map.sizes, strict=True):
             background = np.tile(level_error, (size - len(found.mean), 1))

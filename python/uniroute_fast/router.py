@@ -24,6 +24,7 @@ from uniroute_fast.errors import (
     ArgumentTypeError,
     ArtifactError,
     InvalidArgumentError,
+    UnknownModelError,
     UnroutableError,
 )
 from uniroute_fast.flips import without_flips
@@ -35,7 +36,7 @@ from uniroute_fast.typical import Typical
 from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
@@ -196,6 +197,12 @@ class Router(_native.Router):
             # Not more than there are prompts that can be embedded.
             n_clusters = as_count("n_clusters", n_clusters, 1, int(usable.sum()))
         losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
+        if losses is not None and np.isnan(losses).all(axis=0).any():
+            column = int(np.argmax(np.isnan(losses).all(axis=0)))
+            raise InvalidArgumentError(
+                f"seen.losses: column {column} has no outcome on a prompt that can be embedded; "
+                "expected at least one for each LLM"
+            )
         profiler = fit_profiler(
             x[usable],
             losses,
@@ -343,10 +350,14 @@ class Router(_native.Router):
         column: NDArray[Any] | None = None
         if losses is not None:
             column = as_array("losses", losses)
-            column = column[:, None] if column.ndim == 1 else column
+            if column.ndim != 1 and column.shape[1:] != (1,):
+                raise InvalidArgumentError(
+                    f"losses: shape {column.shape}; expected (n_val,) or (n_val, 1), for one LLM"
+                )
+            column = column.reshape(-1, 1)
         self.add_models(
             [name],
-            [cost],
+            [as_number("cost", cost, 0)],
             texts,
             column,
             embeddings=embeddings,
@@ -412,6 +423,7 @@ class Router(_native.Router):
         from uniroute_fast.preferences import checked_preferences, profile_from_preferences
 
         [name] = as_names([name])
+        cost = as_number("cost", cost, 0)
         with self._lock:
             heads = len(self._fitted().map.heads)
             phi, _ = self._candidates(texts, embeddings)
@@ -456,6 +468,8 @@ class Router(_native.Router):
 
         Raises
         ------
+        UnknownModelError
+            `model` is not in the pool.
         InvalidArgumentError, ArgumentTypeError
             No candidates, fewer than `n`, or an LLM of which nothing is recorded.
 
@@ -475,6 +489,10 @@ class Router(_native.Router):
         from uniroute_fast.probes import Probes, choose_probes
 
         profiler = self._fitted()
+        if model is not None:
+            model = as_string("model", model)
+            self._check_in_pool("model", [model])
+            self._records.check([model])
         if texts is None and embeddings is None:
             texts, embeddings = self._fitted_on
             if texts is None and embeddings is None:
@@ -484,12 +502,10 @@ class Router(_native.Router):
                 )
         phi, keys = self._candidates(texts, embeddings)
         usable = np.flatnonzero(phi.any(axis=1))
+        if not len(usable):
+            raise InvalidArgumentError("texts: none can be embedded; expected at least one")
         n = as_count("n", n, 1, len(usable))
-        known = None
-        if model is not None:
-            model = as_string("model", model)
-            self._records.check([model])
-            known = self._records.evidence([model])
+        known = None if model is None else self._records.evidence([model])
         features = profiler.features(phi, keys)[usable]
         chosen, errors = choose_probes(profiler, features, n, known)
         indices = usable[chosen]
@@ -569,10 +585,17 @@ class Router(_native.Router):
             As `observe_many`.
         """
         as_instance("model", model, str, "the name of an LLM")
+        self._check_in_pool("model", [model])
+        if prompt is not None:
+            as_instance("prompt", prompt, (str, int, np.integer), "a text, or a cluster's index")
         flag = isinstance(loss, (bool, np.bool_))  # Wrong or not: a loss, too.
         loss = as_number("loss", int(loss) if flag else loss, 0, 1)
         weight = as_number("weight", weight, 0, GREATEST_WEIGHT, above=True)
+        if (prompt is None) == (embeddings is None):
+            raise InvalidArgumentError("prompt, embeddings: expected exactly one of them")
         one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
+        if one is not None and len(one) != 1:
+            raise InvalidArgumentError(f"embeddings: shape {one.shape}; expected (D,) or (1, D)")
         prompts: Any = None if prompt is None else [prompt]
         used = self.observe_many(
             prompts, [model], [loss], [weight], embeddings=one, half_life=half_life
@@ -656,9 +679,9 @@ class Router(_native.Router):
             return np.zeros(0, bool)
         with self._lock:
             profiler = self._fitted()
-            for name in dict.fromkeys(names):
-                self.info(name)
-            self._records.check(dict.fromkeys(names))
+            distinct = dict.fromkeys(names)
+            self._check_in_pool("models", distinct)
+            self._records.check(distinct)
             phi, keys = self._phi_of(prompts, embeddings)
             used = np.asarray(phi.any(axis=1))
             if not used.any():
@@ -1065,6 +1088,17 @@ class Router(_native.Router):
                 "`Router.fit`, or `insert` with profiles of your own"
             )
         return self._profiler
+
+    def _check_in_pool(self, argument: str, names: Iterable[str]) -> None:
+        """Raise `UnknownModelError`, which names the argument, for the first not in the pool."""
+        for name in names:
+            try:
+                self.info(name)
+            except UnknownModelError:
+                raise UnknownModelError(
+                    f'{argument}: no model named "{name}" in the pool; expected one of '
+                    "`router.models`"
+                ) from None
 
     def _phi_of(
         self, prompts: Any, embeddings: ArrayLike | None
