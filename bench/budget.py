@@ -1,11 +1,11 @@
 """Calibrated budgets on prompts that the calibration has not seen.
 
-    python bench/budget.py [--splits 20] [--data ../shared/data]
+    python bench/budget.py [--splits 20] [--confidence 0.95] [--data ../shared/data]
 
 For each set and split: a router fitted on 40% of the prompts, with profiles from up to 400 labelled
 ones among them; calibrated on another 30%, to a budget half-way between the cheapest model's cost
 and that of quality alone; routed on the last 30%. Prints by how much the realised cost misses the
-budget, and how wide the stated interval (95%) is.
+budget, and how wide the stated interval is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def complete(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def split_once(
-    texts: list[str], losses: np.ndarray, costs: np.ndarray, seed: int
+    texts: list[str], losses: np.ndarray, costs: np.ndarray, seed: int, confidence: float
 ) -> tuple[float, bool, float]:
     """Return the relative miss, whether the interval holds it, and the interval's half-width."""
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def split_once(
     router.add_models(names, costs, [texts[i] for i in labelled], losses[labelled])
     ends = router.calibrate(fresh_texts, quality_drop=0.0, n_bootstrap=1).frontier.cost
     budget = (ends[0] + ends[-1]) / 2
-    found = router.calibrate(fresh_texts, budget=budget, seed=seed)
+    found = router.calibrate(fresh_texts, budget=budget, seed=seed, confidence=confidence)
     routed = router.route_batch([texts[i] for i in new], found.cost_weights(len(new), seed))
     realised = 1000 * np.nanmean(routed.cost)
     low, high = found.interval
@@ -55,6 +55,7 @@ def split_once(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--confidence", type=float, default=0.95)
     default = os.environ.get("UNIROUTE_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=Path(default))
     arguments = parser.parse_args()
@@ -64,7 +65,10 @@ def main() -> None:
     )
     for name in SETS:
         texts, losses, costs = complete(arguments.data / name)
-        results = [split_once(texts, losses, costs, seed) for seed in range(arguments.splits)]
+        results = [
+            split_once(texts, losses, costs, seed, arguments.confidence)
+            for seed in range(arguments.splits)
+        ]
         misses = np.abs([miss for miss, _, _ in results])
         inside = np.array([held for _, held, _ in results])
         close = misses <= 0.03

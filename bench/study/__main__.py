@@ -20,6 +20,7 @@ SCRIPTS = (
     "label_noise",
     "preferences",
     "ablations",
+    "limits",
     "theory",
 )
 

@@ -65,6 +65,9 @@ def main() -> None:
                 f"v {arguments.methods[0]} {by_trial.mean():+.4f} ± {error:.4f}",
                 flush=True,
             )
+        by_task = gain[:, :, -1].mean(axis=1)
+        print(f"  {arguments.methods[-1]} by task:", end=" ")
+        print(", ".join(f"{t} {g:+.4f}" for t, g in zip(tasks, by_task, strict=True)), flush=True)
 
 
 if __name__ == "__main__":
