@@ -246,6 +246,12 @@ def test_bad_feedback_is_refused_and_changes_nothing(
     for match, call in {
         "models: no model named": lambda: router.observe_many(two, "zz", 1.0),
         "^model: no model named": lambda: router.observe(two[0], "zz", 1.0),
+        r'^model: no model named "a\\nb" in': lambda: router.observe(two[0], "a\nb", 1.0),
+        "^prompt: 9999": lambda: router.observe(9999, "a", 1.0),
+        "^prompt: -1": lambda: router.observe(-1, "a", 1.0),
+        "^prompt: a bool": lambda: router.observe(True, "a", 1.0),
+        "^prompt: a timedelta64": lambda: router.observe(np.timedelta64(1, "s"), "a", 1.0),
+        "^loss: a timedelta64": lambda: router.observe(two[0], "a", np.timedelta64(1, "s")),
         "^prompt: a bytes": lambda: router.observe(b"two", "a", 1.0),
         "^prompt, embeddings": lambda: router.observe(None, "a", 1.0),
         r"embeddings: shape \(2, 3\)": lambda: router.observe(
@@ -264,7 +270,7 @@ def test_bad_feedback_is_refused_and_changes_nothing(
         "half_life": lambda: router.observe_many(two, "a", 1.0, half_life=0),
         "prompts: a single str": lambda: router.observe_many("two", "a", 1.0),
         "prompts, embeddings": lambda: router.observe_many(None, "a", 1.0),
-        "prompts: 9999": lambda: router.observe(9999, "a", 1.0),
+        "prompts: 9999": lambda: router.observe_many([9999], "a", 1.0),
         "cannot be embedded": lambda: router.observe("", "a", 1.0),
     }.items():
         with pytest.raises(errors.UniRouteError, match=match):

@@ -116,6 +116,10 @@ def test_router_names_texts():
     back = router.suggest_probes(2, embeddings=router.embedder.embed(texts[:4]))
     assert back.texts is None
     router.add_model("m", cost=1.0, texts=texts, losses=np.zeros(len(texts)))
+    again = router.suggest_probes(
+        3, (t for t in ["river two", "add five", "rhyme one", "rhyme two"])
+    )
+    assert again.texts == other.texts
     known = router.suggest_probes(2, model="m")
     assert known.standard_error[0] < probes.standard_error[0]
 

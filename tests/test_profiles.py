@@ -301,6 +301,17 @@ def test_labels_that_weigh_next_to_nothing_leave_standard_errors_those_of_the_pr
     assert errors.min() > 0.1
 
 
+def test_one_outcome_leaves_an_llm_uncertain_where_none_was_seen():
+    x, losses, _, _ = clustered(n=200)
+    profiler = fit_profiler(x)
+    phi = profiler.map.phi(x)
+    for weight in (1e-12, 1.0):
+        evidence = profiler.observe(phi[:1], np.zeros((1, 1)), np.array([weight]))
+        assert profiler.profile(evidence).standard_error.min() > 0.3
+    many = profiler.profile(profiler.observe(phi, losses))
+    assert many.standard_error.max() < 0.3
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_handful_of_prompts_will_do(n):
     x, losses, _, _ = clustered(n=max(n, 2))

@@ -422,6 +422,12 @@ def bad_calls(router: uf.Router) -> dict[str, tuple[type[Exception], str, object
             r"losses: shape \(\)",
             lambda: router.add_model("new", cost=1, texts=texts, losses=0.5),
         ),
+        "losses that are none": (
+            type_error,
+            "losses: dtype",
+            lambda: router.add_model("new", cost=1, texts=texts, losses={"a": 1}),
+        ),
+        "weights of 0": (invalid, "weights: all 0", add(weights=np.zeros(10))),
         "seen never": (invalid, "column 0", lambda: uf.Outcomes(losses * np.nan)),
         "heads": (invalid, "heads", lambda: uf.Router(None, [])),
         "head kind": (invalid, "heads", lambda: uf.Router(None, [("farthest", x)])),

@@ -45,7 +45,11 @@ def as_number(
         expected += f" {start} {least:g} {end} {most:g}"
     elif least > -math.inf:
         expected += f" above {least:g}" if above else f", {least:g} or more"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    # NumPy says that durations are integers.
+    none = (bool, np.bool_, np.timedelta64)
+    if isinstance(value, none) or not isinstance(value, numbers.Real):
         raise ArgumentTypeError(f"{argument}: a {type(value).__name__}; expected {expected}")
     try:
         number = float(value)
@@ -61,7 +65,8 @@ def as_number(
 
 def as_count(argument: str, value: Any, least: int, most: int) -> int:
     """Return an integer from `least` to `most`; NumPy's integers are integers."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    none = (bool, np.timedelta64)
+    if isinstance(value, none) or not isinstance(value, (int, np.integer)):
         raise ArgumentTypeError(
             f"{argument}: a {type(value).__name__}; expected an integer, {least} to {most}"
         )

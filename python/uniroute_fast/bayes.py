@@ -267,11 +267,23 @@ class _Standardised:
     square: NDArray[np.float64]  # [M], sum of w z²
 
 
-def _standardise(evidence: Evidence) -> _Standardised:
+def moments(
+    evidence: Evidence,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the level of each LLM's losses, their squares' sum about it, and their variance.
+
+    float64[M] each. A few outcomes of mean and variance 1/2 and 1/4 are added, without which an LLM
+    that was tried once would be taken to be sure.
+    """
     count, total, square = evidence.count, evidence.total, evidence.total_square
     level = (total + PSEUDO_OUTCOMES / 2) / (count + PSEUDO_OUTCOMES)
     about = square - 2 * level * total + level**2 * count
     variance = (about + PSEUDO_OUTCOMES / 4) / (count + PSEUDO_OUTCOMES)
+    return level, about, variance
+
+
+def _standardise(evidence: Evidence) -> _Standardised:
+    level, about, variance = moments(evidence)
     scale = np.sqrt(variance)
     return _Standardised(
         level, scale, (evidence.loss - level * evidence.phi) / scale, about / variance

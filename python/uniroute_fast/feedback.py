@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.arguments import as_number, as_strings
+from uniroute_fast.arguments import as_number, as_string, as_strings
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.evidence import observe
 from uniroute_fast.outcomes import GREATEST_WEIGHT, as_array
@@ -68,7 +68,7 @@ def checked(
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     """Return the arguments of `Router.observe_many`, checked: names, losses and weights."""
     if isinstance(models, str):
-        names = [models] * n
+        names = [as_string("models", models)] * n
     else:
         names = as_strings("models", models)
         if len(names) != n:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +177,7 @@ class Outcomes:
                 f"{array.shape[1]} columns of seen.losses"
             )
         if names is not None and len(set(names)) < len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            twice = Counter(names).most_common(1)[0][0]
             raise InvalidArgumentError(f"seen.names: {twice!r} is there twice; expected each once")
         if array.shape[1] == 0:
             raise InvalidArgumentError("seen.losses: no column; expected one for each seen LLM")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
-from uniroute_fast.bayes import COMMON_LEVEL, Posterior, Prior, posterior
+from uniroute_fast.bayes import COMMON_LEVEL, Posterior, Prior, moments, posterior
 from uniroute_fast.cluster_map import ClusterMap, above_zero, part
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
@@ -273,7 +273,7 @@ class MeansProfiler:
         psi = hierarchical(evidence.loss, evidence.phi, self.parents, strength)
         mean = evidence.mean
         # An entry is a mean over n_k outcomes and what the levels above count for.
-        variance = np.maximum(evidence.total_square / evidence.count - mean**2, 1e-4)
+        _, _, variance = moments(evidence)
         weight = np.minimum(evidence.phi + strength, np.maximum(evidence.count, 1.0))
         error = np.sqrt(variance / weight)
         return Profiles(psi.astype(np.float32), error.astype(np.float32), mean, choice)

@@ -291,7 +291,8 @@ class Router(_native.Router):
             embeddings = np.atleast_1d(as_array("embeddings", embeddings))
         rows = len(texts if texts is not None else np.asarray(embeddings))
         if rows == 0:
-            raise InvalidArgumentError("texts: no prompts; expected at least one")
+            given = "embeddings" if texts is None else "texts"
+            raise InvalidArgumentError(f"{given}: no prompts; expected at least one")
         outcomes = as_losses("losses", losses, rows)
         if outcomes.shape[1] != len(names):
             raise InvalidArgumentError(
@@ -299,6 +300,8 @@ class Router(_native.Router):
                 f"{len(names)} names"
             )
         counts = as_weights("weights", weights, rows)
+        if not counts.any():
+            raise InvalidArgumentError("weights: all 0; expected at least one above 0")
         prices = _prices(input_prices, output_prices, len(names))
         if input_tokens is not None and output_tokens is None:
             raise InvalidArgumentError("output_tokens: missing; expected beside input_tokens")
@@ -350,11 +353,12 @@ class Router(_native.Router):
         column: NDArray[Any] | None = None
         if losses is not None:
             column = as_array("losses", losses)
-            if column.ndim != 1 and column.shape[1:] != (1,):
+            numbers = column.dtype.kind in "biuf"  # What is none is refused as such below.
+            if numbers and column.ndim != 1 and column.shape[1:] != (1,):
                 raise InvalidArgumentError(
                     f"losses: shape {column.shape}; expected (n_val,) or (n_val, 1), for one LLM"
                 )
-            column = column.reshape(-1, 1)
+            column = column.reshape(-1, 1) if numbers else column
         self.add_models(
             [name],
             [as_number("cost", cost, 0)],
@@ -500,6 +504,8 @@ class Router(_native.Router):
                     "texts: missing, and this router does not hold the prompts it was fitted on; "
                     "expected candidates"
                 )
+        if texts is not None:
+            texts = as_sequence("texts", texts)
         phi, keys = self._candidates(texts, embeddings)
         usable = np.flatnonzero(phi.any(axis=1))
         if not len(usable):
@@ -523,7 +529,8 @@ class Router(_native.Router):
             texts = as_sequence("texts", texts)
         phi = self.phi(texts, embeddings=embeddings)
         if not len(phi):
-            raise InvalidArgumentError("texts: no prompts; expected at least one")
+            given = "embeddings" if texts is None else "texts"
+            raise InvalidArgumentError(f"{given}: no prompts; expected at least one")
         return phi, _keys(texts, embeddings)
 
     def remove_model(self, name: str) -> None:
@@ -585,9 +592,12 @@ class Router(_native.Router):
             As `observe_many`.
         """
         as_instance("model", model, str, "the name of an LLM")
+        model = as_string("model", model)
         self._check_in_pool("model", [model])
-        if prompt is not None:
-            as_instance("prompt", prompt, (str, int, np.integer), "a text, or a cluster's index")
+        if isinstance(prompt, (int, np.integer)):
+            prompt = as_count("prompt", prompt, 0, self.n_clusters - 1)
+        elif prompt is not None:
+            as_instance("prompt", prompt, str, "a text, or a cluster's index")
         flag = isinstance(loss, (bool, np.bool_))  # Wrong or not: a loss, too.
         loss = as_number("loss", int(loss) if flag else loss, 0, 1)
         weight = as_number("weight", weight, 0, GREATEST_WEIGHT, above=True)
@@ -1095,8 +1105,9 @@ class Router(_native.Router):
             try:
                 self.info(name)
             except UnknownModelError:
+                shown_name = json.dumps(name, ensure_ascii=False)
                 raise UnknownModelError(
-                    f'{argument}: no model named "{name}" in the pool; expected one of '
+                    f"{argument}: no model named {shown_name} in the pool; expected one of "
                     "`router.models`"
                 ) from None
 
