@@ -328,6 +328,6 @@ def test_probes_are_rows_of_the_prompts(pool, folder, tmp_path, capsys):
 def test_bad_requests_for_probes(pool, folder, tmp_path, capsys):
     prompts = folder / "prompts.parquet"
     assert "n: 0; expected 1 to 300" in fails(capsys, "probes", pool, prompts, "-n", 0)
-    assert "'x'" in fails(capsys, "probes", pool, prompts, "--model", "x")
+    assert 'model: no model named "x"' in fails(capsys, "probes", pool, prompts, "--model", "x")
     assert "is also read" in fails(capsys, "probes", pool, prompts, "--out", prompts)
     assert "no folder" in fails(capsys, "probes", pool, prompts, "--out", tmp_path / "a" / "b")

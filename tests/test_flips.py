@@ -102,7 +102,7 @@ def test_router_takes_flip_rate_and_weights():
         ({"weights": np.ones(3)}, InvalidArgumentError, r"weights: shape \(3,\); expected \(40,\)"),
         ({"weights": np.full(40, -1.0)}, InvalidArgumentError, "weights: -1 in row 0"),
         ({"weights": np.full(40, np.inf)}, InvalidArgumentError, "weights: inf in row 0"),
-        ({"weights": np.zeros(40)}, InvalidArgumentError, "no outcome"),
+        ({"weights": np.zeros(40)}, InvalidArgumentError, "weights: all 0"),
         ({"weights": ["a"] * 40}, ArgumentTypeError, "weights: dtype"),
     ],
 )
