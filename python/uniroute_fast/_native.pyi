@@ -263,6 +263,8 @@ class Router(Routing):
         *,
         prices: tuple[ArrayLike, ArrayLike] | None = None,
         usage: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+        metadata: Sequence[dict[str, Any] | None] | None = None,
+        enabled: bool = True,
     ) -> None: ...
     def set_usage(
         self,

@@ -242,6 +242,8 @@ class Router(_native.Router):
         output_tokens: ArrayLike | None = None,
         input_tokens: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
+        metadata: Sequence[dict[str, Any] | None] | None = None,
+        enabled: bool = True,
     ) -> None:
         """Add LLMs to the pool, profiled in one pass over the same labelled prompts.
 
@@ -269,6 +271,11 @@ class Router(_native.Router):
         tokens : int[n_val], optional
             What the LLMs used on these prompts: see `fit_tokens`. With prices and `output_tokens`
             they are charged by the token; the costs are then in the currency of the prices.
+        metadata : sequence of M dicts or None, optional
+            What else is known of each: fields of `set_metadata`.
+        enabled : bool
+            Whether they may be chosen. False adds them without any prompt going to them, until
+            `enable_model`.
 
         Raises
         ------
@@ -278,6 +285,7 @@ class Router(_native.Router):
 
         Notes
         -----
+        All of it is one new version: no prompt is routed by a part of it.
         O(n_val M K) and what a rebuild of the hulls takes, O(K M).
         """
         names = as_names(names)
@@ -332,7 +340,15 @@ class Router(_native.Router):
             evidence = without_flips(evidence, flip_rate, discount=not profiler.joint)
             profiles = profiler.profile(evidence)
             used = None if usage is None else usage.parts()
-            super().insert(names, costs, profiles.psi, prices=prices, usage=used)
+            super().insert(
+                names,
+                costs,
+                profiles.psi,
+                prices=prices,
+                usage=used,
+                metadata=metadata,
+                enabled=enabled,
+            )
             self._records.add(names, evidence, profiles)
 
     def add_model(
@@ -345,10 +361,12 @@ class Router(_native.Router):
         embeddings: ArrayLike | None = None,
         weights: ArrayLike | None = None,
         flip_rate: float = 0.0,
+        metadata: dict[str, Any] | None = None,
+        enabled: bool = True,
     ) -> None:
         """Add one LLM to the pool: `add_models` for one.
 
-        `losses` is float[n_val] or float[n_val, 1].
+        `losses` is float[n_val] or float[n_val, 1]; `metadata` is a dict.
         """
         column: NDArray[Any] | None = None
         if losses is not None:
@@ -367,6 +385,8 @@ class Router(_native.Router):
             embeddings=embeddings,
             weights=weights,
             flip_rate=flip_rate,
+            metadata=[metadata],
+            enabled=enabled,
         )
 
     def add_model_from_preferences(

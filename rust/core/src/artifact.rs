@@ -336,7 +336,8 @@ impl Artifact {
             let tensor = Tensor::read(info, file, &mut hash).map_err(unreadable)?;
             tensors.insert(name, tensor);
         }
-        if header.checksum != format!("{:016x}", hash.digest()) {
+        // A fuzzer does not find checksums.
+        if header.checksum != format!("{:016x}", hash.digest()) && !cfg!(fuzzing) {
             return Err(damaged("its checksum does not fit its content", WHOLE));
         }
         Ok(Self {

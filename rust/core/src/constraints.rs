@@ -1,13 +1,15 @@
 //! What a request asks of the model that answers it.
 //!
-//! A [`Constraints`] is a list of *rules*. Each rule becomes one mask over the models of a snapshot,
-//! once, and a model may answer if its bit is set in all of them; why one may not is read from the
-//! same masks. The one rule that depends on the prompt, that it fits the context, has one mask for
-//! each distinct context length, made when first needed.
+//! [`Terms`] are a list of *rules*. Each rule is a mask over the models of a snapshot, and a model may
+//! answer if its bit is set in all of them. They are applied once and only what comes of them is
+//! kept; why a model may not answer is worked out when somebody asks. The one rule that depends on
+//! the prompt, that it fits the context, has one mask for each distinct context length, made when
+//! first needed.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -18,6 +20,18 @@ use crate::fork;
 use crate::hull::{Candidate, Hull};
 use crate::mask::Mask;
 use crate::profiles::Pool;
+
+/// Groups of required tags at most: each is a rule, and a look at every model is as much work as
+/// there are rules.
+pub const MOST_GROUPS: usize = 64;
+
+/// Bytes of a glob at most, and braces that it may open: what a longer one takes to compile, and how
+/// deep it nests, would be for its author to say.
+pub const MOST_GLOB_BYTES: usize = 256;
+const MOST_BRACES: usize = 16;
+
+/// Tags that a reason lists at most.
+const LISTED: usize = 8;
 
 /// What a request may ask, as the caller wrote it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,189 +54,280 @@ pub struct Terms {
     pub answer_tokens: u64,
 }
 
-/// A name or tag, or a glob over them.
-#[derive(Clone, Debug)]
-enum Pattern {
-    Literal(String),
-    Glob(GlobMatcher),
+impl Terms {
+    /// Every name, tag and glob, with the argument that it came from.
+    pub fn patterns(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        fn of<'t>(
+            argument: &'static str,
+            list: &'t [String],
+        ) -> impl Iterator<Item = (&'static str, &'t str)> {
+            list.iter().map(move |pattern| (argument, &**pattern))
+        }
+        (of("allow", self.allow.as_deref().unwrap_or_default()))
+            .chain(of("deny", &self.deny))
+            .chain(
+                self.require_tags
+                    .iter()
+                    .flat_map(move |group| of("require_tags", group)),
+            )
+            .chain(of("forbid_tags", &self.forbid_tags))
+    }
+
+    /// The rules that they come to. The prompt's is there where it must fit: `needed` tokens.
+    fn rules(&self, needed: Option<u64>) -> Vec<Rule<'_>> {
+        fn some(list: &[String]) -> Option<&[String]> {
+            (!list.is_empty()).then_some(list)
+        }
+        let mut rules = vec![Rule::Enabled];
+        rules.extend(self.allow.as_deref().map(Rule::Allow));
+        rules.extend(some(&self.deny).map(Rule::Deny));
+        rules.extend(self.require_tags.iter().map(|group| Rule::Require(group)));
+        rules.extend(some(&self.forbid_tags).map(Rule::Forbid));
+        rules.extend(self.max_cost.map(Rule::MaxCost));
+        rules.extend(self.max_latency.map(Rule::MaxLatency));
+        rules.extend(needed.map(Rule::FitContext));
+        rules
+    }
+
+    fn check(&self) -> Result<()> {
+        let groups = self.require_tags.len();
+        if groups > MOST_GROUPS {
+            let expected =
+                format!("{MOST_GROUPS} at most; a group lists tags of which one will do");
+            return Err(Error::invalid(
+                "require_tags",
+                format!("{groups} groups"),
+                expected,
+            ));
+        }
+        for (argument, pattern) in self.patterns() {
+            check_pattern(argument, pattern)?;
+        }
+        for (argument, cap) in [
+            ("max_cost", self.max_cost),
+            ("max_latency", self.max_latency),
+        ] {
+            if let Some(cap) = cap
+                && (cap.is_nan() || cap < 0.0)
+            {
+                let expected = "a number, 0 or more, or None";
+                return Err(Error::invalid(argument, cap.to_string(), expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for equal terms.
+    fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (
+            &self.allow,
+            &self.deny,
+            &self.require_tags,
+            &self.forbid_tags,
+        )
+            .hash(&mut hasher);
+        // Caps are not NaN; 0 and -0 are equal.
+        let bits = |cap: Option<f64>| cap.map(|cap| (cap + 0.0).to_bits());
+        (bits(self.max_cost), bits(self.max_latency)).hash(&mut hasher);
+        (self.fit_context, self.answer_tokens).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Bytes that they take in memory.
+    fn size(&self) -> usize {
+        let groups = self.require_tags.len() * size_of::<Vec<String>>();
+        let bytes = self.patterns().map(|(_, p)| p.len() + size_of::<String>());
+        size_of::<Self>() + groups + bytes.sum::<usize>()
+    }
 }
 
-impl Pattern {
-    fn new(argument: &'static str, pattern: &str) -> Result<Self> {
-        if pattern.is_empty() {
-            let expected = "non-empty names, tags or globs";
-            return Err(Error::invalid(argument, "an empty pattern", expected));
+/// Whether a pattern is a glob; any other one stands for itself.
+pub fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '[', '{', '\\'])
+}
+
+/// Fails on a pattern that is empty, or a glob that cannot be used.
+fn check_pattern(argument: &'static str, pattern: &str) -> Result<()> {
+    if pattern.is_empty() {
+        let expected = "non-empty names, tags or globs";
+        return Err(Error::invalid(argument, "an empty pattern", expected));
+    }
+    if !is_glob(pattern) {
+        return Ok(());
+    }
+    let braces = pattern.bytes().filter(|&b| b == b'{').count();
+    if pattern.len() > MOST_GLOB_BYTES || braces > MOST_BRACES {
+        let problem = format!(
+            "a glob of {} bytes that opens {braces} braces",
+            pattern.len()
+        );
+        let expected = format!("{MOST_GLOB_BYTES} bytes and {MOST_BRACES} braces at most");
+        return Err(Error::invalid(argument, problem, expected));
+    }
+    Glob::new(pattern).map(drop).map_err(|e| {
+        let expected = "a glob such as \"openai/*\"; \"[[]\" stands for a bracket";
+        Error::invalid(argument, format!("{pattern:?} ({})", e.kind()), expected)
+    })
+}
+
+/// Names or tags, and globs over them, ready to be looked up.
+struct Matcher<'t> {
+    literals: HashSet<&'t str>,
+    globs: Vec<GlobMatcher>,
+}
+
+impl<'t> Matcher<'t> {
+    /// Of patterns that were checked.
+    fn new(patterns: &'t [String]) -> Self {
+        let (globs, literals): (Vec<&str>, Vec<&str>) =
+            patterns.iter().map(|p| &**p).partition(|p| is_glob(p));
+        let globs = globs.into_iter().filter_map(|glob| Glob::new(glob).ok());
+        Self {
+            literals: literals.into_iter().collect(),
+            globs: globs.map(|glob| glob.compile_matcher()).collect(),
         }
-        if !pattern.contains(['*', '?', '[', '{', '\\']) {
-            return Ok(Self::Literal(pattern.to_owned()));
-        }
-        let glob = Glob::new(pattern).map_err(|e| {
-            let expected = "a glob such as \"openai/*\"; \"[[]\" stands for a bracket";
-            Error::invalid(argument, format!("{pattern:?} ({})", e.kind()), expected)
-        })?;
-        Ok(Self::Glob(glob.compile_matcher()))
     }
 
     fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Literal(literal) => literal == text,
-            Self::Glob(glob) => glob.is_match(text),
+        self.literals.contains(text) || self.globs.iter().any(|glob| glob.is_match(text))
+    }
+
+    /// The models whose names match. O(literals + models x globs).
+    fn named(&self, pool: &Pool) -> Mask {
+        let mut mask = Mask::of(pool.len(), |m| {
+            self.globs
+                .iter()
+                .any(|glob| glob.is_match(&pool.names()[m]))
+        });
+        for model in self.literals.iter().filter_map(|name| pool.position(name)) {
+            mask.set(model as usize, true);
         }
+        mask
+    }
+
+    /// The models that have a tag which matches. O(literals + tags x globs).
+    fn tagged(&self, pool: &Pool) -> Mask {
+        let (mut mask, directory) = (Mask::none(pool.len()), pool.directory());
+        for models in self.literals.iter().filter_map(|tag| directory.tagged(tag)) {
+            mask.or(models);
+        }
+        if !self.globs.is_empty() {
+            for (_, models) in directory.tags().filter(|(tag, _)| self.matches(tag)) {
+                mask.or(models);
+            }
+        }
+        mask
     }
 }
 
-/// Which of several things a model was excluded by, with what is needed to tell.
-#[derive(Clone, Debug)]
-enum Rule {
+/// One thing that a model must meet.
+#[derive(Clone, Copy)]
+enum Rule<'t> {
     Enabled,
-    Allow(Vec<Pattern>),
-    Deny(Vec<Pattern>),
-    Require(Vec<String>, Vec<Pattern>),
-    Forbid(Vec<Pattern>),
+    Allow(&'t [String]),
+    Deny(&'t [String]),
+    Require(&'t [String]),
+    Forbid(&'t [String]),
     MaxCost(f64),
     MaxLatency(f64),
+    FitContext(u64),
 }
 
-impl Rule {
+impl<'t> Rule<'t> {
     /// The argument that the rule comes from.
     fn argument(&self) -> &'static str {
         match self {
             Self::Enabled => "disabled",
             Self::Allow(_) => "allow",
             Self::Deny(_) => "deny",
-            Self::Require(..) => "require_tags",
+            Self::Require(_) => "require_tags",
             Self::Forbid(_) => "forbid_tags",
             Self::MaxCost(_) => "max_cost",
             Self::MaxLatency(_) => "max_latency",
+            Self::FitContext(_) => "fit_context",
         }
     }
 
-    /// The models of a pool that the rule lets through.
-    fn mask(&self, pool: &Pool) -> Mask {
+    /// What it looks names or tags up in.
+    fn matcher(&self) -> Matcher<'t> {
+        Matcher::new(match self {
+            Self::Allow(all) | Self::Deny(all) | Self::Require(all) | Self::Forbid(all) => all,
+            _ => &[],
+        })
+    }
+
+    /// The models of a pool that the rule lets through, at these costs. `matcher` is its own.
+    fn mask(&self, matcher: &Matcher<'_>, pool: &Pool, costs: &[f64]) -> Mask {
+        let metadata = pool.directory().models();
         match self {
             Self::Enabled => pool.enabled().clone(),
-            Self::Allow(patterns) => named(pool, patterns),
-            Self::Deny(patterns) => named(pool, patterns).complement(),
-            Self::Require(_, patterns) => tagged(pool, patterns),
-            Self::Forbid(patterns) => tagged(pool, patterns).complement(),
-            // Where costs depend on the prompt, so does who stays below the cap.
-            Self::MaxCost(_) if pool.metering().is_some() => Mask::all(pool.len()),
-            Self::MaxCost(cap) => Mask::of(pool.len(), |m| pool.costs()[m] <= *cap),
-            Self::MaxLatency(cap) => {
-                let metadata = pool.directory().models();
-                Mask::of(pool.len(), |m| {
-                    metadata[m].latency.is_some_and(|l| l <= *cap)
-                })
-            }
+            Self::Allow(_) => matcher.named(pool),
+            Self::Deny(_) => matcher.named(pool).complement(),
+            Self::Require(_) => matcher.tagged(pool),
+            Self::Forbid(_) => matcher.tagged(pool).complement(),
+            Self::MaxCost(cap) => Mask::of(pool.len(), |m| costs[m] <= *cap),
+            Self::MaxLatency(cap) => Mask::of(pool.len(), |m| {
+                metadata[m].latency.is_some_and(|l| l <= *cap)
+            }),
+            Self::FitContext(needed) => Mask::of(pool.len(), |m| {
+                metadata[m].context_length.is_some_and(|l| l >= *needed)
+            }),
         }
     }
 
-    /// Whether the rule stops a model of that cost, which its mask may not know.
-    fn stops(&self, mask: &Mask, model: usize, cost: f64) -> bool {
-        match self {
-            Self::MaxCost(cap) => cost > *cap,
-            _ => !mask.contains(model),
-        }
-    }
-
-    /// Why the rule stopped a model of that cost, in words.
-    fn reason(&self, pool: &Pool, model: usize, cost: f64) -> String {
+    /// Why the rule stopped a model of that cost, in words. `matcher` is its own.
+    fn reason(&self, matcher: &Matcher<'_>, pool: &Pool, model: usize, cost: f64) -> String {
         let metadata = &pool.directory().models()[model];
         match self {
             Self::Enabled => "disabled".into(),
             Self::Allow(_) => "allow: its name matches none of the allowed".into(),
             Self::Deny(_) => "deny: its name is denied".into(),
-            Self::Require(tags, _) => format!("require_tags: has no tag {}", tags.join(" or ")),
-            Self::Forbid(patterns) => {
-                let has = |tag: &&String| patterns.iter().any(|p| p.matches(tag));
-                let found: Vec<_> = metadata.tags.iter().filter(has).cloned().collect();
-                format!("forbid_tags: has {}", found.join(", "))
+            Self::Require(tags) => {
+                format!("require_tags: has no tag {}", listed(tags.iter(), " or "))
+            }
+            Self::Forbid(_) => {
+                let found = metadata.tags.iter().filter(|tag| matcher.matches(tag));
+                format!("forbid_tags: has {}", listed(found, ", "))
             }
             Self::MaxCost(cap) => format!("max_cost: costs {cost}, above {cap}"),
             Self::MaxLatency(cap) => match metadata.latency {
                 Some(latency) => format!("max_latency: takes {latency} s, above {cap} s"),
                 None => "max_latency: its latency is not known".into(),
             },
+            Self::FitContext(needed) => match metadata.context_length {
+                Some(length) => format!("fit_context: takes {length} tokens, needs {needed}"),
+                None => "fit_context: its context length is not known".into(),
+            },
         }
     }
 }
 
-fn named(pool: &Pool, patterns: &[Pattern]) -> Mask {
-    let mut mask = Mask::none(pool.len());
-    for pattern in patterns {
-        match pattern {
-            Pattern::Literal(name) => {
-                if let Some(model) = pool.position(name) {
-                    mask.set(model as usize, true);
-                }
-            }
-            Pattern::Glob(_) => {
-                mask.or(&Mask::of(pool.len(), |m| pattern.matches(&pool.names()[m])));
-            }
-        }
+/// The first few tags, and how many more there are.
+fn listed<'t>(tags: impl Iterator<Item = &'t String>, separator: &str) -> String {
+    let all: Vec<&str> = tags.map(|tag| &**tag).collect();
+    let shown = all.len().min(LISTED);
+    let text = all[..shown].join(separator);
+    match all.len() - shown {
+        0 => text,
+        more => format!("{text}{separator}{more} more"),
     }
-    mask
-}
-
-fn tagged(pool: &Pool, patterns: &[Pattern]) -> Mask {
-    let mut mask = Mask::none(pool.len());
-    for (tag, models) in pool.directory().tags() {
-        if patterns.iter().any(|p| p.matches(tag)) {
-            mask.or(models);
-        }
-    }
-    mask
 }
 
 /// What requests ask, ready to be applied to any snapshot. Immutable.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Constraints {
     terms: Terms,
-    rules: Vec<Rule>,
     hash: u64,
 }
 
 impl Constraints {
-    /// Checks the terms and parses their patterns.
+    /// Checks the terms.
     pub fn new(terms: Terms) -> Result<Self> {
-        let patterns = |argument, all: &[String]| {
-            let parsed = all.iter().map(|p| Pattern::new(argument, p));
-            parsed.collect::<Result<Vec<_>>>()
-        };
-        let mut rules = vec![Rule::Enabled];
-        if let Some(allow) = &terms.allow {
-            rules.push(Rule::Allow(patterns("allow", allow)?));
-        }
-        if !terms.deny.is_empty() {
-            rules.push(Rule::Deny(patterns("deny", &terms.deny)?));
-        }
-        for group in &terms.require_tags {
-            let parsed = patterns("require_tags", group)?;
-            rules.push(Rule::Require(group.clone(), parsed));
-        }
-        if !terms.forbid_tags.is_empty() {
-            rules.push(Rule::Forbid(patterns("forbid_tags", &terms.forbid_tags)?));
-        }
-        let caps = [
-            ("max_cost", terms.max_cost, Rule::MaxCost as fn(f64) -> Rule),
-            ("max_latency", terms.max_latency, Rule::MaxLatency),
-        ];
-        for (argument, cap, rule) in caps {
-            match cap {
-                Some(cap) if cap >= 0.0 => rules.push(rule(cap)),
-                Some(cap) => {
-                    let expected = "a number, 0 or more, or None";
-                    return Err(Error::invalid(argument, cap.to_string(), expected));
-                }
-                None => {}
-            }
-        }
-        let mut hasher = DefaultHasher::new();
-        format!("{terms:?}").hash(&mut hasher);
+        terms.check()?;
         Ok(Self {
-            hash: hasher.finish(),
+            hash: terms.digest(),
             terms,
-            rules,
         })
     }
 
@@ -236,12 +341,15 @@ impl Constraints {
         self.hash
     }
 
-    /// Which models of a pool they let through. O(models x globs).
-    fn compile(self: &Arc<Self>, pool: &Pool) -> Compiled {
-        let masks: Vec<Mask> = self.rules.iter().map(|rule| rule.mask(pool)).collect();
-        let mut all = Mask::all(pool.len());
-        for mask in &masks {
-            all.and(mask);
+    /// Which models of a pool they let through. O(rules x models + models x globs).
+    fn compile(self: &Arc<Self>, pool: &Pool, all: &Arc<AtomicUsize>) -> Compiled {
+        let mut mask = Mask::all(pool.len());
+        for rule in self.terms.rules(None) {
+            match rule {
+                // Where costs depend on the prompt, so does who stays below the cap.
+                Rule::MaxCost(_) if pool.metering().is_some() => {}
+                rule => mask.and(&rule.mask(&rule.matcher(), pool, pool.costs())),
+            }
         }
         let mut lengths: Vec<u64> = Vec::new();
         if self.terms.fit_context {
@@ -250,24 +358,44 @@ impl Constraints {
             lengths.sort_unstable();
             lengths.dedup();
         }
+        let held = Arc::new(Held::new(all));
+        let by_length: Vec<_> = lengths.into_iter().map(|l| (l, OnceLock::new())).collect();
+        held.add(self.terms.size() + size_of_val(&*by_length));
+        let none = Mask::none(pool.len());
         Compiled {
             constraints: Arc::clone(self),
-            masks,
-            all: Allowed::new(all, pool.clusters()),
-            by_length: lengths.into_iter().map(|l| (l, OnceLock::new())).collect(),
-            nobody: Allowed::new(Mask::none(pool.len()), pool.clusters()),
+            all: Allowed::new(mask, pool.clusters(), &held),
+            by_length,
+            nobody: Allowed::new(none, pool.clusters(), &held),
+            held,
         }
     }
 }
 
-impl Default for Constraints {
-    /// Those that let every model through that is not disabled.
-    fn default() -> Self {
+/// Memory that something takes, counted into what all of its kind take until it goes.
+#[derive(Debug)]
+struct Held {
+    own: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
         Self {
-            terms: Terms::default(),
-            rules: vec![Rule::Enabled],
-            hash: 0,
+            own: AtomicUsize::new(0),
+            all: Arc::clone(all),
         }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -275,14 +403,13 @@ impl Default for Constraints {
 #[derive(Debug)]
 pub struct Compiled {
     constraints: Arc<Constraints>,
-    /// One a rule.
-    masks: Vec<Mask>,
     /// All rules together, the context apart.
     all: Allowed,
     /// Each context length there is, ascending, with the models of at least that length; only
     /// where the prompt must fit.
     by_length: Vec<(u64, OnceLock<Allowed>)>,
     nobody: Allowed,
+    held: Arc<Held>,
 }
 
 impl Compiled {
@@ -290,10 +417,9 @@ impl Compiled {
     ///
     /// Fails if the prompt must fit the context, and its length is not known.
     pub fn allowed(&self, pool: &Pool, tokens: Option<u64>) -> Result<&Allowed> {
-        if !self.constraints.terms.fit_context {
+        let Some(needed) = self.needed(tokens)? else {
             return Ok(&self.all);
-        }
-        let needed = self.needed(tokens)?;
+        };
         let at = self
             .by_length
             .partition_point(|(length, _)| *length < needed);
@@ -301,11 +427,10 @@ impl Compiled {
             return Ok(&self.nobody);
         };
         Ok(fork::once(mask, || {
-            let metadata = pool.directory().models();
-            let fits = |m: usize| metadata[m].context_length.is_some_and(|l| l >= *length);
-            let mut mask = Mask::of(pool.len(), fits);
+            let fits = Rule::FitContext(*length);
+            let mut mask = fits.mask(&fits.matcher(), pool, pool.costs());
             mask.and(&self.all.mask);
-            Allowed::new(mask, pool.clusters())
+            Allowed::new(mask, pool.clusters(), &self.held)
         }))
     }
 
@@ -314,76 +439,70 @@ impl Compiled {
         self.constraints.terms.max_cost.unwrap_or(f64::INFINITY)
     }
 
-    /// Every model that may not answer a prompt of so many tokens on which the models have these
-    /// costs, with all the reasons.
+    /// The first `limit` models that may not answer a prompt of so many tokens on which the models
+    /// have these costs, each with all of its reasons; and how many there are. O(rules x models +
+    /// models x globs), and what is listed.
     pub fn excluded(
         &self,
         pool: &Pool,
         tokens: Option<u64>,
         costs: &[f64],
-    ) -> Result<Vec<Exclusion>> {
-        let allowed = self.allowed(pool, tokens)?;
-        let cap = self.max_cost();
-        let excluded = (0..pool.len()).filter(|&m| !allowed.mask.contains(m) || costs[m] > cap);
-        excluded
-            .map(|m| {
-                let rules = self.constraints.rules.iter().zip(&self.masks);
-                let mut reasons: Vec<_> = rules
-                    .filter(|(rule, mask)| rule.stops(mask, m, costs[m]))
-                    .map(|(rule, _)| rule.reason(pool, m, costs[m]))
-                    .collect();
-                reasons.extend(self.misfit(pool, m, tokens)?);
-                let model = m as u32;
-                Ok(Exclusion { model, reasons })
-            })
-            .collect()
+        limit: usize,
+    ) -> Result<(Vec<Exclusion>, usize)> {
+        let (allowed, cap) = (self.allowed(pool, tokens)?, self.max_cost());
+        let mut stopped = (0..pool.len()).filter(|&m| !allowed.mask.contains(m) || costs[m] > cap);
+        let listed = stopped.by_ref().take(limit).map(|m| Exclusion {
+            model: m as u32,
+            reasons: Vec::new(),
+        });
+        let mut listed: Vec<Exclusion> = listed.collect();
+        let count = listed.len() + stopped.count();
+        for rule in self.constraints.terms.rules(self.needed(tokens)?) {
+            let matcher = rule.matcher();
+            let mask = rule.mask(&matcher, pool, costs);
+            for exclusion in &mut listed {
+                let model = exclusion.model as usize;
+                if !mask.contains(model) {
+                    let reason = rule.reason(&matcher, pool, model, costs[model]);
+                    exclusion.reasons.push(reason);
+                }
+            }
+        }
+        Ok((listed, count))
     }
 
     /// Why nobody may answer a prompt on which the models have these costs: how many models each
     /// rule stops.
     pub fn nobody(&self, pool: &Pool, tokens: Option<u64>, costs: &[f64]) -> Error {
-        let rules = self.constraints.rules.iter().zip(&self.masks);
-        let mut stopped: Vec<(&str, usize)> = rules
-            .map(|(rule, mask)| {
-                let stopped = (0..pool.len()).filter(|&m| rule.stops(mask, m, costs[m]));
-                (rule.argument(), stopped.count())
-            })
-            .collect();
-        let misfits =
-            (0..pool.len()).filter(|&m| matches!(self.misfit(pool, m, tokens), Ok(Some(_))));
-        stopped.push(("fit_context", misfits.count()));
-        stopped.retain(|(_, count)| *count > 0);
-        let counts: Vec<_> = stopped
-            .iter()
-            .map(|(rule, n)| format!("{rule} {n}"))
-            .collect();
+        let needed = match self.needed(tokens) {
+            Ok(needed) => needed,
+            Err(error) => return error,
+        };
+        let rules = self.constraints.terms.rules(needed).into_iter();
+        let stopped = rules.map(|rule| {
+            let through = rule.mask(&rule.matcher(), pool, costs).count();
+            (rule.argument(), pool.len() - through)
+        });
+        let counts = stopped.filter(|(_, count)| *count > 0);
+        let counts: Vec<_> = counts.map(|(rule, n)| format!("{rule} {n}")).collect();
         Error::NoCandidate {
             models: pool.len(),
             stopped: counts.join(", "),
         }
     }
 
-    /// Tokens of prompt and answer together.
-    fn needed(&self, tokens: Option<u64>) -> Result<u64> {
+    /// Tokens of prompt and answer together, where they must fit.
+    fn needed(&self, tokens: Option<u64>) -> Result<Option<u64>> {
+        if !self.constraints.terms.fit_context {
+            return Ok(None);
+        }
         let tokens = tokens.ok_or_else(|| {
             let expected = "the prompt's length in tokens, which embeddings do not tell";
             Error::invalid("tokens", "not given, though fit_context is set", expected)
         })?;
-        Ok(tokens.saturating_add(self.constraints.terms.answer_tokens))
-    }
-
-    fn misfit(&self, pool: &Pool, model: usize, tokens: Option<u64>) -> Result<Option<String>> {
-        if !self.constraints.terms.fit_context {
-            return Ok(None);
-        }
-        let needed = self.needed(tokens)?;
-        Ok(match pool.directory().models()[model].context_length {
-            Some(length) if length >= needed => None,
-            Some(length) => Some(format!(
-                "fit_context: takes {length} tokens, needs {needed}"
-            )),
-            None => Some("fit_context: its context length is not known".into()),
-        })
+        Ok(Some(
+            tokens.saturating_add(self.constraints.terms.answer_tokens),
+        ))
     }
 }
 
@@ -393,13 +512,17 @@ pub struct Allowed {
     mask: Mask,
     /// One a cluster.
     hulls: Vec<RareHull>,
+    held: Arc<Held>,
 }
 
 impl Allowed {
-    fn new(mask: Mask, clusters: usize) -> Self {
+    fn new(mask: Mask, clusters: usize, held: &Arc<Held>) -> Self {
+        let hulls: Vec<_> = (0..clusters).map(|_| RareHull::default()).collect();
+        held.add(mask.len() / 8 + size_of_val(&*hulls));
         Self {
             mask,
-            hulls: (0..clusters).map(|_| RareHull::default()).collect(),
+            hulls,
+            held: Arc::clone(held),
         }
     }
 
@@ -419,7 +542,11 @@ impl Allowed {
         {
             return Some(winner);
         }
-        let hull = self.hulls[cluster].get(|| pool.build_hull(cluster, &self.mask));
+        let hull = self.hulls[cluster].get(|| {
+            let hull = pool.build_hull(cluster, &self.mask);
+            self.held.add(hull.size());
+            hull
+        });
         hull.and_then(|hull| hull.choose(cost_weight))
             .or_else(|| pool.scan_cluster(cluster, cost_weight, &self.mask))
     }
@@ -458,12 +585,17 @@ impl fmt::Display for Exclusion {
     }
 }
 
-/// How many constraints a snapshot keeps compiled.
+/// How many constraints a snapshot keeps compiled, and bytes that these may take together.
 const KEPT: usize = 64;
+const MOST_BYTES: usize = 16 << 20;
 
 /// The constraints compiled for one snapshot. Whoever looks one up never waits.
 #[derive(Default)]
-pub struct Cache(ArcSwap<Vec<Arc<Compiled>>>);
+pub struct Cache {
+    kept: ArcSwap<Vec<Arc<Compiled>>>,
+    /// Bytes of all that are kept, and of those still in use that are not: they grow with use.
+    bytes: Arc<AtomicUsize>,
+}
 
 impl Cache {
     /// `constraints` compiled for `pool`, which must be the one pool that this cache belongs to.
@@ -473,11 +605,14 @@ impl Cache {
                 || (c.constraints.hash == constraints.hash
                     && c.constraints.terms == constraints.terms)
         };
-        if let Some(found) = self.0.load().iter().find(same) {
+        if self.bytes.load(Ordering::Relaxed) > MOST_BYTES {
+            self.trim();
+        }
+        if let Some(found) = self.kept.load().iter().find(same) {
             return Arc::clone(found);
         }
-        let made = Arc::new(constraints.compile(pool));
-        self.0.rcu(|kept| {
+        let made = Arc::new(constraints.compile(pool, &self.bytes));
+        self.kept.rcu(|kept| {
             // The newest first; the oldest is forgotten.
             let others = kept.iter().filter(|c| !same(c)).take(KEPT - 1);
             std::iter::once(&made)
@@ -486,5 +621,17 @@ impl Cache {
                 .collect::<Vec<_>>()
         });
         made
+    }
+
+    /// Forgets the oldest, until those that are left take half of what they may.
+    fn trim(&self) {
+        self.kept.rcu(|kept| {
+            let mut bytes = 0;
+            let fits = |c: &&Arc<Compiled>| {
+                bytes += c.held.own.load(Ordering::Relaxed);
+                bytes <= MOST_BYTES / 2
+            };
+            kept.iter().take_while(fits).cloned().collect::<Vec<_>>()
+        });
     }
 }

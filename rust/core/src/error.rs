@@ -1,5 +1,10 @@
 //! The one error type of the crate.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use crate::profiles::is_unprintable;
+
 /// What went wrong, in terms of the caller's arguments.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,6 +77,12 @@ pub enum Error {
         /// The instruction sets that this CPU offers.
         available: String,
     },
+    /// A bug of this program: a step that panicked. Nothing was changed by it.
+    #[error("internal: {problem}; expected no such failure: please report it as a bug")]
+    Internal {
+        /// What the panic said.
+        problem: String,
+    },
     /// The caller asked a running call to stop (Ctrl-C).
     #[error("interrupted")]
     Interrupted,
@@ -79,6 +90,45 @@ pub enum Error {
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A message that can be shown wherever messages are: characters that a terminal would obey or not
+/// show are escaped, line breaks apart, and of one that is longer than `most` bytes the middle is left
+/// out, which it says.
+pub fn legible(message: &str, most: usize) -> Cow<'_, str> {
+    let hidden = |c: char| c != '\n' && is_unprintable(c);
+    let mut text = shortened(message, most);
+    if text.contains(hidden) {
+        let mut escaped = String::with_capacity(text.len() + 64);
+        for c in text.chars() {
+            if hidden(c) {
+                escaped.extend(c.escape_unicode());
+            } else {
+                escaped.push(c);
+            }
+        }
+        // Escapes are longer than what they stand for.
+        text = Cow::Owned(shortened(&escaped, most).into_owned());
+    }
+    text
+}
+
+fn shortened(message: &str, most: usize) -> Cow<'_, str> {
+    /// More than the note in the middle takes.
+    const NOTE: usize = 40;
+    if message.len() <= most {
+        return Cow::Borrowed(message);
+    }
+    let room = most.saturating_sub(NOTE);
+    let boundary = |at: &usize| message.is_char_boundary(*at);
+    let end = (0..=room / 2).rev().find(boundary).unwrap_or(0);
+    let start = message.len() - room / 2;
+    let start = (start..=message.len()).find(boundary).unwrap_or(start);
+    let mut text = message[..end].to_owned();
+    // Writing to a string cannot fail.
+    let _ = write!(text, " [{} bytes left out] ", start - end);
+    text.push_str(&message[start..]);
+    Cow::Owned(text)
+}
 
 impl Error {
     /// An [`Error::InvalidArgument`]: which argument, what was wrong with it, what was expected.
@@ -101,5 +151,25 @@ impl Error {
             *argument = name;
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_short_and_can_be_printed() {
+        assert!(matches!(
+            legible("as it is:\n  é", 100),
+            Cow::Borrowed("as it is:\n  é")
+        ));
+        assert_eq!(legible("a\u{1b}[2Jb\u{202e}", 100), "a\\u{1b}[2Jb\\u{202e}");
+        for c in ['x', 'é', '\u{1b}', '€'] {
+            let long: String = std::iter::repeat_n(c, 1_000_000).collect();
+            let shown = legible(&long, 1000);
+            assert!((900..=1000).contains(&shown.len()), "{}", shown.len());
+            assert!(shown.contains("bytes left out"));
+        }
     }
 }

@@ -121,6 +121,11 @@ impl Hull {
         }
     }
 
+    /// Bytes that it takes in memory.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.vertices) + size_of_val(&*self.switches)
+    }
+
     /// This hull with one more model: O(vertices).
     ///
     /// Points that were no vertices stay none, for the hull only sinks; the gap known for them

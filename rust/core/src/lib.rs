@@ -19,6 +19,8 @@ pub mod constraints;
 pub mod drift;
 pub mod error;
 pub mod fork;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hull;
 pub mod kernels;
 pub mod lexical;

@@ -109,6 +109,11 @@ impl Directory {
         self.tagged.iter().map(|(tag, mask)| (&**tag, mask))
     }
 
+    /// The models that have a tag, if any has.
+    pub fn tagged(&self, tag: &str) -> Option<&Mask> {
+        self.tagged.get(tag)
+    }
+
     /// Appends a model.
     pub fn push(&mut self, metadata: Arc<Metadata>) {
         self.tagged.values_mut().for_each(|mask| mask.push(false));

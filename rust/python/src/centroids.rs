@@ -8,7 +8,7 @@ use uniroute_core::{Error, kernels, threads};
 use crate::arguments::{boolean, count, string};
 use crate::arrays::array;
 use crate::errors::to_py;
-use crate::run::detached;
+use crate::run::{detached, released};
 
 type Assignment<'py> = (Bound<'py, PyArray1<u32>>, Option<Bound<'py, PyArray1<f32>>>);
 
@@ -70,9 +70,10 @@ impl PyCentroids {
                 Error::invalid("isa", format!("{name:?}"), names.join(", "))
             }),
         };
-        py.detach(|| isa.and_then(|isa| Centroids::with_isa(data, dim, isa)))
-            .map(Self)
-            .map_err(|error| to_py(py, &error))
+        released(py, || {
+            isa.and_then(|isa| Centroids::with_isa(data, dim, isa))
+        })
+        .map(Self)
     }
 
     /// Find the centroid nearest to one embedding.
@@ -180,10 +181,8 @@ impl PyCentroids {
         let x = array::<f32>(x, "x", 2, "[N, D]")?;
         self.check_dim(py, x.shape()[1])?;
         let x = x.as_slice()?;
-        Ok(PyArray1::from_vec(
-            py,
-            py.detach(|| self.0.count_candidates(x)),
-        ))
+        let counts = released(py, || Ok(self.0.count_candidates(x)))?;
+        Ok(PyArray1::from_vec(py, counts))
     }
 
     /// Instruction set that answers.

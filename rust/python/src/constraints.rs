@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use uniroute_core::constraints::{self as core, Terms};
 
 use crate::arguments::{boolean, count, number, string, strings, wrong};
-use crate::errors::to_py;
+use crate::run::released;
 
 /// What a request asks of the model that answers it.
 ///
@@ -40,7 +40,8 @@ use crate::errors::to_py;
 /// Raises
 /// ------
 /// InvalidArgumentError, ArgumentTypeError
-///     An empty pattern, a glob that cannot be parsed, a cap that is negative or NaN.
+///     An empty pattern, a glob that cannot be parsed, has more than 256 bytes or opens more than 16
+///     braces, more than 64 groups of required tags, a cap that is negative or NaN.
 ///
 /// Notes
 /// -----
@@ -129,7 +130,7 @@ impl Constraints {
             fit_context: fit_context.map_or(Ok(false), |object| boolean("fit_context", object))?,
             answer_tokens: answer_tokens.map_or(Ok(0), |object| count("answer_tokens", object))?,
         };
-        let inner = core::Constraints::new(terms).map_err(|e| to_py(py, &e))?;
+        let inner = released(py, || core::Constraints::new(terms))?;
         Ok(Self {
             inner: Arc::new(inner),
         })

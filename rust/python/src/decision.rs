@@ -14,7 +14,7 @@ use uniroute_core::{Error, Result};
 
 use crate::arguments::{number, wrong};
 use crate::asked::Asked;
-use crate::errors::to_py;
+use crate::run::released;
 use crate::text::status_name;
 
 /// Which model answers one prompt.
@@ -187,8 +187,7 @@ impl Decision {
     /// The other models that may answer, best first. Worked out when asked for: O(M log M).
     #[getter]
     fn alternatives(&self, py: Python<'_>) -> PyResult<Vec<Alternative>> {
-        let others = self.others("alternatives", f64::INFINITY);
-        others.map_err(|e| to_py(py, &e))
+        released(py, || self.others("alternatives", f64::INFINITY))
     }
 
     /// Those alternatives whose predicted loss + cost weight x cost is at most `gap` above that of
@@ -198,31 +197,28 @@ impl Decision {
         py: Python<'_>,
         #[pyo3(from_py_with = one_gap)] gap: f64,
     ) -> PyResult<Vec<Alternative>> {
-        self.others("contenders", gap).map_err(|e| to_py(py, &e))
+        released(py, || self.others("contenders", gap))
     }
 
     /// The models that may not answer, in index order, each with its reasons: disabled, or stopped
     /// by the constraints. Worked out when asked for: O(M).
     #[getter]
     fn excluded(&self, py: Python<'_>) -> PyResult<Vec<Exclusion>> {
-        let grounds = self.grounds("excluded").map_err(|e| to_py(py, &e))?;
-        let (pool, asked) = (grounds.snapshot.pool(), &grounds.asked);
-        let excluded = grounds
-            .costs(self.choice.cluster)
-            .and_then(|costs| {
-                asked
-                    .compiled(&grounds.snapshot)
-                    .excluded(pool, asked.tokens, &costs)
-            })
-            .map_err(|e| to_py(py, &e))?;
-        Ok(excluded
-            .into_iter()
-            .map(|e| Exclusion {
-                model: pool.names()[e.model as usize].to_string(),
-                index: e.model,
-                reasons: e.reasons,
-            })
-            .collect())
+        released(py, || {
+            let grounds = self.grounds("excluded")?;
+            let (pool, asked) = (grounds.snapshot.pool(), &grounds.asked);
+            let costs = grounds.costs(self.choice.cluster)?;
+            let compiled = asked.compiled(&grounds.snapshot);
+            let (excluded, _) = compiled.excluded(pool, asked.tokens, &costs, usize::MAX)?;
+            Ok(excluded
+                .into_iter()
+                .map(|e| Exclusion {
+                    model: pool.names()[e.model as usize].to_string(),
+                    index: e.model,
+                    reasons: e.reasons,
+                })
+                .collect())
+        })
     }
 
     fn __repr__(&self) -> String {

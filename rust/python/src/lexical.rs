@@ -13,7 +13,7 @@ use uniroute_core::{Error, Result};
 
 use crate::arrays::array;
 use crate::errors::to_py;
-use crate::run::detached;
+use crate::run::{detached, released};
 use crate::text::{Texts, status_name};
 
 type Matrix<'py> = (
@@ -129,21 +129,19 @@ impl LexicalEmbedder {
             manifest: self.inner.params().to_string(),
             tensors: tensors.into_iter().collect(),
         };
-        let bytes = py
-            .detach(|| artifact.to_bytes())
-            .map_err(|e| to_py(py, &e))?;
+        let bytes = released(py, || artifact.to_bytes())?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     #[classmethod]
     fn from_bytes<'py>(cls: &Bound<'py, PyType>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
-        let embedder = py.detach(|| {
+        let embedder = released(py, || {
             let Artifact { manifest, tensors } = Artifact::from_bytes(data)?;
             let params = serde_json::from_str(&manifest).unwrap_or_default();
             core::LexicalEmbedder::from_parts(&params, tensors)
         });
-        let inner = Arc::new(embedder.map_err(|e| to_py(py, &e))?);
+        let inner = Arc::new(embedder?);
         cls.call1((Self { inner },))
     }
 
@@ -192,12 +190,10 @@ impl FeatureCounter {
     }
 
     fn vocabulary(&self, py: Python<'_>, min_df: u32, rows: usize) -> PyResult<Vocabulary> {
-        py.detach(|| self.0.vocabulary(min_df, rows))
-            .map(|inner| Vocabulary {
-                inner,
-                order: self.0.order(),
-            })
-            .map_err(|e| to_py(py, &e))
+        released(py, || self.0.vocabulary(min_df, rows)).map(|inner| Vocabulary {
+            inner,
+            order: self.0.order(),
+        })
     }
 }
 
@@ -269,11 +265,12 @@ impl Vocabulary {
         let dim = table.shape()[1];
         let table = table.as_slice()?;
         let info = serde_json::from_str(info_json).unwrap_or_default();
-        py.detach(|| core::LexicalEmbedder::new(self.inner.clone(), self.order, table, dim, info))
-            .map(|embedder| LexicalEmbedder {
-                inner: Arc::new(embedder),
-            })
-            .map_err(|e| to_py(py, &e))
+        released(py, || {
+            core::LexicalEmbedder::new(self.inner.clone(), self.order, table, dim, info)
+        })
+        .map(|embedder| LexicalEmbedder {
+            inner: Arc::new(embedder),
+        })
     }
 }
 
@@ -285,9 +282,12 @@ fn feature_ids<'py>(
     text: &str,
     ngrams: usize,
 ) -> PyResult<Bound<'py, PyArray1<u32>>> {
-    let mut ids = Vec::new();
-    CoreCounter::new(ngrams).map_err(|e| to_py(py, &e))?;
-    py.detach(|| features::collect_ids(text, ngrams, &mut ids, &mut features::Buffers::default()));
+    let ids = released(py, || {
+        CoreCounter::new(ngrams)?;
+        let mut ids = Vec::new();
+        features::collect_ids(text, ngrams, &mut ids, &mut features::Buffers::default());
+        Ok(ids)
+    })?;
     Ok(ids.into_pyarray(py))
 }
 

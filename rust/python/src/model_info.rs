@@ -170,6 +170,33 @@ impl Fields {
     }
 }
 
+/// What is known of each of some models: a sequence of mappings, or None for one.
+pub fn each(py: Python<'_>, all: &Bound<'_, PyAny>, models: usize) -> PyResult<Vec<Metadata>> {
+    let expected = "a dict, or None, for each of the models";
+    let Ok(items) = all.try_iter() else {
+        return Err(wrong(all, "metadata", expected));
+    };
+    let one = |item: PyResult<Bound<'_, PyAny>>| {
+        let item = item?;
+        let fields = match item.cast::<PyDict>() {
+            Ok(fields) => Some(fields),
+            Err(_) if item.is_none() => None,
+            Err(_) => return Err(wrong(&item, "metadata", expected)),
+        };
+        Ok(Fields::parse(py, fields)?.over(&Metadata::default()))
+    };
+    let each = items
+        .take(models + 1)
+        .map(one)
+        .collect::<PyResult<Vec<_>>>()?;
+    if each.len() != models {
+        let found = if each.len() > models { "more" } else { "fewer" };
+        let problem = format!("{found} of them than the {models} models");
+        return Err(to_py(py, &Error::invalid("metadata", problem, expected)));
+    }
+    Ok(each)
+}
+
 /// Adds this file's part to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<ModelInfo>()

@@ -7,7 +7,7 @@ use uniroute_core::kernels::{PackedPool, Weights};
 use crate::arguments::{count, number, one_cost_weight, refuse_booleans};
 use crate::arrays::array;
 use crate::errors::to_py;
-use crate::run::detached;
+use crate::run::{detached, released};
 
 type Winners<'py> = (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray2<f32>>);
 
@@ -51,9 +51,7 @@ impl PyPackedPool {
         let psi = array::<f32>(psi, "psi", 2, "[K, M]")?;
         let costs = array::<f64>(costs, "costs", 1, "[M]")?;
         let (psi, costs) = (psi.as_slice()?, costs.as_slice()?);
-        py.detach(|| PackedPool::new(psi, costs))
-            .map(Self)
-            .map_err(|error| to_py(py, &error))
+        released(py, || PackedPool::new(psi, costs)).map(Self)
     }
 
     /// Find the `n` first LLMs of every prompt.
@@ -149,10 +147,8 @@ impl PyPackedPool {
         let phi = array::<f32>(phi, "phi", 2, "[N, K]")?;
         let phi = phi.as_slice()?;
         let weights = Weights::Same(cost_weight);
-        let counts = py.detach(|| self.0.count_candidates(phi, weights));
-        counts
+        released(py, || self.0.count_candidates(phi, weights))
             .map(|counts| PyArray1::from_vec(py, counts))
-            .map_err(|error| to_py(py, &error))
     }
 
     /// Shape of the profiles: clusters, LLMs.

@@ -18,9 +18,9 @@ use crate::errors::to_py;
 use crate::heads;
 use crate::lexical::LexicalEmbedder;
 use crate::loaded::{Loaded, extra};
-use crate::model_info::{Fields, usages};
+use crate::model_info::{self, Fields, usages};
 use crate::routing::{PySnapshot, Routing};
-use crate::run::detached;
+use crate::run::{detached, released};
 use crate::view::View;
 
 /// Routes prompts over a pool of models; see `uniroute_fast.Router`, which adds fitting.
@@ -89,13 +89,17 @@ impl Router {
     #[pyo3(signature = (since=None), text_signature = "($self, since=0)")]
     fn changes(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<PyChange>> {
         let since = since.map_or(Ok(0), |object| count("since", object))?;
-        let changes = py.detach(|| self.core.changes(since));
+        let changes = released(py, || Ok(self.core.changes(since)))?;
         Ok(changes.into_iter().map(PyChange::from).collect())
     }
 
     /// Appends models with these costs and profiles, float32[K, added]; with prices of a million
-    /// tokens, float64[added] each, and what they use (see `set_usage`) where given.
-    #[pyo3(signature = (names, costs, profiles, *, prices=None, usage=None))]
+    /// tokens, float64[added] each, and what they use (see `set_usage`) where given; with a
+    /// dict of metadata for each, and disabled, where that is said: all of it one new version.
+    #[pyo3(signature = (
+        names, costs, profiles, *, prices=None, usage=None, metadata=None, enabled=true
+    ))]
+    #[allow(clippy::too_many_arguments)]
     fn insert(
         &self,
         py: Python<'_>,
@@ -104,6 +108,8 @@ impl Router {
         profiles: &Bound<'_, PyAny>,
         prices: Option<&Bound<'_, PyAny>>,
         usage: Option<&Bound<'_, PyAny>>,
+        metadata: Option<&Bound<'_, PyAny>>,
+        enabled: bool,
     ) -> PyResult<()> {
         refuse_booleans("costs", costs)?;
         let costs = array::<f64>(costs, "costs", 1, "[models]")?;
@@ -126,13 +132,23 @@ impl Router {
             usages(py, names.len(), &parts)
         });
         let usages = usages.transpose()?;
+        let metadata = metadata.map(|all| model_info::each(py, all, names.len()));
+        let metadata = metadata.transpose()?.unwrap_or_default();
         self.change(py, Action::Add, &names, |pool| {
             let mut pool = pool.with(&names, costs, profiles)?;
+            for (name, one) in names.iter().zip(metadata) {
+                pool = pool.with_metadata(name, one)?;
+            }
             if let Some((input, output)) = &prices {
                 pool = pool.with_prices(&names, input, output)?;
             }
             if let Some(usages) = &usages {
                 pool = pool.with_usage(&names, usages)?;
+            }
+            if !enabled {
+                for name in &names {
+                    pool = pool.with_enabled(name, false)?;
+                }
             }
             Ok(pool)
         })

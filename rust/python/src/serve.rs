@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyLookupError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use uniroute_core::Error;
-use uniroute_server::{Backend, Change, Config, Outcomes, Refusal, Server as Service, StatusCode};
+use uniroute_server::{
+    Backend, Change, Config, Newcomer, Observed, Outcomes, Prompts, Refusal, Server as Service,
+    StatusCode,
+};
 
 use crate::errors::to_py;
 use crate::router::Router;
+use crate::run::released;
 
 /// How long a wait goes on before it looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
@@ -40,9 +44,10 @@ fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
     let argument = message.split_once(": ").map(|(argument, _)| argument);
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_.[]".contains(c);
     let param = argument.filter(|argument| bad_value && argument.chars().all(is_name));
-    Refusal {
-        param: param.map(ToOwned::to_owned),
-        ..Refusal::new(status, code, message)
+    let refusal = Refusal::new(status, code, message.as_str());
+    match param {
+        Some(param) => refusal.of(param),
+        None => refusal,
     }
 }
 
@@ -51,9 +56,25 @@ impl Backend for Keeper {
         self.call(|keeper| keeper.call_method0("reload").map(drop))
     }
 
-    fn add(&self, name: &str, cost: f64, outcomes: &Outcomes) -> Result<(), Refusal> {
+    fn add(&self, newcomer: &Newcomer<'_>) -> Result<(), Refusal> {
+        let Newcomer {
+            name,
+            cost,
+            outcomes,
+            metadata,
+            enabled,
+        } = newcomer;
+        // Only a map with keys that are no strings could fail.
+        let metadata = serde_json::to_string(metadata).unwrap_or_default();
         self.call(|keeper| {
-            let arguments = (name, cost, &outcomes.texts, &outcomes.losses);
+            let arguments = (
+                name,
+                cost,
+                &outcomes.texts,
+                &outcomes.losses,
+                metadata,
+                enabled,
+            );
             keeper.call_method1("add", arguments).map(drop)
         })
     }
@@ -77,10 +98,22 @@ impl Backend for Keeper {
         })
     }
 
-    fn observe(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    fn observe(&self, observed: &Observed) -> Result<Vec<bool>, Refusal> {
         self.call(|keeper| {
-            let answer = keeper.call_method1("observe", (body,))?;
-            answer.extract::<String>().map(String::into_bytes)
+            let py = keeper.py();
+            let prompts = match &observed.prompts {
+                Prompts::Texts(texts) => texts.into_pyobject(py)?,
+                Prompts::Clusters(clusters) => clusters.into_pyobject(py)?,
+            };
+            let (models, losses) = (&observed.models, &observed.losses);
+            let arguments = (
+                prompts,
+                models,
+                losses,
+                &observed.weights,
+                observed.half_life,
+            );
+            keeper.call_method1("observe", arguments)?.extract()
         })
     }
 }
@@ -103,11 +136,11 @@ impl Server {
         artifact: Option<PathBuf>,
     ) -> PyResult<Self> {
         let router = Arc::clone(&router.get().core);
-        let started = py.detach(|| {
+        released(py, || {
             let config = Config::read(config.as_deref(), settings)?;
             Service::start(router, Arc::new(Keeper(keeper)), &config, artifact)
-        });
-        started.map(Self).map_err(|error| to_py(py, &error))
+        })
+        .map(Self)
     }
 
     /// Host and port that it listens on.

@@ -16,7 +16,7 @@ use crate::arrays::array;
 use crate::asked::Asked;
 use crate::decision::{Decision, Grounds, Origin};
 use crate::errors::{to_py, unroutable};
-use crate::run::detached;
+use crate::run::{detached, released};
 use crate::text::{Texts, status_name};
 
 thread_local! {
@@ -162,7 +162,7 @@ impl View {
             counted: self.counted,
             ..asked.request()
         };
-        let routed = py.detach(|| {
+        let (row, phi) = released(py, || {
             SCRATCH.with_borrow_mut(|scratch| {
                 let row = route(snapshot, &request, scratch)?;
                 if row.status == Status::Ok && row.choice.is_none() {
@@ -177,8 +177,7 @@ impl View {
                     .then(|| scratch.phi().clone());
                 Ok((row, phi))
             })
-        });
-        let (row, phi) = routed.map_err(|e| to_py(py, &e))?;
+        })?;
         let Some(choice) = row.choice else {
             let name = status_name(row.status);
             let expected = "text that the embedder knows; `route_batch` gives each row its status";

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::Deserialize;
 use uniroute_core::artifact::Artifact;
+use uniroute_core::metadata::Metadata;
 use uniroute_core::persist;
 use uniroute_core::router::Router;
 
+use crate::observe::Observed;
 use crate::refusal::Refusal;
 
 /// Prompts that a model was run on, and its losses on them.
@@ -20,6 +22,20 @@ pub struct Outcomes {
     pub losses: Vec<Option<f64>>,
 }
 
+/// A model that is to be added, profiled by its outcomes.
+pub struct Newcomer<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its cost per prompt.
+    pub cost: f64,
+    /// What it is profiled by.
+    pub outcomes: &'a Outcomes,
+    /// What else is known of it.
+    pub metadata: &'a Metadata,
+    /// Whether it may be chosen.
+    pub enabled: bool,
+}
+
 /// A change of the pool.
 pub type Change<'a> = dyn FnMut() -> uniroute_core::Result<()> + 'a;
 
@@ -28,8 +44,8 @@ pub trait Backend: Send + Sync {
     /// Puts what the artifact holds now in place of what routes.
     fn reload(&self) -> Result<(), Refusal>;
 
-    /// Adds a model that is not in the pool yet, profiled by its outcomes.
-    fn add(&self, name: &str, cost: f64, outcomes: &Outcomes) -> Result<(), Refusal>;
+    /// Adds a model that is not in the pool yet, with all that is said of it, as one new version.
+    fn add(&self, newcomer: &Newcomer<'_>) -> Result<(), Refusal>;
 
     /// Expected losses of a model, one a cluster, from its outcomes.
     fn profile(&self, outcomes: &Outcomes) -> Result<Vec<f32>, Refusal>;
@@ -38,8 +54,8 @@ pub trait Backend: Send + Sync {
     /// made it. Nothing is learnt meanwhile.
     fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal>;
 
-    /// Learns from an observed outcome, in JSON; answers in JSON.
-    fn observe(&self, body: &[u8]) -> Result<Vec<u8>, Refusal>;
+    /// Learns from outcomes that were observed, as one new version; which of them it could use.
+    fn observe(&self, observed: &Observed) -> Result<Vec<bool>, Refusal>;
 }
 
 /// The backend of a router that came from a file and has nothing else to it: it cannot profile or
@@ -60,8 +76,8 @@ impl Backend for FileBackend {
         Ok(self.router.replace(&snapshot)?)
     }
 
-    fn add(&self, _: &str, _: f64, outcomes: &Outcomes) -> Result<(), Refusal> {
-        self.profile(outcomes).map(drop)
+    fn add(&self, newcomer: &Newcomer<'_>) -> Result<(), Refusal> {
+        self.profile(newcomer.outcomes).map(drop)
     }
 
     fn replacing(&self, _: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
@@ -72,7 +88,7 @@ impl Backend for FileBackend {
         Err(cannot("profile; expected expected losses as `profile`"))
     }
 
-    fn observe(&self, _: &[u8]) -> Result<Vec<u8>, Refusal> {
+    fn observe(&self, _: &Observed) -> Result<Vec<bool>, Refusal> {
         Err(cannot("learn from outcomes"))
     }
 }

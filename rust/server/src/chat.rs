@@ -31,7 +31,7 @@ use crate::decide;
 use crate::http::{Body, StreamError};
 use crate::question::{OWN_FIELDS, Prompts, Question, ROUTED};
 use crate::refusal::Refusal;
-use crate::service::{Service, TRACE};
+use crate::service::{IN_PLACE_BYTES, Service, TRACE};
 
 /// Headers of an upstream's answer that are handed on.
 const HANDED_ON: [&str; 5] = [
@@ -78,6 +78,9 @@ impl Upstream {
         })
     }
 }
+
+/// Fields of a chat's body, their values as they came.
+type Fields<'b> = BTreeMap<Cow<'b, str>, &'b RawValue>;
 
 /// Where chats are passed on to.
 pub struct Upstreams {
@@ -136,13 +139,15 @@ impl Upstreams {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>, Refusal> {
-        let question = Question::parse(body)?;
-        let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
-        for own in OWN_FIELDS {
-            fields.remove(own);
-        }
         let snapshot = service.router.snapshot();
-        let (candidates, booked) = self.candidates(service, &question, &snapshot)?;
+        let prepare = || self.prepare(service, body, &snapshot);
+        let (fields, candidates, booked) = if body.len() <= IN_PLACE_BYTES {
+            prepare()?
+        } else {
+            service.in_turn(prepare).await?
+        };
+        // A copy of the body goes on.
+        let _share = service.reading.room.take(body.len())?;
         let mut last = None;
         for candidate in candidates.iter().take(self.attempts) {
             let name = candidate.upstream.model.as_deref();
@@ -152,14 +157,14 @@ impl Upstreams {
             let body = serde_json::to_vec(&fields)?;
             match self.ask(candidate.upstream, headers, body).await {
                 Outcome::Answer(answer) => {
-                    service.metrics.tried(&candidate.name, "ok");
+                    service.metrics.tried(&snapshot, &candidate.name, "ok");
                     if let Some((pacer, cost)) = booked {
                         pacer.settle(cost, candidate.cost, service.now());
                     }
                     return Ok(self.stream(answer, &candidate.name, snapshot.version()));
                 }
                 Outcome::Failure(status, code, message) => {
-                    service.metrics.tried(&candidate.name, code);
+                    service.metrics.tried(&snapshot, &candidate.name, code);
                     let model = &*candidate.name;
                     tracing::warn!(model, code, message, "an upstream failed");
                     last = Some(Refusal::new(status, code, format!("{model}: {message}")));
@@ -173,6 +178,30 @@ impl Upstreams {
             let message = "no model that may answer has an upstream";
             Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "no_upstream", message)
         }))
+    }
+
+    /// What a chat says to its upstream, the models to try, and what was booked for the best.
+    #[allow(clippy::type_complexity)]
+    fn prepare<'s, 'b>(
+        &'s self,
+        service: &'s Service,
+        body: &'b Bytes,
+        snapshot: &Snapshot,
+    ) -> Result<
+        (
+            Fields<'b>,
+            Vec<Candidate<'s>>,
+            Option<(&'s crate::budget::Pacer, f64)>,
+        ),
+        Refusal,
+    > {
+        let question = Question::parse(body, service.max_batch)?;
+        let mut fields: Fields<'b> = serde_json::from_slice(body)?;
+        for own in OWN_FIELDS {
+            fields.remove(own);
+        }
+        let (candidates, booked) = self.candidates(service, &question, snapshot)?;
+        Ok((fields, candidates, booked))
     }
 
     /// The models to try, best first, and what was booked for the best.

@@ -7,13 +7,65 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::question::Text;
 
+/// The contents of the user's messages, one on each line; empty if there are none. Put together while
+/// the messages are read, so that it never takes more memory than they are long.
+#[derive(Debug)]
+pub struct ChatText<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for ChatText<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Messages;
+        impl<'de> Visitor<'de> for Messages {
+            type Value = ChatText<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of messages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut messages: A,
+            ) -> Result<Self::Value, A::Error> {
+                let mut lines = Lines::default();
+                while let Some(message) = messages.next_element::<Message<'de>>()? {
+                    let content = message.content.0;
+                    // A message of several parts counts even if all are empty, for there is a line
+                    // break between them.
+                    if message.role.0 == "user" && !content.is_empty() {
+                        lines.push(content);
+                    }
+                }
+                Ok(ChatText(lines.0.unwrap_or_default()))
+            }
+        }
+        deserializer.deserialize_seq(Messages)
+    }
+}
+
+/// Texts, one on each line; `None` before the first.
+#[derive(Default)]
+struct Lines<'a>(Option<Cow<'a, str>>);
+
+impl<'a> Lines<'a> {
+    fn push(&mut self, line: Cow<'a, str>) {
+        match &mut self.0 {
+            None => self.0 = Some(line),
+            Some(lines) => {
+                let lines = lines.to_mut();
+                lines.push('\n');
+                lines.push_str(&line);
+            }
+        }
+    }
+}
+
 /// One message of a chat. Fields that routing does not read are passed over.
 #[derive(Deserialize)]
-pub struct Message<'a> {
+struct Message<'a> {
     #[serde(borrow)]
     role: Text<'a>,
     #[serde(borrow, default)]
@@ -22,18 +74,7 @@ pub struct Message<'a> {
 
 /// The text parts of a message, in order.
 #[derive(Default)]
-struct Content<'a>(Vec<Cow<'a, str>>);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Part<'a> {
-    Plain(String),
-    Typed {
-        #[serde(borrow)]
-        r#type: Option<Cow<'a, str>>,
-        text: Option<String>,
-    },
-}
+struct Content<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -50,54 +91,68 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content(vec![Cow::Borrowed(text)]))
+                Ok(Content(Cow::Borrowed(text)))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content(vec![Cow::Owned(text.to_owned())]))
+                Ok(Content(Cow::Owned(text.to_owned())))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(part) = parts.next_element::<Part<'de>>()? {
-                    match part {
-                        Part::Plain(text) => texts.push(Cow::Owned(text)),
-                        Part::Typed { r#type, text } => {
-                            if let Some("text" | "input_text") = r#type.as_deref() {
-                                let missing = || de::Error::custom("a text part without text");
-                                texts.push(Cow::Owned(text.ok_or_else(missing)?));
-                            }
-                        }
+                let mut lines = Lines::default();
+                while let Some(Part(text)) = parts.next_element()? {
+                    if let Some(text) = text {
+                        lines.push(text);
                     }
                 }
-                Ok(Content(texts))
+                Ok(Content(lines.0.unwrap_or_default()))
             }
         }
         deserializer.deserialize_any(Contents)
     }
 }
 
-/// The contents of the user's messages, one on each line. Empty if there are none.
-pub fn chat_text(messages: Vec<Message<'_>>) -> Cow<'_, str> {
-    let users = messages.into_iter().filter(|m| m.role.0 == "user");
-    // A message of several parts is joined first: one whose parts are all empty still counts,
-    // if a line break between them makes it non-empty.
-    let mut contents = users
-        .map(|message| {
-            let mut parts = message.content.0;
-            match parts.len() {
-                0 => Cow::Borrowed(""),
-                1 => parts.remove(0),
-                _ => Cow::Owned(parts.join("\n")),
+/// One part of a message's content: its text, if it is one of text.
+struct Part<'a>(Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Part<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Part<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or a part with a type")
             }
-        })
-        .filter(|content| !content.is_empty());
-    let Some(first) = contents.next() else {
-        return Cow::Borrowed("");
-    };
-    contents.fold(first, |text, content| {
-        Cow::Owned(text.into_owned() + "\n" + &content)
-    })
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Part(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Part(Some(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut kind, mut text) = (None::<Text<'_>>, None::<Text<'_>>);
+                while let Some(Text(name)) = map.next_key()? {
+                    match &*name {
+                        "type" => kind = map.next_value()?,
+                        "text" => text = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                match kind.as_ref().map(|kind| &*kind.0) {
+                    Some("text" | "input_text") => {
+                        let missing = || de::Error::custom("a text part without text");
+                        text.ok_or_else(missing).map(|text| Part(Some(text.0)))
+                    }
+                    _ => Ok(Part(None)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Parts)
+    }
 }
 
 #[cfg(test)]
@@ -105,7 +160,7 @@ mod tests {
     use super::*;
 
     fn text(json: &str) -> Result<String, serde_json::Error> {
-        serde_json::from_str::<Vec<Message<'_>>>(json).map(|m| chat_text(m).into_owned())
+        serde_json::from_str::<ChatText<'_>>(json).map(|chat| chat.0.into_owned())
     }
 
     #[test]

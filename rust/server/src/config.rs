@@ -177,6 +177,14 @@ impl Config {
         Ok(config)
     }
 
+    /// Threads that answer.
+    pub fn threads(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let positive = [
             ("header_seconds", self.header_seconds),

@@ -403,12 +403,17 @@ fn put_ranked(
         model: &names[candidate.model as usize],
         predicted_loss: candidate.loss as f32,
         cost: candidate.cost,
-        objective: candidate.objective(decided.cost_weight),
+        objective: finite(candidate.objective(decided.cost_weight)),
     });
     body.extend_from_slice(b",\"ranked\":");
     let mut serializer = serde_json::Serializer::new(body);
     // Only a map with keys that are no strings, or a failing writer, could fail.
     let _ = serializer.collect_seq(ranked);
+}
+
+/// A number that JSON can say: one that has overflowed is the largest there is.
+pub fn finite(objective: f64) -> f64 {
+    objective.min(f64::MAX)
 }
 
 /// Appends a field: `name` is written as it is, punctuation included.

@@ -7,6 +7,8 @@ use uniroute_core::ranking::Ranking;
 use uniroute_core::router::{Request, Snapshot};
 use uniroute_core::{Error, Result};
 
+use crate::decide::finite;
+
 /// Clusters and exclusions that are listed at most.
 const LISTED: usize = 20;
 
@@ -103,14 +105,16 @@ pub fn explain<'a>(
         .collect();
     clusters.sort_by(|a, b| b.weight.total_cmp(&a.weight));
     clusters.truncate(LISTED);
-    let mut excluded = compiled.excluded(pool, request.tokens, ranking.costs())?;
-    let excluded_count = excluded.len();
-    excluded.truncate(LISTED);
+    let (excluded, excluded_count) =
+        compiled.excluded(pool, request.tokens, ranking.costs(), LISTED)?;
     let scan = ranking.at(weight);
     let mut best = Vec::new();
     scan.top_n(2, &mut best);
     let margin = match best[..] {
-        [first, second] => Some(scan.objective(second as usize) - scan.objective(first as usize)),
+        [first, second] => {
+            let [first, second] = [first, second].map(|m| finite(scan.objective(m as usize)));
+            Some(second - first)
+        }
         _ => None,
     };
     Ok(Explanation {

@@ -30,11 +30,15 @@ mod chat_text;
 mod config;
 mod decide;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod listen;
+mod lists;
 mod log;
 mod metrics;
 mod models;
+mod observe;
 mod policy;
 mod question;
 mod refusal;
@@ -43,8 +47,9 @@ mod server;
 mod service;
 mod write_timeout;
 
-pub use backend::{Backend, Change, FileBackend, Outcomes};
+pub use backend::{Backend, Change, FileBackend, Newcomer, Outcomes};
 pub use config::Config;
 pub use hyper::StatusCode;
+pub use observe::{Observed, Prompts};
 pub use refusal::Refusal;
 pub use server::Server;

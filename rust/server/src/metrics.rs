@@ -1,7 +1,9 @@
 //! What Prometheus reads.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -56,14 +58,79 @@ struct Kind {
 
 type Level = Gauge<f64, AtomicU64>;
 
+/// Counters of which some are of models, which come and go: those of a model that is gone go with it.
+struct OfModels<L> {
+    family: Family<L, Counter>,
+    known: Mutex<Known<L>>,
+}
+
+/// The labels that there are, and how many there may be before somebody looks which can go.
+struct Known<L> {
+    labels: HashSet<L>,
+    most: usize,
+}
+
+impl<L: Clone + Hash + Eq> Default for OfModels<L> {
+    fn default() -> Self {
+        Self {
+            family: Family::default(),
+            known: Mutex::new(Known {
+                labels: HashSet::new(),
+                most: Self::SPARE,
+            }),
+        }
+    }
+}
+
+impl<L: Clone + Hash + Eq> OfModels<L> {
+    /// Labels that are kept until the metrics are read next, whatever becomes of their models.
+    const SPARE: usize = 10_000;
+
+    /// Counts one more. Where there is too much, what there was of models that are gone is forgotten.
+    fn inc(&self, labels: &L, is_gone: impl Fn(&L) -> bool) {
+        if let Some(counter) = self.family.get(labels) {
+            counter.inc();
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.labels.len() >= known.most {
+            self.forget(&mut known, is_gone);
+            known.most = Self::SPARE.max(2 * known.labels.len());
+        }
+        known.labels.insert(labels.clone());
+        self.family.get_or_create(labels).inc();
+    }
+
+    /// Forgets what there was of models that are gone.
+    fn sweep(&self, is_gone: impl Fn(&L) -> bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget(&mut known, is_gone);
+    }
+
+    fn forget(&self, known: &mut Known<L>, is_gone: impl Fn(&L) -> bool) {
+        known.labels.retain(|labels| {
+            let gone = is_gone(labels);
+            if gone {
+                self.family.remove(labels);
+            }
+            !gone
+        });
+    }
+}
+
+/// Whether a model that a series is named after is no longer in the pool.
+fn is_gone(snapshot: &Snapshot, model: &str) -> bool {
+    !model.is_empty() && snapshot.pool().position(model).is_none()
+}
+
 /// Counters that requests move, and gauges that are set when they are read.
 pub struct Metrics {
     registry: Registry,
-    decisions: Family<Decided, Counter>,
+    decisions: OfModels<Decided>,
     requests: Family<Answered, Counter>,
     seconds: Family<Kind, Histogram, fn() -> Histogram>,
     reloads: Family<Reloaded, Counter>,
-    upstream: Family<Tried, Counter>,
+    upstream: OfModels<Tried>,
     coverage: Histogram,
     version: Gauge<i64, AtomicI64>,
     models: Gauge<i64, AtomicI64>,
@@ -91,11 +158,11 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut all = Self {
             registry: Registry::with_prefix("uniroute"),
-            decisions: Family::default(),
+            decisions: OfModels::default(),
             requests: Family::default(),
             seconds: Family::new_with_constructor(latencies),
             reloads: Family::default(),
-            upstream: Family::default(),
+            upstream: OfModels::default(),
             coverage: Histogram::new((1..10).map(|tenth| f64::from(tenth) / 10.0)),
             version: Gauge::default(),
             models: Gauge::default(),
@@ -119,7 +186,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         let prompts = "Prompts routed, by model and status";
-        r.register("decisions", prompts, self.decisions.clone());
+        r.register("decisions", prompts, self.decisions.family.clone());
         let answers = "Requests answered, by route and HTTP status";
         r.register("requests", answers, self.requests.clone());
         r.register_with_unit(
@@ -133,7 +200,7 @@ impl Metrics {
         let reloads = "Reloads of the artifact";
         r.register("reloads", reloads, self.reloads.clone());
         let upstream = "Chats passed on, by model and outcome";
-        r.register("upstream_requests", upstream, self.upstream.clone());
+        r.register("upstream_requests", upstream, self.upstream.family.clone());
         let version = "Version of the snapshot that routes";
         r.register("snapshot_version", version, self.version.clone());
         r.register("models", "Models in the pool", self.models.clone());
@@ -173,7 +240,8 @@ impl Metrics {
                 model,
                 status: status_name(row),
             };
-            self.decisions.get_or_create(&decided).inc();
+            self.decisions
+                .inc(&decided, |old| is_gone(snapshot, &old.model));
             self.coverage.observe(f64::from(row.coverage));
         }
         let kind = if rows.len() == 1 { "one" } else { "many" };
@@ -192,9 +260,11 @@ impl Metrics {
     }
 
     /// Counts one chat passed on.
-    pub fn tried(&self, model: &Arc<str>, outcome: &'static str) {
+    pub fn tried(&self, snapshot: &Snapshot, model: &Arc<str>, outcome: &'static str) {
         let model = Arc::clone(model);
-        self.upstream.get_or_create(&Tried { model, outcome }).inc();
+        self.upstream.inc(&Tried { model, outcome }, |old| {
+            is_gone(snapshot, &old.model)
+        });
     }
 
     fn set_drift(&self, statistic: &'static str, value: f64, threshold: f64, alarm: bool) {
@@ -234,9 +304,39 @@ impl Metrics {
                 self.set_drift(name, shift.deviations, shift.threshold, shift.alarm);
             }
         }
+        self.decisions.sweep(|old| is_gone(snapshot, &old.model));
+        self.upstream.sweep(|old| is_gone(snapshot, &old.model));
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_models_that_are_gone_are_forgotten() {
+        let counters = OfModels::<Tried>::default();
+        let of = |name: String| Tried {
+            model: name.into(),
+            outcome: "ok",
+        };
+        for i in 0..30_000 {
+            counters.inc(&of(i.to_string()), |old| &*old.model != "7");
+        }
+        let count = |counters: &OfModels<Tried>| {
+            let known = counters.known.lock().unwrap();
+            let there = |labels| counters.family.get(labels).is_some();
+            assert!(known.labels.iter().all(there));
+            known.labels.len()
+        };
+        assert!(count(&counters) <= OfModels::<Tried>::SPARE + 1);
+        counters.sweep(|old| &*old.model != "7");
+        assert_eq!(count(&counters), 1);
+        assert!(counters.family.get(&of("8".into())).is_none());
+        assert_eq!(counters.family.get(&of("7".into())).unwrap().get(), 1);
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uniroute_core::changes::Action;
 use uniroute_core::metadata::Metadata;
 use uniroute_core::profiles::Pool;
 use uniroute_core::router::Snapshot;
 
-use crate::backend::Outcomes;
+use crate::backend::{Newcomer, Outcomes};
 use crate::http::{self, Body};
+use crate::observe::given;
 use crate::refusal::Refusal;
 use crate::service::Service;
 
@@ -44,7 +45,7 @@ struct List<'a> {
 /// What PUT takes: cost, and a profile or what it is made from.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Put {
+pub struct Put {
     cost: f64,
     profile: Option<Vec<f32>>,
     texts: Option<Vec<String>>,
@@ -74,11 +75,6 @@ fn yes() -> bool {
     true
 }
 
-/// A field that may be left out, but is not null.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(d).map(Some)
-}
-
 /// A model's name from a path.
 pub fn decode(name: &str) -> Result<String, Refusal> {
     let decoded = percent_decode_str(name).decode_utf8();
@@ -105,10 +101,16 @@ pub fn show(snapshot: &Snapshot, name: &str) -> Answer {
     answer(StatusCode::OK, snapshot, name)
 }
 
-/// Adds a model, or replaces what is known of one.
-pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
+/// What a body of PUT says.
+pub fn parse(body: &[u8]) -> Result<Put, Refusal> {
     let put: Put = http::read(body)?;
     put.metadata.check()?;
+    Ok(put)
+}
+
+/// Adds a model, or replaces what is known of one.
+pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
+    let put = parse(body)?;
     let known = service.router.snapshot().pool().position(name).is_some();
     let (action, status) = if known {
         (Action::Profile, StatusCode::OK)
@@ -126,7 +128,14 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
             if known {
                 Some(service.backend.profile(&outcomes)?)
             } else {
-                service.backend.add(name, put.cost, &outcomes)?;
+                let newcomer = Newcomer {
+                    name,
+                    cost: put.cost,
+                    outcomes: &outcomes,
+                    metadata: &put.metadata,
+                    enabled: put.enabled,
+                };
+                service.backend.add(&newcomer)?;
                 None
             }
         }
@@ -140,11 +149,8 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
         pool.with_metadata(name, put.metadata.clone())?
             .with_enabled(name, put.enabled)
     };
-    match profile {
-        // Added with its profile; what else is said of it follows.
-        None if put.enabled && put.metadata == Metadata::default() => {}
-        None => (service.router).change(Action::Metadata, &[name], describe)?,
-        Some(profile) => service.backend.replacing(name, &mut || {
+    if let Some(profile) = profile {
+        service.backend.replacing(name, &mut || {
             service.router.change(action, &[name], |pool| {
                 describe(&match pool.position(name) {
                     Some(_) => pool
@@ -153,7 +159,7 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
                     None => pool.with(&[name], &[put.cost], &profile)?,
                 })
             })
-        })?,
+        })?;
     }
     tracing::info!(model = name, action = action.name(), "pool changed");
     answer(status, &service.router.snapshot(), name)

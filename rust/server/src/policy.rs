@@ -10,7 +10,8 @@ use uniroute_core::router::Snapshot;
 
 use crate::budget::Pacer;
 use crate::config::{Config, PolicyConfig};
-use crate::question::{Conditions, PerPrompt, Question};
+use crate::lists::PerPrompt;
+use crate::question::{Conditions, Question};
 use crate::refusal::Refusal;
 
 /// A named way to route.
@@ -110,8 +111,12 @@ impl Policies {
         let fallback = question.fallback.as_deref().or(policy.fallback.as_deref());
         let (cost_weight, each_weight) = match &question.cost_weight {
             None => (policy.cost_weight, None),
-            Some(PerPrompt::Same(weight)) => (*weight, None),
-            Some(PerPrompt::Each(weights)) => (0.0, Some(weights.clone())),
+            // -0, which passes for 0, becomes 0: what follows goes by its bits.
+            Some(PerPrompt::Same(weight)) => (weight + 0.0, None),
+            Some(PerPrompt::Each(weights)) => (
+                0.0,
+                Some(weights.iter().map(|weight| weight + 0.0).collect()),
+            ),
         };
         Ok(Asked {
             cost_weight,

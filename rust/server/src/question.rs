@@ -8,12 +8,13 @@ use std::fmt;
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
-use uniroute_core::constraints::Terms;
-use uniroute_core::router::PerRow;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use uniroute_core::constraints::{MOST_GROUPS, Terms, is_glob};
 
-use crate::chat_text::{Message, chat_text};
+use crate::chat_text::ChatText;
 use crate::http;
+use crate::lists::{self, AtMost, OfPrompts, PerPrompt};
 use crate::refusal::Refusal;
 
 /// What a chat body's `model` starts with when it asks to be routed.
@@ -27,9 +28,11 @@ pub const MOST_RANKED: usize = 100;
 const MOST_PATTERNS: usize = 10_000;
 const MOST_PATTERN_BYTES: usize = 256 << 10;
 
-/// Globs among them at most, and bytes in each: a glob takes some 30 us to compile.
+/// Globs among them at most: a glob takes some 30 us to compile.
 const MOST_GLOBS: usize = 32;
-const MOST_GLOB_BYTES: usize = 256;
+
+/// Fields of a body at most: a chat's are some forty.
+const MOST_FIELDS: usize = 256;
 
 /// A string that is borrowed where the JSON has no escapes in it, also within lists.
 #[derive(Clone, Debug)]
@@ -81,103 +84,68 @@ impl Prompts<'_> {
     }
 }
 
-/// A value for all prompts, or one for each.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a value of its type, or a list of them")]
-pub enum PerPrompt<T> {
-    /// The same for all.
-    Same(T),
-    /// One for each.
-    Each(Vec<T>),
-}
-
-impl<T> PerPrompt<T> {
-    /// The values there are.
-    pub fn values(&self) -> &[T] {
-        match self {
-            Self::Same(value) => std::slice::from_ref(value),
-            Self::Each(values) => values,
-        }
-    }
-
-    /// The value of one prompt.
-    pub fn at(&self, prompt: usize) -> &T {
-        match self {
-            Self::Same(value) => value,
-            Self::Each(values) => &values[prompt],
-        }
-    }
-
-    /// The same as the core takes it.
-    pub fn as_rows(&self) -> PerRow<'_, T>
-    where
-        T: Copy,
-    {
-        match self {
-            Self::Same(value) => PerRow::Same(*value),
-            Self::Each(all) => PerRow::Each(all),
-        }
-    }
-
-    fn is_each(&self) -> bool {
-        matches!(self, Self::Each(_))
-    }
-}
-
 /// Constraints as JSON and TOML say them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Conditions {
-    allow: Option<Vec<String>>,
-    deny: Vec<String>,
-    require_tags: Vec<Group>,
-    forbid_tags: Vec<String>,
+    allow: Option<Patterns>,
+    deny: Patterns,
+    require_tags: AtMost<MOST_GROUPS, Group>,
+    forbid_tags: Patterns,
     max_cost: Option<f64>,
     max_latency: Option<f64>,
     fit_context: bool,
     answer_tokens: u64,
 }
 
+/// Names, tags and globs.
+type Patterns = AtMost<MOST_PATTERNS, String>;
+
 /// A tag, or several of which one is enough.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "a tag, or a list of tags")]
-enum Group {
-    One(String),
-    Any(Vec<String>),
+#[derive(Clone, Debug, Default)]
+struct Group(Vec<String>);
+
+impl<'de> Deserialize<'de> for Group {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Group;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tag, or a list of tags")
+            }
+
+            fn visit_str<E>(self, tag: &str) -> Result<Self::Value, E> {
+                Ok(Group(vec![tag.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, tags: A) -> Result<Self::Value, A::Error> {
+                let tags = SeqAccessDeserializer::new(tags);
+                Patterns::deserialize(tags).map(|tags| Group(tags.0))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl Conditions {
     /// Every name, tag and glob.
-    fn patterns(&self) -> impl Iterator<Item = &str> {
-        let groups = self.require_tags.iter().flat_map(|group| match group {
-            Group::One(tag) => std::slice::from_ref(tag),
-            Group::Any(tags) => tags,
-        });
-        let lists = self.allow.iter().flatten().chain(&self.deny);
-        lists
-            .chain(&self.forbid_tags)
-            .chain(groups)
-            .map(|pattern| &**pattern)
+    fn patterns(&self) -> impl Iterator<Item = &String> {
+        let lists = self.allow.iter().chain([&self.deny, &self.forbid_tags]);
+        let groups = self.require_tags.0.iter().flat_map(|group| &group.0);
+        lists.flat_map(|list| &list.0).chain(groups)
+    }
+
+    /// How many globs there are.
+    pub fn globs(&self) -> usize {
+        self.patterns().filter(|pattern| is_glob(pattern)).count()
     }
 
     /// Fails if they ask for more work than a request may.
     fn check<E: de::Error>(&self) -> Result<(), E> {
-        let (mut count, mut bytes, mut globs) = (0, 0, 0);
-        for pattern in self.patterns() {
-            count += 1;
-            bytes += pattern.len();
-            if pattern.contains(['*', '?', '[', '{', '\\']) {
-                globs += 1;
-                if pattern.len() > MOST_GLOB_BYTES {
-                    return Err(E::custom(format_args!(
-                        "constraints: a glob of {} bytes; expected {MOST_GLOB_BYTES} at most",
-                        pattern.len()
-                    )));
-                }
-            }
-        }
-        // A list of many empty groups is as long.
-        count = count.max(self.require_tags.len());
+        let count = self.patterns().count();
+        let bytes: usize = self.patterns().map(String::len).sum();
+        let globs = self.globs();
         if count > MOST_PATTERNS || bytes > MOST_PATTERN_BYTES || globs > MOST_GLOBS {
             return Err(E::custom(format_args!(
                 "constraints: {count} names and tags of {bytes} bytes, {globs} of them globs; \
@@ -191,17 +159,12 @@ impl Conditions {
 
 impl From<Conditions> for Terms {
     fn from(conditions: Conditions) -> Self {
-        let groups = conditions.require_tags.into_iter();
+        let groups = conditions.require_tags.0.into_iter();
         Self {
-            allow: conditions.allow,
-            deny: conditions.deny,
-            require_tags: groups
-                .map(|group| match group {
-                    Group::One(tag) => vec![tag],
-                    Group::Any(tags) => tags,
-                })
-                .collect(),
-            forbid_tags: conditions.forbid_tags,
+            allow: conditions.allow.map(|allow| allow.0),
+            deny: conditions.deny.0,
+            require_tags: groups.map(|group| group.0).collect(),
+            forbid_tags: conditions.forbid_tags.0,
             max_cost: conditions.max_cost,
             max_latency: conditions.max_latency,
             fit_context: conditions.fit_context,
@@ -242,13 +205,16 @@ pub struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// A request's body, which has to be UTF-8 also where nobody reads it.
-    pub fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
+    /// A request's body, which has to be UTF-8 also where nobody reads it, and holds `most` prompts
+    /// at most.
+    pub fn parse(body: &'a [u8], most: usize) -> Result<Self, Refusal> {
         let text = std::str::from_utf8(body).map_err(|error| {
             let message = format!("body: {error}; expected JSON in UTF-8");
             Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", message)
         })?;
-        serde_json::from_str(text).map_err(|error| http::why_not::<Self>(body, error))
+        lists::within(most, || {
+            serde_json::from_str(text).map_err(|error| http::why_not::<Self>(body, error))
+        })
     }
 }
 
@@ -256,10 +222,10 @@ impl<'a> Question<'a> {
 #[derive(Default)]
 struct Fields<'a> {
     text: Option<Text<'a>>,
-    texts: Option<Vec<Option<Text<'a>>>>,
-    messages: Option<Vec<Message<'a>>>,
+    texts: Option<OfPrompts<Option<Text<'a>>>>,
+    messages: Option<ChatText<'a>>,
     embedding: Option<Vec<f32>>,
-    embeddings: Option<Vec<Vec<f32>>>,
+    embeddings: Option<OfPrompts<Vec<f32>>>,
     model: Option<Text<'a>>,
     policy: Option<Text<'a>>,
     cost_weight: Option<PerPrompt<f64>>,
@@ -279,10 +245,10 @@ impl<'a> Fields<'a> {
         let chat = self.messages.is_some();
         let found = [
             self.text.map(|text| Prompts::Text(text.0)),
-            self.texts.map(Prompts::Texts),
-            self.messages.map(|m| Prompts::Text(chat_text(m))),
+            self.texts.map(|texts| Prompts::Texts(texts.0)),
+            self.messages.map(|chat| Prompts::Text(chat.0)),
             self.embedding.map(Prompts::Embedding),
-            self.embeddings.map(Prompts::Embeddings),
+            self.embeddings.map(|rows| Prompts::Embeddings(rows.0)),
         ];
         let mut found = found.into_iter().flatten();
         let (Some(prompts), None) = (found.next(), found.next()) else {
@@ -394,8 +360,15 @@ impl<'de> Deserialize<'de> for Question<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Fields::default();
+                let mut count = 0;
                 while let Some(Text(name)) = map.next_key()? {
                     let map = &mut map;
+                    count += 1;
+                    if count > MOST_FIELDS {
+                        return Err(de::Error::custom(format_args!(
+                            "more than {MOST_FIELDS} fields; expected {MOST_FIELDS} at most"
+                        )));
+                    }
                     match &*name {
                         "text" => once(&mut fields.text, "text", map)?,
                         "texts" => once(&mut fields.texts, "texts", map)?,
@@ -501,16 +474,48 @@ mod tests {
             .map(drop)
         };
         for field in ["allow", "deny", "require_tags", "forbid_tags"] {
-            assert!(with(field, "name", MOST_PATTERNS).is_ok());
-            assert!(with(field, "name", MOST_PATTERNS + 1).is_err());
-            assert!(with(field, &"n".repeat(1000), 263).is_err());
+            let most = if field == "require_tags" {
+                MOST_GROUPS
+            } else {
+                MOST_PATTERNS
+            };
+            assert!(with(field, "name", most).is_ok());
+            assert!(with(field, "name", most + 1).is_err());
+            assert!(with(field, &"n".repeat(100_000), 3).is_err());
             assert!(with(field, "n*", MOST_GLOBS).is_ok());
             assert!(with(field, "n*", MOST_GLOBS + 1).is_err());
-            assert!(with(field, &"n*".repeat(129), 1).is_err());
         }
-        let groups = vec!["[]"; MOST_PATTERNS + 1].join(",");
-        let json = format!(r#"{{"text": "a", "constraints": {{"require_tags": [{groups}]}}}}"#);
-        assert!(ask(&json).is_err());
+        let group = |times: usize| {
+            let tags = vec![r#""t""#; times].join(",");
+            ask(&format!(
+                r#"{{"text": "a", "constraints": {{"require_tags": [[{tags}]]}}}}"#
+            ))
+            .map(drop)
+        };
+        assert!(group(MOST_PATTERNS).is_ok());
+        assert!(group(MOST_PATTERNS + 1).is_err());
+    }
+
+    #[test]
+    fn what_is_read_ends_with_the_prompts_that_a_request_may_have() {
+        let zeros = vec!["0"; 100_000].join(",");
+        for body in [
+            format!(r#"{{"texts": ["a"], "tokens": [{zeros}]}}"#),
+            format!(r#"{{"texts": ["a"], "cost_weight": [{zeros}]}}"#),
+            format!(r#"{{"texts": [{}]}}"#, zeros.replace('0', r#""""#)),
+            format!(r#"{{"embeddings": [{}]}}"#, zeros.replace('0', "[]")),
+        ] {
+            let refusal = Question::parse(body.as_bytes(), 1024).unwrap_err();
+            assert!(
+                refusal.message.contains("expected 1024 at most"),
+                "{}",
+                refusal.message
+            );
+            assert!(refusal.param.is_some());
+        }
+        let fields: Vec<_> = (0..MOST_FIELDS).map(|i| format!(r#""f{i}":0"#)).collect();
+        let body = format!(r#"{{"messages": [], {}}}"#, fields.join(","));
+        assert!(Question::parse(body.as_bytes(), 1024).is_err());
     }
 
     #[test]

@@ -4,6 +4,12 @@
 use hyper::StatusCode;
 use serde::Serialize;
 use uniroute_core::Error;
+use uniroute_core::error::legible;
+
+/// Bytes of a message and of a field's name at most: with what JSON escapes and the frame around
+/// them an answer has 2 KiB at most.
+const MESSAGE: usize = 800;
+const FIELD: usize = 128;
 
 /// A request that is refused, and why.
 #[derive(Debug)]
@@ -39,22 +45,25 @@ impl Refusal {
         Self {
             status,
             code,
-            message: message.into(),
+            message: legible(&message.into(), MESSAGE).into_owned(),
             param: None,
             allow: None,
         }
     }
 
+    /// The same, of one field.
+    #[must_use]
+    pub fn of(self, param: &str) -> Self {
+        Self {
+            param: Some(legible(param, FIELD).into_owned()),
+            ..self
+        }
+    }
+
     /// A field that has a value which cannot be used.
     pub fn field(param: &str, problem: &str, expected: &str) -> Self {
-        Self {
-            param: Some(param.to_owned()),
-            ..Self::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_argument",
-                format!("{param}: {problem}; expected {expected}"),
-            )
-        }
+        let message = format!("{param}: {problem}; expected {expected}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_argument", message).of(param)
     }
 
     /// The JSON of the answer.
@@ -87,18 +96,12 @@ impl From<Error> for Refusal {
             Error::EmptyPool => (StatusCode::SERVICE_UNAVAILABLE, "empty_pool"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        let param = match &error {
+        let refusal = Self::new(status, code, error.to_string());
+        match &error {
             Error::InvalidArgument { argument, .. } | Error::UnknownModel { argument, .. } => {
-                Some((*argument).to_owned())
+                refusal.of(argument)
             }
-            _ => None,
-        };
-        Self {
-            status,
-            code,
-            message: error.to_string(),
-            param,
-            allow: None,
+            _ => refusal,
         }
     }
 }
@@ -119,15 +122,32 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for Refusal {
         }
         let path = error.path().to_string();
         // A dot stands for the body itself.
-        let param = Some(path).filter(|path| path != ".");
-        let place = param.as_deref().unwrap_or("body");
+        let param = Some(&*path).filter(|path| *path != ".");
+        let place = param.unwrap_or("body");
         let message = format!(
             "{place}: {}; expected JSON as /openapi.json describes it",
             error.inner()
         );
-        Self {
-            param,
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid_argument", message)
+        let refusal = Self::new(StatusCode::BAD_REQUEST, "invalid_argument", message);
+        match param {
+            Some(param) => refusal.of(param),
+            None => refusal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_short_whatever_it_is_about() {
+        for c in ['x', '"', '\\', '\n', '\u{1b}', '\u{202e}', 'é', '\u{1F600}'] {
+            let long: String = std::iter::repeat_n(c, 3_000_000).collect();
+            let refusal = Refusal::field(&long, &long, "something else");
+            let length = refusal.body().len();
+            assert!(length <= 2048, "{length} bytes of {c:?}");
+            assert!(refusal.message.ends_with("expected something else"));
         }
     }
 }

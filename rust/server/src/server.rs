@@ -42,11 +42,8 @@ impl Server {
             path: place.clone(),
             source,
         };
-        let mut builder = Builder::new_multi_thread();
-        if config.workers > 0 {
-            builder.worker_threads(config.workers);
-        }
-        let runtime = builder
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(config.threads())
             .thread_name("uniroute-serve")
             .enable_all()
             .build()

@@ -1,6 +1,8 @@
 //! Which handler answers a request, and what all of them share.
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use uniroute_core::router::{Router, Snapshot};
 
 use crate::backend::Backend;
@@ -20,12 +23,20 @@ use crate::http::{self, Body, Reading, Room, internal};
 use crate::log::Throttle;
 use crate::metrics::Metrics;
 use crate::models;
+use crate::observe::Observed;
 use crate::policy::Policies;
-use crate::question::Question;
+use crate::question::{Conditions, Question};
 use crate::refusal::Refusal;
 
-/// Prompts of a request that are routed on the thread that read it: a millisecond of work.
+/// What is done on the thread that read the request, a millisecond of work at most: prompts that are
+/// routed, bytes that are parsed, names that globs are held against, models that are listed.
 const IN_PLACE: usize = 128;
+pub const IN_PLACE_BYTES: usize = 64 << 10;
+const IN_PLACE_MATCHES: usize = 10_000;
+const IN_PLACE_MODELS: usize = 1_000;
+
+/// What parsing makes of a body that changes the pool, in Python too, is this many times as long.
+const PARSED: usize = 24;
 
 /// Headers of W3C trace context, which go wherever a request goes.
 pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
@@ -43,8 +54,11 @@ pub struct Service {
     pub(crate) stopping: AtomicBool,
     /// Of warnings of refusals that are the service's fault.
     refusals: Throttle,
-    reading: Reading,
-    max_batch: usize,
+    pub(crate) reading: Reading,
+    /// Of requests that are more work than a thread that reads others may spend on one: as many at
+    /// a time as there are threads, which bounds the memory of that work.
+    turns: Semaphore,
+    pub(crate) max_batch: usize,
     admin_token: Option<Vec<u8>>,
     client_token: Option<Vec<u8>>,
     began: Instant,
@@ -72,6 +86,7 @@ impl Service {
                 time: Duration::from_secs_f64(config.body_seconds),
                 room: Room::new(config.max_body_memory_bytes),
             },
+            turns: Semaphore::new(config.threads()),
             max_batch: config.max_batch,
             admin_token: config::token("admin_token_file", config.admin_token_file.as_deref())?,
             client_token: config::token("client_token_file", config.client_token_file.as_deref())?,
@@ -93,7 +108,8 @@ impl Service {
     ) -> Result<Response<Body>, Infallible> {
         let began = Instant::now();
         let trace = TRACE.map(|name| request.headers().get(name).cloned());
-        let (route, handled) = self.dispatch(request).await;
+        let handled = caught(self.dispatch(request)).await;
+        let (route, handled) = handled.unwrap_or_else(|| ("other", Err(internal())));
         let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(ToOwned::to_owned);
         let handled = match handled {
@@ -138,7 +154,13 @@ impl Service {
             ),
             "/v1/chat/completions" => ("/v1/chat/completions", self.chat(&head, body).await),
             "/v1/observe" => ("/v1/observe", self.observe(&head, body).await),
-            "/v1/models" => ("/v1/models", got(method).map(|()| self.models())),
+            "/v1/models" => (
+                "/v1/models",
+                match got(method) {
+                    Ok(()) => Ok(self.models().await),
+                    Err(refusal) => Err(refusal),
+                },
+            ),
             "/healthz" => ("/healthz", got(method).map(|()| alive())),
             "/readyz" => ("/readyz", got(method).and_then(|()| self.ready())),
             "/metrics" => ("/metrics", self.read_metrics(method).await),
@@ -168,36 +190,38 @@ impl Service {
         self.reading.json(headers, body).await
     }
 
-    async fn route(self: &Arc<Self>, body: Bytes) -> Result<Response<Body>, Refusal> {
+    async fn route(&self, body: Bytes) -> Result<Response<Body>, Refusal> {
         let began = Instant::now();
-        // Long texts and many of them are as much work as they are bytes.
-        let question = Question::parse(&body)?;
-        let prompts = question.prompts.len();
-        if prompts > self.max_batch {
-            let expected = format!("{} prompts at most", self.max_batch);
-            return Err(Refusal::field(
-                "texts",
-                &format!("{prompts} of them"),
-                &expected,
-            ));
+        let parse = || Question::parse(&body, self.max_batch);
+        if body.len() > IN_PLACE_BYTES {
+            return self.in_turn(|| self.decide(&parse()?, began)).await;
         }
-        let ranked = question
-            .top
-            .unwrap_or(0)
-            .min(self.router.snapshot().pool().len());
-        let _share = self.reading.room.take(decide::size(prompts, ranked))?;
-        if prompts <= IN_PLACE && body.len() <= IN_PLACE * (16 << 10) {
+        let question = parse()?;
+        if self.is_little(&question) {
             return self.decide(&question, began);
         }
-        drop(question);
-        let service = Arc::clone(self);
-        let work = move || service.decide(&Question::parse(&body)?, began);
-        let worked = tokio::task::spawn_blocking(work).await;
-        worked.unwrap_or_else(|_| Err(internal()))
+        self.in_turn(|| self.decide(&question, began)).await
+    }
+
+    /// Whether a question can be answered on the thread that read it.
+    pub(crate) fn is_little(&self, question: &Question<'_>) -> bool {
+        let globs = question.constraints.as_ref().map_or(0, Conditions::globs);
+        let matches = globs * self.router.snapshot().pool().len();
+        question.prompts.len() <= IN_PLACE && matches <= IN_PLACE_MATCHES
+    }
+
+    /// Does work that takes long, once it is its turn, while other threads read other requests.
+    pub(crate) async fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
+        // Never closed.
+        let _turn = self.turns.acquire().await;
+        tokio::task::block_in_place(work)
     }
 
     fn decide(&self, question: &Question<'_>, began: Instant) -> Result<Response<Body>, Refusal> {
         let snapshot = self.router.snapshot();
+        let (prompts, models) = (question.prompts.len(), snapshot.pool().len());
+        let ranked = question.top.unwrap_or(0).min(models);
+        let _share = self.reading.room.take(decide::size(prompts, ranked))?;
         let asked = self.policies.resolve(question, &snapshot)?;
         let answer = decide::answer(question, &asked, &snapshot, self.now())?;
         self.metrics.decided(&snapshot, &answer.rows, began);
@@ -223,12 +247,16 @@ impl Service {
             Method::DELETE => Bytes::new(),
             _ => self.reading.json(&head.headers, body).await?,
         };
+        let share = self.reading.room.take(PARSED * body.len())?;
         let service = Arc::clone(self);
         // Changing a pool of thousands takes milliseconds, profiling longer.
-        let work = move || match method {
-            Method::DELETE => models::delete(&service, &name),
-            Method::PATCH => models::patch(&service, &name, &body),
-            _ => models::put(&service, &name, &body),
+        let work = move || {
+            let _share = share;
+            match method {
+                Method::DELETE => models::delete(&service, &name),
+                Method::PATCH => models::patch(&service, &name, &body),
+                _ => models::put(&service, &name, &body),
+            }
         };
         let worked = tokio::task::spawn_blocking(work).await;
         worked.unwrap_or_else(|_| Err(internal()))
@@ -244,10 +272,16 @@ impl Service {
         }
         self.authorise_admin(&head.headers)?;
         let body = self.reading.json(&head.headers, body).await?;
+        let share = self.reading.room.take(PARSED * body.len())?;
         let backend = Arc::clone(&self.backend);
-        let worked = tokio::task::spawn_blocking(move || backend.observe(&body)).await;
-        let body = worked.unwrap_or_else(|_| Err(internal()))?;
-        Ok(http::json(StatusCode::OK, body))
+        let work = move || {
+            let _share = share;
+            backend.observe(&Observed::parse(&body)?)
+        };
+        let worked = tokio::task::spawn_blocking(work).await;
+        let used = worked.unwrap_or_else(|_| Err(internal()))?;
+        let body = json!({"used": used, "version": self.router.snapshot().version()});
+        Ok(http::json(StatusCode::OK, body.to_string()))
     }
 
     async fn chat(
@@ -275,8 +309,13 @@ impl Service {
         }
     }
 
-    fn models(&self) -> Response<Body> {
-        models::list(&self.router.snapshot())
+    async fn models(&self) -> Response<Body> {
+        let snapshot = self.router.snapshot();
+        let list = || models::list(&snapshot);
+        if snapshot.pool().len() <= IN_PLACE_MODELS {
+            return list();
+        }
+        self.in_turn(list).await
     }
 
     fn ready(&self) -> Result<Response<Body>, Refusal> {
@@ -314,6 +353,19 @@ impl Service {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         http::respond(StatusCode::OK, kind, text)
     }
+}
+
+/// What comes of some work; `None` if it panicked, of which the panic itself has written the log.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| {
+        // What a panic may leave behind is dropped, or guarded by locks that take it as it is.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => std::task::Poll::Ready(None),
+        }
+    })
+    .await
 }
 
 /// Fails unless a request only asks to see something.
