@@ -9,7 +9,7 @@ ENGINES := ray$(if $(shell command -v java),$(comma)spark)
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-rust test-python test-engines check format bench clean
+.PHONY: help build demo test test-rust test-python test-engines check format fuzz soak bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,16 @@ format: build ## Format Rust and Python
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: ## Fuzz every parser, SECONDS (default 60) each, two at a time
+	fuzz/run $(or $(SECONDS),60)
+
+# An hour or so, none of it in CI.
+soak: build ## Long runs: fuzzing, disabled models put 200 times a second, stops under load
+	fuzz/run 720
+	$(BIN)/python fuzz/batch_readers.py --seconds 720
+	$(BIN)/python bench/put_disabled.py --seconds 60
+	$(BIN)/python bench/stops.py
 
 bench: build ## Measure this machine: ratios against the peers, in one run; then every kernel beside them
 	$(BIN)/uniroute bench
