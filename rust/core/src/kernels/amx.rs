@@ -24,7 +24,8 @@ use super::search::{Best, Group, Task};
 use super::{Isa, Kernels, avx512};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `refusal` finds nothing, hence
-// where the CPU has what `avx512` asks for, and AMX, which this process may use.
+// where the CPU has what `avx512` asks for, and AMX, which this process may use. `score` gives the
+// registers back before it returns and calls nothing that asks for them.
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Amx,
     block: 2 * PAIR,
@@ -125,7 +126,8 @@ macro_rules! instruction {
 /// The registers themselves.
 ///
 /// They keep their contents from one method to the next because the compiler never uses them: it
-/// does so for AMX's intrinsics alone, which this crate has none of.
+/// does so for AMX's intrinsics alone, which this crate has none of. Who has configured them keeps
+/// this value on its own thread, whose registers they are, until it drops it.
 struct Registers;
 
 impl Tiles for Registers {
@@ -147,7 +149,7 @@ impl Tiles for Registers {
 
     #[inline]
     unsafe fn load<const T: usize>(&mut self, rows: *const u8, stride: usize) {
-        // SAFETY: as above, and the caller's word.
+        // SAFETY: as above, and what the caller says of the rows.
         unsafe {
             asm!(instruction!(load, "{rows}", "{stride}"), t = const T, rows = in(reg) rows, stride = in(reg) stride,
                 options(nostack, preserves_flags, readonly));
@@ -165,7 +167,7 @@ impl Tiles for Registers {
 
     #[inline]
     unsafe fn store<const T: usize>(&self, rows: *mut u8, stride: usize) {
-        // SAFETY: as above, and the caller's word.
+        // SAFETY: as above, and what the caller says of the rows.
         unsafe {
             asm!(instruction!(store, "{rows}", "{stride}"), t = const T, rows = in(reg) rows, stride = in(reg) stride,
                 options(nostack, preserves_flags));
@@ -292,8 +294,9 @@ fn products<T: Tiles, const TALL: bool, const WIDE: bool>(
     for step in (0..steps).step_by(TILE_STEPS) {
         let words = |row: usize| words[row * stride + step..].as_ptr().cast::<u8>();
         let lines = |panel: usize| lines[panel + step..].as_ptr().cast::<u8>();
-        // SAFETY: a tile takes `TILE_STEPS` words of 16 rows, or as many lines: no more than the
-        // assertions above say there are.
+        // SAFETY: a tile takes `TILE_STEPS` words of 16 rows, or as many lines, from `step` on, a
+        // multiple of as many below `steps`: none beyond `reach`, which the assertions above say
+        // there are.
         unsafe {
             tiles.load::<4>(words(0), row_bytes);
             tiles.load::<6>(lines(0), size_of::<Line>());
@@ -312,13 +315,15 @@ fn products<T: Tiles, const TALL: bool, const WIDE: bool>(
         }
     }
     let sums_stride = size_of_val(&sums.0[0]);
-    let mut to = |row: usize, panel: usize| sums.0[row][panel].as_mut_ptr().cast::<u8>();
-    // SAFETY: 16 rows of 64 bytes each, `sums_stride` apart, are a quarter of `sums`.
+    // All pointers are made of one to all sums: a tile's rows go beyond the one that it starts at.
+    let quarters = sums.0.as_mut_ptr().cast::<[i32; LANES]>();
+    // SAFETY: 16 rows of 64 bytes each, `sums_stride` apart, are a quarter of `sums`, in which two
+    // panels' lanes follow each other.
     unsafe {
-        tiles.store::<0>(to(0, 0), sums_stride);
-        tiles.store::<1>(to(0, 1), sums_stride);
-        tiles.store::<2>(to(ROWS, 0), sums_stride);
-        tiles.store::<3>(to(ROWS, 1), sums_stride);
+        tiles.store::<0>(quarters.cast(), sums_stride);
+        tiles.store::<1>(quarters.add(1).cast(), sums_stride);
+        tiles.store::<2>(quarters.add(2 * ROWS).cast(), sums_stride);
+        tiles.store::<3>(quarters.add(2 * ROWS + 1).cast(), sums_stride);
     }
 }
 

@@ -15,7 +15,8 @@ use super::sparse::{Mixture, Strip, WIDTH};
 use super::{Bits, Costs, Isa, Kernels, Rough, RoughScan, Scan, portable};
 
 // SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
-// CPU has AVX2 and FMA, which is all that the functions called here ask for.
+// CPU has AVX2 and FMA, which is all that the functions called here ask for. (So does the AVX-512
+// table, which has one of them.)
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     precision: Precision::Int7,
@@ -35,7 +36,7 @@ pub static KERNELS: Kernels = Kernels {
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
     equal: |scan, first, llms, objective| unsafe { equal(scan, first, llms, objective) },
-    rough_least: |scan, rough, first, llms| unsafe { rough_least(scan, rough, first, llms) },
+    rough_least: |rough, first, llms| unsafe { rough_least(rough, first, llms) },
 };
 
 /// Whether this CPU has what the functions of this file are compiled for.
@@ -353,8 +354,10 @@ fn score_with<const R: usize, const INT16: bool>(
 /// unsafe in every version of the compiler.)
 #[inline]
 pub fn fetch(line: &[f32]) {
-    // SAFETY: a prefetch reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    if cfg!(not(miri)) {
+        // SAFETY: a prefetch reads nothing that the program could see, and never fails.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
 }
 
 /// Lines of the rows ahead that are fetched for two steps, while there are any: a tile's rows of
@@ -398,12 +401,14 @@ fn products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> [[__m2
     };
     let mut ahead = ahead.chunks(LANES);
     let ones = _mm256_set1_epi16(1);
-    for step in (0..task.packed.steps).step_by(2) {
+    let steps = task.packed.steps;
+    assert!(steps.is_multiple_of(2), "steps: {steps}");
+    for step in (0..steps).step_by(2) {
         for line in ahead.by_ref().take(LINES_FOR_TWO) {
             fetch(line);
         }
-        // SAFETY: panels and rows are `steps` long, an even number. (Indexing would check each of
-        // them each time.)
+        // SAFETY: what `panel` and `row_words` gave is `steps` long, an even number. (Indexing would
+        // check each of them each time.)
         let (line, next) = unsafe { (&*lines.add(step), &*lines.add(step + 1)) };
         let (line, next) = (load_line(line), load_line(next));
         for r in 0..R {
@@ -431,7 +436,7 @@ fn int16_products<const R: usize>(task: &Task<'_>, row: usize, panel: usize) -> 
     let words: [*const i32; R] = array::from_fn(|r| task.row_words(row + r).as_ptr());
     let mut sums = [[_mm256_setzero_si256(); 2]; R];
     for step in 0..task.packed.steps {
-        // SAFETY: panels and rows are `steps` long.
+        // SAFETY: what `panel` and `row_words` gave is `steps` long.
         let line = load_line(unsafe { &*lines.add(step) });
         for r in 0..R {
             // SAFETY: as above.
@@ -552,12 +557,15 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-/// Objectives of four LLMs, all of which exist.
+/// Objectives of four LLMs from `first`.
+///
+/// # Safety
+/// All of them exist.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn four(scan: &Scan<'_>, first: usize) -> __m256d {
+unsafe fn four(scan: &Scan<'_>, first: usize) -> __m256d {
     let (gamma, costs, cost_weight) = scan.parts();
-    // SAFETY: the caller's word, and all arrays have one value per LLM.
+    // SAFETY: the caller's word, and all arrays of a scan have one value per LLM.
     let single =
         |values: &[f32]| unsafe { _mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr().add(first))) };
     // SAFETY: as above.
@@ -593,12 +601,14 @@ fn taking_part(scan: &Scan<'_>, first: usize) -> __m256d {
 
 #[target_feature(enable = "avx2,fma")]
 fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
-    assert!(first + llms <= scan.len());
+    scan.check(first, llms);
     let mut least = _mm256_set1_pd(f64::INFINITY);
     let after = first + llms / 4 * 4;
     for first in (first..after).step_by(4) {
+        // SAFETY: the check above.
+        let objectives = unsafe { taking_part_or_nan(scan, first) };
         // Where an objective is NaN, the second operand is what comes out.
-        least = _mm256_min_pd(taking_part_or_nan(scan, first), least);
+        least = _mm256_min_pd(objectives, least);
     }
     let mut lanes = [0.0; 4];
     // SAFETY: 4 values.
@@ -609,11 +619,12 @@ fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
 
 #[target_feature(enable = "avx2,fma")]
 fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
-    assert!(first + llms <= scan.len());
+    scan.check(first, llms);
     let mut equal = Bits::default();
     let after = llms / 4 * 4;
     for i in (0..after).step_by(4) {
-        let objectives = taking_part_or_nan(scan, first + i);
+        // SAFETY: the check above.
+        let objectives = unsafe { taking_part_or_nan(scan, first + i) };
         let hits = _mm256_cmp_pd::<_CMP_EQ_OQ>(objectives, _mm256_set1_pd(objective));
         equal[i / 64] |= (_mm256_movemask_pd(hits) as u64) << (i % 64);
     }
@@ -621,33 +632,40 @@ fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
     equal
 }
 
-/// Rough objectives of eight LLMs, all of which exist.
+/// Rough objectives of eight LLMs from `first`.
+///
+/// # Safety
+/// All of them exist.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn rough_eight(rough: &RoughScan<'_>, first: usize) -> __m256 {
-    // SAFETY: the caller's word, and all arrays have one value per LLM.
+unsafe fn rough_eight(rough: &RoughScan<'_>, first: usize) -> __m256 {
+    let (gamma, prices, tokens_out) = rough.arrays();
+    let (tokens_in, cost_weight) = rough.factors();
+    // SAFETY: the caller's word, and all arrays of a rough scan have one value per LLM.
     let load = |values: &[f32]| unsafe { _mm256_loadu_ps(values.as_ptr().add(first)) };
     let Rough {
         base,
         in_prices,
         out_prices,
-    } = rough.prices;
-    let output = _mm256_fmadd_ps(load(out_prices), load(rough.tokens_out), load(base));
-    let cost = _mm256_fmadd_ps(load(in_prices), _mm256_set1_ps(rough.tokens_in), output);
+    } = prices;
+    let output = _mm256_fmadd_ps(load(out_prices), load(tokens_out), load(base));
+    let cost = _mm256_fmadd_ps(load(in_prices), _mm256_set1_ps(tokens_in), output);
     let cost = _mm256_min_ps(cost, _mm256_set1_ps(f32::MAX));
-    _mm256_fmadd_ps(cost, _mm256_set1_ps(rough.cost_weight), load(rough.gamma))
+    _mm256_fmadd_ps(cost, _mm256_set1_ps(cost_weight), load(gamma))
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
-    assert!(first + llms <= scan.len());
+fn rough_least(rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+    let scan = rough.scan();
+    scan.check(first, llms);
     let mut least = _mm256_set1_ps(f32::INFINITY);
     let after = first + llms / 8 * 8;
     let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     for first in (first..after).step_by(8) {
         let set = _mm256_and_si256(_mm256_set1_epi32(scan.word(first) as i32), lane);
         let taking_part = _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane));
-        let objectives = rough_eight(rough, first);
+        // SAFETY: the check above.
+        let objectives = unsafe { rough_eight(rough, first) };
         let nan = _mm256_set1_ps(f32::NAN);
         // Where the first operand is NaN, the second is what comes out.
         least = _mm256_min_ps(_mm256_blendv_ps(nan, objectives, taking_part), least);
@@ -656,27 +674,31 @@ fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize
     // SAFETY: 8 values.
     unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), least) };
     let least = lanes.into_iter().fold(f32::INFINITY, f32::min);
-    least.min(portable::rough_least(scan, rough, after, llms % 8))
+    least.min(portable::rough_least(rough, after, llms % 8))
 }
 
 /// Objectives of four LLMs from `first`; NaN for those that do not take part.
+///
+/// # Safety
+/// All of them exist.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn taking_part_or_nan(scan: &Scan<'_>, first: usize) -> __m256d {
+unsafe fn taking_part_or_nan(scan: &Scan<'_>, first: usize) -> __m256d {
     let nan = _mm256_set1_pd(f64::NAN);
-    _mm256_blendv_pd(nan, four(scan, first), taking_part(scan, first))
+    // SAFETY: the caller's word.
+    let objectives = unsafe { four(scan, first) };
+    _mm256_blendv_pd(nan, objectives, taking_part(scan, first))
 }
 
 #[target_feature(enable = "avx2,fma")]
 fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
-    assert!(first + out.len() <= scan.len());
+    scan.check(first, out.len());
     let (fours, rest) = out.as_chunks_mut::<4>();
     let after = first + 4 * fours.len();
     for (i, out) in fours.iter_mut().enumerate() {
         let first = first + 4 * i;
-        let objectives = taking_part_or_nan(scan, first);
-        // SAFETY: 4 values.
-        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), objectives) };
+        // SAFETY: the check above, and 4 values.
+        unsafe { _mm256_storeu_pd(out.as_mut_ptr(), taking_part_or_nan(scan, first)) };
     }
     portable::objectives(scan, after, rest);
 }

@@ -9,8 +9,8 @@ use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
 use super::{Bits, Costs, Isa, Kernels, Rough, RoughScan, Scan, avx2, portable};
 
-// SAFETY (of the whole table): `Kernels::of` hands it out only where the CPU has what `features!`
-// names, which is all that the functions called here ask for.
+// SAFETY (of the whole table): `Kernels::of` hands it out only where `is_available` says that the
+// CPU has what the functions called here ask for: AVX-512 as below, and what AVX2's table asks for.
 pub static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     precision: Precision::Int8,
@@ -28,14 +28,16 @@ pub static KERNELS: Kernels = Kernels {
     objectives: |scan, first, out| unsafe { objectives(scan, first, out) },
     least: |scan, first, llms| unsafe { least(scan, first, llms) },
     equal: |scan, first, llms, objective| unsafe { equal(scan, first, llms, objective) },
-    rough_least: |scan, rough, first, llms| unsafe { rough_least(scan, rough, first, llms) },
+    rough_least: |rough, first, llms| unsafe { rough_least(rough, first, llms) },
     // Widening four values at a time is faster than eight at a time.
     quick_distance: avx2::KERNELS.quick_distance,
 };
 
-/// Whether this CPU has what the functions of this file are compiled for.
+/// Whether this CPU has what the functions of this file are compiled for, and those of AVX2 that
+/// they share.
 pub fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f")
+    avx2::is_available()
+        && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
@@ -60,7 +62,7 @@ fn load(x: &[f32]) -> __m512 {
     } else {
         !(!0u16 << x.len())
     };
-    // SAFETY: the mask covers no more than what `x` holds.
+    // SAFETY: the mask covers no more than what `x` holds; what it leaves out is not read.
     unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
 }
 
@@ -283,7 +285,8 @@ fn tile<const R: usize, const P: usize>(
         for line in ahead.by_ref().take(LINES_A_STEP) {
             avx2::fetch(line);
         }
-        // SAFETY: panels and rows are `steps` long. (Indexing would check each of them each time.)
+        // SAFETY: what `panel` and `row_words` gave is `steps` long. (Indexing would check each of
+        // them each time.)
         let line: [__m512i; P] = array::from_fn(|p| load_line(unsafe { &*lines[p].add(step) }));
         for r in 0..R {
             // SAFETY: as above.
@@ -406,12 +409,15 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
     }
 }
 
-/// Objectives of eight LLMs, all of which exist.
+/// Objectives of eight LLMs from `first`.
+///
+/// # Safety
+/// All of them exist.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
+unsafe fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
     let (gamma, costs, cost_weight) = scan.parts();
-    // SAFETY: the caller's word, and all arrays have one value per LLM.
+    // SAFETY: the caller's word, and all arrays of a scan have one value per LLM.
     let single =
         |values: &[f32]| unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(values.as_ptr().add(first))) };
     // SAFETY: as above.
@@ -437,14 +443,16 @@ fn eight(scan: &Scan<'_>, first: usize) -> __m512d {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
-    assert!(first + llms <= scan.len());
+    scan.check(first, llms);
     let mut least = _mm512_set1_pd(f64::INFINITY);
     let after = first + llms / 8 * 8;
     for first in (first..after).step_by(64) {
         let taking_part = scan.word(first).to_le_bytes();
         for (first, taking_part) in (first..after).step_by(8).zip(taking_part) {
+            // SAFETY: the check above.
+            let objectives = unsafe { eight(scan, first) };
             // Where an objective is NaN, the second operand is what comes out.
-            least = _mm512_mask_min_pd(least, taking_part, eight(scan, first), least);
+            least = _mm512_mask_min_pd(least, taking_part, objectives, least);
         }
     }
     _mm512_reduce_min_pd(least).min(portable::least(scan, after, llms % 8))
@@ -452,13 +460,14 @@ fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
-    assert!(first + llms <= scan.len());
+    scan.check(first, llms);
     let objective_of_all = _mm512_set1_pd(objective);
     let mut equal = Bits::default();
     let after = llms / 8 * 8;
     for i in (0..after).step_by(8) {
         let taking_part = scan.word(first + i) as u8;
-        let objectives = eight(scan, first + i);
+        // SAFETY: the check above.
+        let objectives = unsafe { eight(scan, first + i) };
         let hits = _mm512_mask_cmp_pd_mask::<_CMP_EQ_OQ>(taking_part, objectives, objective_of_all);
         equal[i / 64] |= u64::from(hits) << (i % 64);
     }
@@ -466,51 +475,60 @@ fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
     equal
 }
 
-/// Rough objectives of sixteen LLMs, all of which exist.
+/// Rough objectives of sixteen LLMs from `first`.
+///
+/// # Safety
+/// All of them exist.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn rough_sixteen(rough: &RoughScan<'_>, first: usize) -> __m512 {
-    // SAFETY: the caller's word, and all arrays have one value per LLM.
+unsafe fn rough_sixteen(rough: &RoughScan<'_>, first: usize) -> __m512 {
+    let (gamma, prices, tokens_out) = rough.arrays();
+    let (tokens_in, cost_weight) = rough.factors();
+    // SAFETY: the caller's word, and all arrays of a rough scan have one value per LLM.
     let load = |values: &[f32]| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) };
     let Rough {
         base,
         in_prices,
         out_prices,
-    } = rough.prices;
-    let output = _mm512_fmadd_ps(load(out_prices), load(rough.tokens_out), load(base));
-    let cost = _mm512_fmadd_ps(load(in_prices), _mm512_set1_ps(rough.tokens_in), output);
+    } = prices;
+    let output = _mm512_fmadd_ps(load(out_prices), load(tokens_out), load(base));
+    let cost = _mm512_fmadd_ps(load(in_prices), _mm512_set1_ps(tokens_in), output);
     let cost = _mm512_min_ps(cost, _mm512_set1_ps(f32::MAX));
-    _mm512_fmadd_ps(cost, _mm512_set1_ps(rough.cost_weight), load(rough.gamma))
+    _mm512_fmadd_ps(cost, _mm512_set1_ps(cost_weight), load(gamma))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
-    assert!(first + llms <= scan.len());
+fn rough_least(rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+    let scan = rough.scan();
+    scan.check(first, llms);
     let mut least = _mm512_set1_ps(f32::INFINITY);
     let after = first + llms / 16 * 16;
     for first in (first..after).step_by(64) {
         let taking_part = scan.word(first);
         for (i, first) in (first..after).step_by(16).take(4).enumerate() {
-            // Where a rough objective is NaN, the second operand is what comes out.
-            let objectives = rough_sixteen(rough, first);
+            // SAFETY: the check above.
+            let objectives = unsafe { rough_sixteen(rough, first) };
             let taking_part = (taking_part >> (16 * i)) as u16;
+            // Where a rough objective is NaN, the second operand is what comes out.
             least = _mm512_mask_min_ps(least, taking_part, objectives, least);
         }
     }
-    _mm512_reduce_min_ps(least).min(portable::rough_least(scan, rough, after, llms % 16))
+    _mm512_reduce_min_ps(least).min(portable::rough_least(rough, after, llms % 16))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
-    assert!(first + out.len() <= scan.len());
+    scan.check(first, out.len());
     let (eights, rest) = out.as_chunks_mut::<8>();
     let after = first + 8 * eights.len();
     for (i, out) in eights.iter_mut().enumerate() {
         let first = first + 8 * i;
         let nan = _mm512_set1_pd(f64::NAN);
-        let objective = _mm512_mask_mov_pd(nan, scan.word(first) as u8, eight(scan, first));
+        // SAFETY: the check above.
+        let objectives = unsafe { eight(scan, first) };
+        let objectives = _mm512_mask_mov_pd(nan, scan.word(first) as u8, objectives);
         // SAFETY: 8 values.
-        unsafe { _mm512_storeu_pd(out.as_mut_ptr(), objective) };
+        unsafe { _mm512_storeu_pd(out.as_mut_ptr(), objectives) };
     }
     portable::objectives(scan, after, rest);
 }

@@ -92,7 +92,8 @@ pub trait Work {
 pub fn run<W: Work>(kernels: &'static Kernels, work: W) -> W::Output {
     match kernels.isa {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: there is a table of kernels only for what this CPU has.
+        // SAFETY: tables are handed out by `Kernels::of`, and only where `refusal` finds that this
+        // CPU has what the set and the bit instructions ask for.
         Isa::Avx512 | Isa::Amx => unsafe { super::lexical_avx512::run(work) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
@@ -107,12 +108,21 @@ pub fn run<W: Work>(kernels: &'static Kernels, work: W) -> W::Output {
 pub fn prefetch(text: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..text.len().min(PREFETCHED)).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(text.as_ptr().wrapping_add(at).cast()) };
+        fetch(text.as_ptr().wrapping_add(at));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = text;
+}
+
+/// Asks the processor to load what is at any address. (Miri need not know the instruction.)
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn fetch<T>(at: *const T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    if cfg!(not(miri)) {
+        // SAFETY: a prefetch reads nothing that the program could see, and never fails.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
 }
 
 /// The tag of an id; odd, so never zero.

@@ -4,7 +4,7 @@
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
-use super::lexical::{BLOCK, COLUMNS, Classes, Lexical, Line, WINDOW, Work, check};
+use super::lexical::{BLOCK, COLUMNS, Classes, Lexical, Line, WINDOW, Work, check, fetch};
 
 /// Rows that one product takes.
 const GROUP: usize = 4;
@@ -23,14 +23,15 @@ pub fn run<W: Work>(work: W) -> W::Output {
 impl Lexical for Avx2 {
     #[inline]
     fn classify(window: &[u8; WINDOW]) -> Classes {
-        // SAFETY: `Avx2` is only used inside `run`, whose caller has the features.
+        // SAFETY: `Avx2` is named by `run` alone, whose caller has seen that the CPU has the features;
+        // work that keeps a function of it finds them there later, too.
         unsafe { classify(window) }
     }
 
     #[inline]
     fn add_rows(table: &[Line], rows: &[u32], weights: &[u8], sums: &mut [[i32; COLUMNS]]) {
         check(table, rows, weights, sums.len());
-        // SAFETY: as above; `check` has seen that all rows lie in the table.
+        // SAFETY: as above; `check` has seen that all rows lie in the table and have a weight each.
         unsafe { add_rows(table, rows, weights, sums) }
     }
 
@@ -38,9 +39,7 @@ impl Lexical for Avx2 {
     fn prefetch(table: &[Line], rows: &[u32], lines: usize) {
         for &row in rows {
             for line in 0..lines {
-                let line = table.as_ptr().wrapping_add(row as usize * lines + line);
-                // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+                fetch(table.as_ptr().wrapping_add(row as usize * lines + line));
             }
         }
     }

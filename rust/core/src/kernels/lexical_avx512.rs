@@ -4,7 +4,7 @@
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
-use super::lexical::{BLOCK, COLUMNS, Classes, Lexical, Line, WINDOW, Work, check};
+use super::lexical::{BLOCK, COLUMNS, Classes, Lexical, Line, WINDOW, Work, check, fetch};
 
 /// Rows that one product takes.
 const GROUP: usize = 4;
@@ -20,7 +20,8 @@ pub fn run<W: Work>(work: W) -> W::Output {
 impl Lexical for Avx512 {
     #[inline]
     fn classify(window: &[u8; WINDOW]) -> Classes {
-        // SAFETY: `Avx512` is only used inside `run`, whose caller has the features.
+        // SAFETY: `Avx512` is named by `run` alone, whose caller has seen that the CPU has the features;
+        // work that keeps a function of it finds them there later, too.
         unsafe { classify(window) }
     }
 
@@ -32,14 +33,14 @@ impl Lexical for Avx512 {
             buckets.len()
         );
         let slots = &mut slots[..ids.len()];
-        // SAFETY: as above, and what `find` asks for has been checked.
+        // SAFETY: as above, and there are now as many slots as ids.
         unsafe { find(buckets, ids, slots) }
     }
 
     #[inline]
     fn add_rows(table: &[Line], rows: &[u32], weights: &[u8], sums: &mut [[i32; COLUMNS]]) {
         check(table, rows, weights, sums.len());
-        // SAFETY: as above; `check` has seen that all rows lie in the table.
+        // SAFETY: as above; `check` has seen that all rows lie in the table and have a weight each.
         unsafe { add_rows(table, rows, weights, sums) }
     }
 
@@ -47,9 +48,7 @@ impl Lexical for Avx512 {
     fn prefetch(table: &[Line], rows: &[u32], lines: usize) {
         for &row in rows {
             for line in 0..lines {
-                let line = table.as_ptr().wrapping_add(row as usize * lines + line);
-                // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+                fetch(table.as_ptr().wrapping_add(row as usize * lines + line));
             }
         }
     }
@@ -110,7 +109,8 @@ unsafe fn find(buckets: &[u64], ids: &[u32], slots: &mut [u32]) -> usize {
         let known = _mm256_test_epi32_mask(number, number);
         let slot = _mm256_add_epi32(_mm256_slli_epi32::<2>(at), number);
         let slot = _mm256_sub_epi32(slot, _mm256_set1_epi32(1));
-        // SAFETY: fewer slots were found than ids seen, so there is room for eight more.
+        // SAFETY: no more slots were found than ids came in the groups before, so that there is room
+        // for those of this one, eight.
         unsafe {
             let to = slots.as_mut_ptr().add(found);
             _mm256_storeu_si256(to.cast(), _mm256_maskz_compress_epi32(known, slot));

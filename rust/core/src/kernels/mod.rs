@@ -89,8 +89,7 @@ pub(crate) type Screen =
     fn(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; sparse::WIDTH]) -> f32;
 
 /// Signature of [`Kernels::rough_least`].
-pub(crate) type RoughLeast =
-    fn(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32;
+pub(crate) type RoughLeast = fn(rough: &RoughScan<'_>, first: usize, llms: usize) -> f32;
 
 /// Signature of [`Kernels::equal`].
 pub(crate) type Equal = fn(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits;

@@ -114,12 +114,14 @@ fn weighted_rows(phi_idx: &[u32], phi_val: &[f32], psi: &[f32], out: &mut [f32])
 }
 
 pub fn least(scan: &Scan<'_>, first: usize, llms: usize) -> f64 {
+    scan.check(first, llms);
     (first..first + llms)
         .filter(|&m| scan.takes_part(m))
         .fold(f64::INFINITY, |least, m| least.min(scan.objective(m)))
 }
 
 fn equal(scan: &Scan<'_>, first: usize, llms: usize, objective: f64) -> Bits {
+    scan.check(first, llms);
     let mut equal = Bits::default();
     equal_from(scan, first, 0..llms, objective, &mut equal);
     equal
@@ -139,13 +141,15 @@ pub fn equal_from(
     }
 }
 
-pub fn rough_least(scan: &Scan<'_>, rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+pub fn rough_least(rough: &RoughScan<'_>, first: usize, llms: usize) -> f32 {
+    rough.scan().check(first, llms);
     (first..first + llms)
-        .filter(|&m| scan.takes_part(m))
+        .filter(|&m| rough.scan().takes_part(m))
         .fold(f32::INFINITY, |least, m| least.min(rough.objective(m)))
 }
 
 pub fn objectives(scan: &Scan<'_>, first: usize, out: &mut [f64]) {
+    scan.check(first, out.len());
     for (m, out) in (first..).zip(out) {
         *out = if scan.takes_part(m) {
             scan.objective(m)

@@ -62,16 +62,36 @@ pub fn round_down(value: f64) -> f32 {
 /// and `cost_weight * 2^-146`. Adding `gamma` rounds once more. What is left of the least rough
 /// objective after [`Self::certain`] is therefore at most the least true one, whose own rounding in
 /// float64 is covered by the same margins.
+///
+/// Only [`Scan::rough`] makes one: so every array has one value per LLM of `scan`.
 #[derive(Clone, Copy)]
 pub(crate) struct RoughScan<'a> {
-    pub gamma: &'a [f32],
-    pub prices: Rough<'a>,
-    pub tokens_in: f32,
-    pub tokens_out: &'a [f32],
-    pub cost_weight: f32,
+    scan: Scan<'a>,
+    prices: Rough<'a>,
+    tokens_in: f32,
+    tokens_out: &'a [f32],
+    cost_weight: f32,
 }
 
-impl RoughScan<'_> {
+impl<'a> RoughScan<'a> {
+    /// What it is a rough look at.
+    #[inline]
+    pub(super) fn scan(&self) -> &Scan<'a> {
+        &self.scan
+    }
+
+    /// Predicted losses, prices, and expected tokens, one of each per LLM.
+    #[inline]
+    pub(super) fn arrays(&self) -> (&'a [f32], Rough<'a>, &'a [f32]) {
+        (self.scan.gamma, self.prices, self.tokens_out)
+    }
+
+    /// Tokens of the prompt, and the cost weight.
+    #[inline]
+    pub(super) fn factors(&self) -> (f32, f32) {
+        (self.tokens_in, self.cost_weight)
+    }
+
     /// The rough objective of one LLM.
     #[inline]
     pub fn objective(&self, m: usize) -> f32 {
@@ -81,7 +101,7 @@ impl RoughScan<'_> {
             out_prices,
         } = self.prices;
         let cost = in_prices[m] * self.tokens_in + out_prices[m] * self.tokens_out[m] + base[m];
-        self.gamma[m] + self.cost_weight * cost.min(f32::MAX)
+        self.scan.gamma[m] + self.cost_weight * cost.min(f32::MAX)
     }
 
     /// What no objective is below where no rough one is below `least`.
@@ -179,7 +199,7 @@ impl<'a> Scan<'a> {
             if let Some(rough) = self.rough() {
                 for (floor, first) in floors.iter_mut().zip(chunks.clone()) {
                     let llms = CHUNK.min(last - first);
-                    *floor = rough.certain((kernels.rough_least)(self, &rough, first, llms));
+                    *floor = rough.certain((kernels.rough_least)(&rough, first, llms));
                 }
             }
             // The most promising first: by what is found there, most others are passed over.
@@ -282,6 +302,17 @@ impl<'a> Scan<'a> {
         self.gamma.len()
     }
 
+    /// That all `llms` LLMs from `first` exist, which kernels count on.
+    ///
+    /// # Panics
+    /// If one of them does not.
+    #[inline]
+    pub(super) fn check(&self, first: usize, llms: usize) {
+        let after = self.len().checked_sub(first);
+        let exist = after.is_some_and(|after| llms <= after);
+        assert!(exist, "LLMs: {llms} from {first} of {}", self.len());
+    }
+
     fn key(&self, m: u32) -> Key {
         (self.objective(m as usize), self.cost(m as usize), m)
     }
@@ -308,7 +339,7 @@ impl<'a> Scan<'a> {
             return None;
         };
         rough.map(|prices| RoughScan {
-            gamma: self.gamma,
+            scan: *self,
             prices,
             tokens_in: round_down(tokens_in),
             tokens_out,

@@ -219,6 +219,10 @@ impl Search {
         self.unbounded.clear();
         for (x, words) in x.chunks_exact(dim).zip(self.words.chunks_exact_mut(stride)) {
             let row = (kernels.quantise)(packed, x, words);
+            if row.is_none() {
+                // Words of another search, of any size, are still there: their sums might overflow.
+                words.fill(0);
+            }
             self.unbounded.push(row.is_none());
             self.rows.push(row.unwrap_or_default());
         }

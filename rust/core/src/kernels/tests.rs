@@ -1,5 +1,7 @@
 //! Every table against the definitions: the portable one, and float64.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use proptest::prelude::*;
 
 use super::packed::{GROUP, LANES, Packed};
@@ -93,6 +95,76 @@ fn distances_of_every_length_are_those_of_numpy_order() {
         portable::squared_distance(&x[..7], &c[..7]).to_bits(),
         seven.to_bits()
     );
+}
+
+/// What `ask` panics with.
+fn refusal_of(ask: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(ask)).expect_err("a panic");
+    *panic.downcast::<String>().expect("a message with numbers")
+}
+
+/// The kernels read without looking at lengths, so that a run of LLMs is looked at first: also one
+/// whose end has no number.
+#[test]
+fn llms_that_do_not_exist_are_refused() {
+    let scan = Scan::new(&[0.5; 8], Costs::Given(&[1.0; 8]), 1.0, None);
+    for kernels in tables() {
+        for (first, llms) in [(usize::MAX - 3, 8), (usize::MAX, 1), (1, 8), (9, 0), (0, 9)] {
+            let expected = format!("LLMs: {llms} from {first} of 8");
+            let least = refusal_of(|| _ = (kernels.least)(&scan, first, llms));
+            let equal = refusal_of(|| _ = (kernels.equal)(&scan, first, llms, 1.5));
+            let mut out = vec![0.0; llms];
+            let objectives = refusal_of(|| (kernels.objectives)(&scan, first, &mut out));
+            assert_eq!(
+                [least, equal, objectives],
+                [(); 3].map(|()| expected.clone())
+            );
+        }
+        assert_eq!((kernels.least)(&scan, 8, 0), f64::INFINITY);
+    }
+}
+
+/// The kernel for bytes takes two steps at a time.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn an_odd_number_of_steps_is_refused() {
+    let Ok(kernels) = Kernels::of(Isa::Avx2) else {
+        eprintln!("not tested: steps of AVX2, because this CPU has none");
+        return;
+    };
+    let mut packed = Packed::empty(LANES, 8, Precision::Int7).unwrap();
+    packed.steps = 1;
+    let task = Task {
+        packed: &packed,
+        offsets: packed.offsets(),
+        first: 0,
+        panels: 1,
+        rows: &[Row::default()],
+        words: &[0; 16],
+        ahead: &[],
+    };
+    let (mut scores, mut best) = ([0.0; LANES], [Best::default()]);
+    let said = refusal_of(|| (kernels.scores)(&task, &mut scores, &mut best));
+    assert_eq!(said, "steps: 1");
+}
+
+/// A row without a bound has no words of its own. Those that searches of other dimensions left in its
+/// place would add up to more than one row's can.
+#[test]
+fn words_of_other_searches_do_not_overflow() {
+    for kernels in tables() {
+        for (dim, greatest) in [2048, 1024, 512, 256, 128]
+            .map(|dim| (dim, 1.0))
+            .into_iter()
+            .chain([(2048, f32::MAX)])
+        {
+            let mut centroids = vec![1.0; dim];
+            centroids.resize(2 * dim, -1.0);
+            let centroids =
+                crate::centroids::Centroids::with_kernels(&centroids, dim, kernels).unwrap();
+            assert_eq!(centroids.nearest(&vec![greatest; dim]).unwrap().0, 0);
+        }
+    }
 }
 
 /// Every integer at its greatest, in the signs that add up and in those that cancel.
