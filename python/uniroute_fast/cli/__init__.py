@@ -20,6 +20,7 @@ from uniroute_fast.cli import (
     whatif,
 )
 from uniroute_fast.errors import UniRouteError
+from uniroute_fast.wording import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
     """Refuses bad arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(FAILED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(FAILED, f"{self.prog}: {bounded(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,4 +100,4 @@ def _version(_: argparse.Namespace) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return bounded(" ".join(str(error).split())) or type(error).__name__

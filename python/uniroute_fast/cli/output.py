@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.plain import without_nan
+from uniroute_fast.wording import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +58,7 @@ def keep_apart(out: str, *inputs: str | None) -> None:
 
 def report(as_json: bool, figures: Mapping[str, Any], text: str) -> None:
     """Print the figures as JSON, or the text that shows them."""
-    print(json.dumps(without_nan(figures), allow_nan=False) if as_json else text)
+    print(json.dumps(without_nan(figures), allow_nan=False) if as_json else printable(text))
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
