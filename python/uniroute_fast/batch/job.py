@@ -20,7 +20,7 @@ from uniroute_fast.batch.journal import PartialFile
 from uniroute_fast.batch.logs import LogFile, find_log
 from uniroute_fast.batch.pipeline import checked_threads, ordered, scan
 from uniroute_fast.batch.progress import Callback, Meter
-from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reader, open_log
+from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reader, open_log, reading
 from uniroute_fast.batch.staging import Staging, Target
 from uniroute_fast.batch.totals import Totals
 from uniroute_fast.batch.writers import Encoded, Writer, open_writer
@@ -231,8 +231,9 @@ def _route_file(
     """Route a file into the staging folder, from where an earlier run came to."""
 
     def work(part: Part) -> tuple[Encoded, int, Totals]:
-        columns = router.decide(part.prompts(router))
-        encoded = job.writer.encode(part, columns)
+        with reading(job.file.path, "cannot be routed"):
+            columns = router.decide(part.prompts(router))
+            encoded = job.writer.encode(part, columns)
         return encoded, zlib.crc32(encoded.data), Totals.of(columns)
 
     place = staging.place(job.name)

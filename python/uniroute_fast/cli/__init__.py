@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UniRouteError, OSError) as error:
         print(f"uniroute: {_one_line(error)}", file=sys.stderr)
         return FAILED
+    except MemoryError as error:
+        print(f"uniroute: out of memory: {_one_line(error)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("uniroute: interrupted", file=sys.stderr)
         return INTERRUPTED
