@@ -111,7 +111,8 @@ def read_page(data: bytes) -> Page:
         raise UniRouteError("parquet: no header of a page")
     if size < 0 or compressed < 0:
         raise UniRouteError(f"parquet: a page of {size} bytes, {compressed} of them in the file")
-    encodings = [fields.get(DATA_PAGE, {}).get(2), fields.get(DATA_PAGE_V2, {}).get(4)]
+    headers = (fields.get(DATA_PAGE), 2), (fields.get(DATA_PAGE_V2), 4)
+    encodings = [header.get(at) for header, at in headers if isinstance(header, dict)]
     repeats = kind == DICTIONARY_PAGE or (I32, DELTA_BYTE_ARRAY) in encodings
     return Page(size, repeats, reader.at + compressed)
 

@@ -232,9 +232,10 @@ class Staging:
         """Return what the job that left this folder says of itself; nothing without one."""
         if not self.folder.has(self.IDENTITY):
             return {}
+        with self.folder.open(self.IDENTITY) as file:
+            text = file.read()
         try:
-            with self.folder.open(self.IDENTITY) as file:
-                state = json.load(file)
+            state = json.loads(text)
         except (ValueError, RecursionError):
             return {}
         names = state.get("names") if isinstance(state, dict) else None

@@ -130,7 +130,7 @@ def _read_parquet(file: Path) -> Any:
         raise DatasetError(f"{file}: no such file")
     try:
         table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         raise DatasetError(f"{file}: not a parquet file that can be read: {error}") from error
     repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
     if repeated:
