@@ -6,9 +6,17 @@ All derive from `UniRouteError`; each is also the built-in exception that it res
 
 from __future__ import annotations
 
+from uniroute_fast.wording import bounded
+
 
 class UniRouteError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Messages quote names and values that come from outside: each is bounded and printable.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(bounded(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InvalidArgumentError(UniRouteError, ValueError):

@@ -6,7 +6,9 @@ import contextlib
 import os
 import time
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
@@ -18,7 +20,7 @@ from uniroute_fast.batch.journal import PartialFile
 from uniroute_fast.batch.logs import LogFile, find_log
 from uniroute_fast.batch.pipeline import checked_threads, ordered, scan
 from uniroute_fast.batch.progress import Callback, Meter
-from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reader, open_log
+from uniroute_fast.batch.readers import BLOCK_ROWS, PART_BYTES, PART_ROWS, Reader, open_log, reading
 from uniroute_fast.batch.staging import Staging, Target
 from uniroute_fast.batch.totals import Totals
 from uniroute_fast.batch.writers import Encoded, Writer, open_writer
@@ -150,14 +152,15 @@ def route_log(
             "budget: takes two passes over the log; expected a file or folder, not standard input"
         )
     target = Target(os.fspath(out), source)
+    if isinstance(pool, (str, os.PathLike)) and target.is_at(Path(pool)):
+        raise InvalidArgumentError(f"out: {target.out!r} is the pool; expected another file")
 
     def opened(file: LogFile) -> _FileJob:
         return _FileJob(file, target, out_format, compression, router)
 
     # All are opened before anything is written, so that what does not fit is refused at once, and
     # again for their turn: there may be too many to keep them open.
-    for file in source.files:
-        opened(file)
+    names = _distinct([opened(file).name for file in source.files])
     identity = {
         "pool": router.digest(),
         "log": [file.identity() for file in source.files],
@@ -166,7 +169,7 @@ def route_log(
         "form": [log_format, out_format, compression, BLOCK_ROWS, PART_ROWS, PART_BYTES],
         "versions": _versions(),
     }
-    with Staging(target, identity, source.resumable) as staging:
+    with Staging(target, identity, names, source.resumable) as staging:
         if budget is not None:
             if staging.cost_weight is None:
                 meter = Meter("price", source.files, progress)
@@ -207,6 +210,16 @@ class _FileJob:
         )
 
 
+def _distinct(names: list[str]) -> list[str]:
+    """Return the names of outputs, none of which may be there twice."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InvalidArgumentError(
+            f"out: {count} files of the log would become {name!r}; expected names that differ"
+        )
+    return names
+
+
 def _route_file(
     job: _FileJob,
     router: BatchRouter,
@@ -218,11 +231,13 @@ def _route_file(
     """Route a file into the staging folder, from where an earlier run came to."""
 
     def work(part: Part) -> tuple[Encoded, int, Totals]:
-        columns = router.decide(part.prompts(router))
-        encoded = job.writer.encode(part, columns)
+        with reading(job.file.path, "cannot be routed"):
+            columns = router.decide(part.prompts(router))
+            encoded = job.writer.encode(part, columns)
         return encoded, zlib.crc32(encoded.data), Totals.of(columns)
 
-    partial = PartialFile(staging.path(job.name), job.writer.begin())
+    place = staging.place(job.name)
+    partial = PartialFile(staging.folder, place.stem, place.whole, job.writer.begin())
     with contextlib.closing(partial):
         for part in partial.parts:
             summary.totals.add(part.totals)

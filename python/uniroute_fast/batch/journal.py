@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from uniroute_fast.batch.own_folder import OwnFolder
     from uniroute_fast.batch.writers import Encoded
 
 
-#: Put behind a file's name.
-JOURNAL = ".journal"
+def files_of(stem: str) -> tuple[str, str]:
+    """Return the names of a growing file's bytes and of its journal."""
+    return f"{stem}.part", f"{stem}.journal"
 
 
 @contextlib.contextmanager
@@ -55,20 +57,22 @@ class PartialFile:
 
     Parameters
     ----------
-    whole : Path
-        The file, once it is finished. Until then its bytes lie beside it, as does the journal.
+    folder : OwnFolder
+    stem : str
+        What the file is called while it grows, as is its journal.
+    whole : str
+        What it is called once it is finished.
     begin : bytes
         What the file begins with.
     """
 
-    def __init__(self, whole: Path, begin: bytes) -> None:
-        self.whole = whole
-        self.path = whole.with_name(whole.name + ".part")
-        self.journal = whole.with_name(whole.name + JOURNAL)
-        self.finished = whole.exists() and self.journal.exists()
+    def __init__(self, folder: OwnFolder, stem: str, whole: str, begin: bytes) -> None:
+        self.folder, self.whole = folder, whole
+        self.part, self.journal = files_of(stem)
+        self.finished = folder.has(whole) and folder.has(self.journal)
         if self.finished:
-            lines = self.journal.read_bytes().splitlines(keepends=True)
-            self.parts = [part for line in lines if (part := _parsed(line))]
+            with folder.open(self.journal) as lines:
+                self.parts = [part for line in lines if (part := _parsed(line))]
         else:
             self._open(begin)
 
@@ -76,12 +80,12 @@ class PartialFile:
         intact = list(self._intact(begin))
         self.parts = [part for part, _ in intact]
         self.end = self.parts[-1].end if intact else len(begin)
-        self._bytes = self.path.open("r+b" if intact else "wb")
+        take = self.folder.open if intact else self.folder.create
+        self._bytes, self._lines = take(self.part), take(self.journal)
         if not intact:
             self._bytes.write(begin)
         self._bytes.truncate(self.end)
         self._bytes.seek(self.end)
-        self._lines = self.journal.open("r+b" if intact else "wb")
         self._lines.truncate(sum(length for _, length in intact))
         self._lines.seek(0, os.SEEK_END)
 
@@ -94,7 +98,7 @@ class PartialFile:
         """Append a part: first its bytes, then its line in the journal."""
         start, self.end = self.end, self.end + len(encoded.data)
         values = [start, self.end, crc, encoded.note, position.rows, position.bytes]
-        with writing(self.path):
+        with writing(self.folder.path / self.part):
             self._bytes.write(encoded.data)
             self._bytes.flush()
             self._lines.write(json.dumps([*values, totals.to_dict()]).encode() + b"\n")
@@ -103,11 +107,11 @@ class PartialFile:
 
     def finish(self, end: bytes) -> None:
         """Append what ends the file, make sure that all is on the disk, and give it its name."""
-        with writing(self.path):
+        with writing(self.folder.path / self.part):
             self._bytes.write(end)
             self._bytes.flush()
             os.fsync(self._bytes.fileno())
-        self.path.replace(self.whole)
+        self.folder.rename(self.part, self.whole)
 
     def close(self) -> None:
         """Close the files; what is finished stays."""
@@ -120,14 +124,17 @@ class PartialFile:
 
     def _intact(self, begin: bytes) -> Iterator[tuple[Finished, int]]:
         """Yield the finished parts whose bytes are there, and the lengths of their lines."""
-        if not (self.journal.exists() and self.path.exists()):
+        if not (self.folder.has(self.journal) and self.folder.has(self.part)):
             return
-        with self.path.open("rb") as file, self.journal.open("rb") as lines:
+        with self.folder.open(self.part) as file, self.folder.open(self.journal) as lines:
+            size = os.fstat(file.fileno()).st_size
             if file.read(len(begin)) != begin:
                 return
             for line in lines:
                 part = _parsed(line)
-                if part is None or part.start != file.tell() or part.crc != _crc(file, part):
+                if part is None or not file.tell() == part.start <= part.end <= size:
+                    return
+                if part.crc != _crc(file, part):
                     return
                 yield part, len(line)
 
@@ -138,9 +145,9 @@ def _parsed(line: bytes) -> Finished | None:
         return None
     try:
         start, end, crc, note, rows, size, totals = json.loads(line)
-    except ValueError:
+        return Finished(start, end, crc, note, Position(rows, size), Totals.from_dict(totals))
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return Finished(start, end, crc, note, Position(rows, size), Totals.from_dict(totals))
 
 
 def _crc(file: IO[bytes], part: Finished) -> int:

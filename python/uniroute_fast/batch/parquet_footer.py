@@ -29,6 +29,13 @@ COLUMNS, GROUP_OFFSET, ORDINAL = 1, 5, 7  # RowGroup
 CHUNK_OFFSET, META_DATA, OFFSET_INDEX, COLUMN_INDEX = 2, 3, 4, 6  # ColumnChunk
 PAGES = (9, 10, 11, 14)  # ColumnMetaData: data page, index page, dictionary page, bloom filter
 
+# Numbers of the fields that are read of a page's header, and what they may say.
+PAGE_TYPE, PAGE_SIZE, PAGE_COMPRESSED, DATA_PAGE, DATA_PAGE_V2 = 1, 2, 3, 5, 8
+DICTIONARY_PAGE, DELTA_BYTE_ARRAY = 2, 7
+
+#: Most levels of structs.
+DEPTH = 16
+
 #: A struct: type and value of each field by number, in the order of the file.
 Struct = dict[int, tuple[int, Any]]
 
@@ -76,6 +83,40 @@ def join_footers(footers: Iterable[tuple[bytes, int]]) -> bytes:
     return footer + len(footer).to_bytes(4, "little") + MAGIC
 
 
+class Page(NamedTuple):
+    """What the header of a page says.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the page, decompressed: no value in it is longer.
+    repeats : bool
+        A few of those bytes may stand for many values, each of them long: a dictionary, or values
+        that say how much of the one before they begin with.
+    end : int
+        Bytes of the header and of the page as it lies in the file.
+    """
+
+    size: int
+    repeats: bool
+    end: int
+
+
+def read_page(data: bytes) -> Page:
+    """Read the header of a page, with which the data begins."""
+    reader = _Reader(data)
+    fields = {number: value for number, (_, value) in reader.struct().items()}
+    kind, size, compressed = (fields.get(n) for n in (PAGE_TYPE, PAGE_SIZE, PAGE_COMPRESSED))
+    if not (isinstance(kind, int) and isinstance(size, int) and isinstance(compressed, int)):
+        raise UniRouteError("parquet: no header of a page")
+    if size < 0 or compressed < 0:
+        raise UniRouteError(f"parquet: a page of {size} bytes, {compressed} of them in the file")
+    headers = (fields.get(DATA_PAGE), 2), (fields.get(DATA_PAGE_V2), 4)
+    encodings = [header.get(at) for header, at in headers if isinstance(header, dict)]
+    repeats = kind == DICTIONARY_PAGE or (I32, DELTA_BYTE_ARRAY) in encodings
+    return Page(size, repeats, reader.at + compressed)
+
+
 def _move(group: Struct, by: int, ordinal: int) -> None:
     _add(group, GROUP_OFFSET, by)
     if ORDINAL in group:
@@ -104,14 +145,20 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
+        self._depth = 0
 
     def struct(self) -> Struct:
+        # Footers and headers have six levels.
+        self._depth += 1
+        if self._depth > DEPTH:
+            raise UniRouteError(f"parquet: structs within structs, more than {DEPTH} deep")
         fields: Struct = {}
         number = 0
         while (head := self._byte()) != 0:
             kind = head & 15
             number = number + (head >> 4) if head >> 4 else _unzigzag(self._varint())
             fields[number] = (kind, self._value(kind, in_struct=True))
+        self._depth -= 1
         return fields
 
     def _value(self, kind: int, in_struct: bool = False) -> Any:
@@ -130,16 +177,24 @@ class _Reader:
             head = self._byte()
             count = head >> 4 if head >> 4 != 15 else self._varint()
             item = head & 15
+            if item in (LIST, SET):
+                raise UniRouteError("parquet: a list of lists, which no footer has")
+            if count > len(self.data) - self.at:
+                raise UniRouteError(f"parquet: a list of {count} items, more than there are bytes")
             return item, [self._value(item) for _ in range(count)]
         if kind == STRUCT:
             return self.struct()
         raise UniRouteError(f"parquet: a footer with a field of type {kind}, not known here")
 
     def _byte(self) -> int:
+        if self.at == len(self.data):
+            raise UniRouteError("parquet: ends within a struct")
         self.at += 1
         return self.data[self.at - 1]
 
     def _bytes(self, count: int) -> bytes:
+        if count > len(self.data) - self.at:
+            raise UniRouteError(f"parquet: {count} bytes in a struct, more than there are")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -148,6 +203,8 @@ class _Reader:
         while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift
             shift += 7
+            if shift > 63:
+                raise UniRouteError("parquet: an integer of more than 64 bits")
         return value | byte << shift
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from uniroute_fast import _native
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.batch.readers import Position, open_log
+from uniroute_fast.batch.readers import Position, open_log, reading
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ def scan(
         reader = open_log(file.fs, file.path, file.form, router)
         parts = reader.parts(Position())
         at = Position()
-        for done, at in ordered(parts, lambda part: work(part, part.prompts(router)), threads):
+
+        def scanned(part: Part, path: str = file.path) -> T:
+            with reading(path, "cannot be routed"):
+                return work(part, part.prompts(router))
+
+        for done, at in ordered(parts, scanned, threads):
             yield done
             meter.at(file, reader, at)
         meter.end(file, at.rows)

@@ -7,6 +7,7 @@ is what lets a job go on where it was killed and still give the same bytes.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import sys
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.formats import Format
+from uniroute_fast.batch.parquet_rows import check_counts, row_batches
 from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, TablePart, text_part
-from uniroute_fast.errors import DatasetError
+from uniroute_fast.batch.text_bytes import text_bytes, written_bytes
+from uniroute_fast.errors import DatasetError, InvalidArgumentError, UniRouteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,13 @@ PART_ROWS = 1 << 15
 PART_BYTES = 1 << 24
 #: Bytes of a line, or of a row of CSV: what is longer is no log, or a quote that is not closed.
 LONGEST = 1 << 28
+#: Bytes that the rows of a part may hold, and thus the longest row of a columnar file.
+HELD = 1 << 28
+#: Bytes of the header of a CSV file, and its columns.
+HEADER, COLUMNS = 1 << 24, 10_000
+
+#: What comes of damaged files, beside the exceptions of pyarrow.
+DAMAGE = (OSError, EOFError, UnicodeError, OverflowError, MemoryError, RecursionError, csv.Error)
 
 
 @dataclass(frozen=True)
@@ -66,17 +76,31 @@ def open_log(fs: Any, path: str, form: Format, router: Prompter) -> Reader:
     DatasetError, InvalidArgumentError
         The file cannot be read, or its columns do not fit.
     """
-    pa = pyarrow()
     if fs is None and form.kind not in ("text", "jsonl"):
         raise DatasetError(f"standard input: {form.kind} cannot be read from it; expected a file")
-    try:
+    with reading(path, f"cannot be read as {form.kind}"):
         if form.kind == "parquet":
             return _Parquet(fs, path, router)
         if form.kind == "arrow":
             return _Arrow(fs, path, router)
         return _Lines(fs, path, form, router)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as {form.kind}: {error}") from error
+
+
+@contextlib.contextmanager
+def reading(path: str, failure: str) -> Iterator[None]:
+    """Say of an error to which a damaged file leads which file that is.
+
+    Raises
+    ------
+    DatasetError
+    """
+    try:
+        yield
+    except (InvalidArgumentError, DatasetError):
+        raise
+    except (pyarrow().ArrowException, UniRouteError, *DAMAGE) as error:
+        said = str(error) or type(error).__name__
+        raise DatasetError(f"{path}: {failure}: {said}") from error
 
 
 class _Parquet:
@@ -84,10 +108,13 @@ class _Parquet:
         import pyarrow.parquet as pq
 
         self.path = path
+        self.source = fs.open_input_file(path)
+        self.is_local = fs.type_name == "local"
         # Small reads as they are needed: whole row groups can be larger than all else here.
         self.file = pq.ParquetFile(
-            fs.open_input_file(path), pre_buffer=False, buffer_size=1 << 20, memory_map=False
+            self.source, pre_buffer=False, buffer_size=1 << 20, memory_map=False
         )
+        check_counts(self.file.metadata)
         self.schema = self.file.schema_arrow
         router.check_schema(self.schema)
         self.total = self.file.metadata.num_rows
@@ -95,7 +122,7 @@ class _Parquet:
     def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
         groups, skip = self._from(start.rows)
         block = self._block()
-        batches = self.file.iter_batches(block, row_groups=groups, use_threads=False)
+        batches = row_batches(self.file, self.source, self.is_local, groups, block)
         return _table_parts(self.path, self.schema, batches, start.rows, skip, block)
 
     def _block(self) -> int:
@@ -154,29 +181,62 @@ def _table_parts(
 
     Where a part ends depends on its rows alone, not on how the file comes in batches.
     """
-    pa = pyarrow()
     waiting: list[Any] = []
-    count = size = 0
-    try:
-        for batch in batches:
-            dropped = min(skip, len(batch))
-            skip -= dropped
-            batch = batch.slice(dropped)
-            while len(batch):
-                piece = batch.slice(0, block - count % block)
-                batch = batch.slice(len(piece))
-                waiting.append(piece)
-                count += len(piece)
-                size += sum(map(_text_bytes, piece.columns))
-                whole = count % block == 0
-                if whole and (count >= PART_ROWS or size >= PART_BYTES):
-                    row += count
-                    yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row)
-                    waiting, count, size = [], 0, 0
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path}: cannot be read after row {row + count}: {error}") from error
+    count = size = held = 0
+
+    def part() -> tuple[Part, Position]:
+        nonlocal waiting, count, size, held, row
+        table, row = pyarrow().Table.from_batches(waiting, schema), row + count
+        waiting, count, size, held = [], 0, 0, 0
+        return TablePart(table), Position(row)
+
+    batches = iter(batches)
+    while True:
+        with reading(path, f"cannot be read after row {row + count}"):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        dropped = min(skip, len(batch))
+        skip -= dropped
+        batch = batch.slice(dropped)
+        while len(batch):
+            piece, more = _fitting(batch.slice(0, block - count % block), HELD - held)
+            if not len(piece):
+                # The next row has no place in this part.
+                if not count:
+                    raise DatasetError(f"{path}: row {row} holds more than {HELD:,} bytes of text")
+                yield part()
+                continue
+            batch = batch.slice(len(piece))
+            waiting.append(piece)
+            count += len(piece)
+            size += sum(map(text_bytes, piece.columns))
+            held += more
+            if count % block == 0 and (count >= PART_ROWS or size >= PART_BYTES):
+                yield part()
     if count:
-        yield TablePart(pa.Table.from_batches(waiting, schema)), Position(row + count)
+        yield part()
+
+
+def _fitting(batch: Any, room: int) -> tuple[Any, int]:
+    """Return as many of the first rows as hold no more bytes than there is room, and how many."""
+    held = _held_bytes(batch)
+    if held <= room:
+        return batch, held
+    least, most = 0, len(batch)  # Fitting, and not.
+    while most - least > 1:
+        middle = (least + most) // 2
+        if _held_bytes(batch.slice(0, middle)) <= room:
+            least = middle
+        else:
+            most = middle
+    fitting = batch.slice(0, least)
+    return fitting, _held_bytes(fitting)
+
+
+def _held_bytes(batch: Any) -> int:
+    """Return the bytes of all strings of a batch, once each row has its own."""
+    return sum(map(written_bytes, batch.columns))
 
 
 def _as_bytes(column: Any) -> Any:
@@ -184,21 +244,6 @@ def _as_bytes(column: Any) -> Any:
     pa = pyarrow()
     kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
     return column if kind is None else column.view(kind)
-
-
-def _text_bytes(column: Any) -> int:
-    """Return the bytes of all strings in a column, at any depth."""
-    pa = pyarrow()
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _text_bytes(column.flatten())
-    if pa.types.is_struct(kind):
-        return sum(map(_text_bytes, column.flatten()))
-    if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
-        return int(pc.sum(pc.binary_length(column)).as_py() or 0)
-    return 0
 
 
 class _Lines:
@@ -217,24 +262,36 @@ class _Lines:
         pa = pyarrow()
         if form.kind == "csv":
             with self._open(0) as file:
-                lines = (line.decode("utf-8-sig") for line in self._lines(file))
-                self.header = next(csv.reader(lines), None)
-            if not self.header:
-                raise DatasetError(f"{path}: no header")
+                self.header = self._csv_header(file)
             names = self.header
         else:
             names = [self.text_column]
         self.schema = pa.schema([pa.field(name, pa.string()) for name in names])
         router.check_schema(self.schema)
 
+    def _csv_header(self, file: IO[bytes]) -> list[str]:
+        lines = (line.decode("utf-8-sig") for line in self._lines(file, HEADER))
+        header = next(csv.reader(lines), None)
+        if not header:
+            raise DatasetError(f"{self.path}: no header")
+        if len(header) > COLUMNS:
+            raise DatasetError(
+                f"{self.path}: a header of {len(header):,} columns; expected at most {COLUMNS:,}"
+            )
+        return header
+
     def parts(self, start: Position) -> Iterator[tuple[Part, Position]]:
-        pa = pyarrow()
-        try:
-            with self._open(start.bytes) as file:
-                cut = self._csv_parts if self.form.kind == "csv" else self._line_parts
-                yield from cut(file, start)
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise DatasetError(f"{self.path}: cannot be read: {error}") from error
+        cut = self._csv_parts if self.form.kind == "csv" else self._line_parts
+        with reading(self.path, "cannot be read"):
+            file = self._open(start.bytes)
+        with file:
+            parts = cut(file, start)
+            while True:
+                with reading(self.path, "cannot be read"):
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
 
     def _line_parts(self, file: IO[bytes], at: Position) -> Iterator[tuple[Part, Position]]:
         while block := file.read(PART_BYTES):
@@ -267,7 +324,8 @@ class _Lines:
             read += lines.taken()
             if values:
                 rows.append(values)
-            if read - begun >= PART_BYTES:
+            # Rows that are too short are filled up: to so many cells, which full rows never reach.
+            if read - begun >= PART_BYTES or len(rows) * len(self.header) >= PART_BYTES:
                 at = Position(at.rows + len(rows), read)
                 yield CsvRows(self.header, rows), at
                 rows, begun = [], read
@@ -289,12 +347,13 @@ class _Lines:
                     ) from error
                 yield ["".join(lines.texts).rstrip("\r\n")]
 
-    def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
+    def _lines(self, file: IO[bytes], longest: int | None = None) -> Iterator[bytes]:
         """Yield the lines that are left."""
-        while line := file.readline(LONGEST + 1):
-            if len(line) > LONGEST:
+        most = LONGEST if longest is None else longest
+        while line := file.readline(most + 1):
+            if len(line) > most:
                 raise DatasetError(
-                    f"{self.path}: cannot be read: has a line of more than {LONGEST:,} bytes"
+                    f"{self.path}: cannot be read: has a line of more than {most:,} bytes"
                 )
             yield line
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.formats import Format, format_of
-from uniroute_fast.batch.journal import JOURNAL, writing
+from uniroute_fast.batch.journal import files_of, writing
 from uniroute_fast.batch.logs import located
+from uniroute_fast.batch.own_folder import OwnFolder
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ class Target:
             self.fs, self.where = located(out)
             kind = self.fs.get_file_info(self.where).type
             is_folder, is_file = (kind == arrow_fs.FileType[n] for n in ("Directory", "File"))
+            is_other = kind == arrow_fs.FileType.Unknown
             holds = is_folder and self.fs.get_file_info(arrow_fs.FileSelector(self.where))
         except (pa.ArrowException, OSError) as error:
             raise InvalidArgumentError(f"out: {out!r} cannot be reached: {error}") from error
+        if is_other:
+            raise InvalidArgumentError(f"out: {out!r} is neither file nor folder")
         if is_folder and not self.is_folder:
             raise InvalidArgumentError(f"out: {out!r} is a folder; expected a file")
         if holds:
@@ -67,12 +70,17 @@ class Target:
         if log.local is None:
             return
         source = log.local.resolve()
-        if self.path.exists() and self.path.samefile(source):
+        if self.is_at(source):
             raise InvalidArgumentError(f"out: {self.out!r} is the log; expected another file")
         if self.path.is_relative_to(source):
             raise InvalidArgumentError(
                 f"out: {self.out!r} lies in the log, {str(source)!r}; expected a place outside"
             )
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether the output would take the place of a file or folder."""
+        there = self.is_local and self.path.exists() and path.exists()
+        return there and self.path.samefile(path)
 
     def format_of(self, file: LogFile, named: str | None) -> Format:
         """Return the format of the output of a file."""
@@ -89,48 +97,59 @@ class Target:
         return f"{file.relative}.{form.kind}"
 
 
+class Place(NamedTuple):
+    """Where in the staging folder one output grows, and where it lies once it is finished."""
+
+    stem: str
+    whole: str
+
+
 class Staging:
     """The folder in which the output grows.
 
-    It says which job it belongs to: another job's leftovers are swept away, those of the same job
-    are gone on with. A lock keeps a second process out.
+    It says which job it belongs to and which files that job writes: another job's leftovers are
+    swept away, those of the same job are gone on with, and anything else in it is refused before
+    anything changes. A lock keeps a second process out.
     """
 
     IDENTITY = "_uniroute.json"
+    UNSAVED = "_uniroute.json.new"
     LOCK = "_lock"
+    WHOLE = "_whole"
 
-    def __init__(self, target: Target, identity: dict[str, Any], resumable: bool) -> None:
+    def __init__(
+        self, target: Target, identity: dict[str, Any], names: list[str], resumable: bool
+    ) -> None:
         self.target = target
-        self.folder = target.staging
         # As JSON gives it back.
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self.names = names
         self.resumable = resumable
-        self._names: list[str] = []
 
     def __enter__(self) -> Staging:
-        self.folder.mkdir(exist_ok=True)
-        self._lock = (self.folder / self.LOCK).open("w")
-        try:
-            _lock(self._lock, self.target.out)
-        except BaseException:
-            self._lock.close()
-            raise
-        state = self._state() if self.resumable else None
-        if state is None:
-            self._sweep()
-        self._weight: float | None = (state or {}).get("cost_weight")
-        self._save()
+        with contextlib.ExitStack() as opened:
+            self.folder = OwnFolder(self.target.staging)
+            opened.callback(self.folder.close)
+            if not self.folder.has(self.LOCK):
+                # Before the lock is made, which is a change.
+                self._check()
+            self._lock = opened.enter_context(self.folder.open_or_create(self.LOCK))
+            self._hold()
+            state = self._check()
+            if not self.resumable or state.get("identity") != self.identity:
+                state = {}
+                self.folder.empty(self.LOCK, self.IDENTITY)
+            self._weight: float | None = state.get("cost_weight")
+            self._save()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._opened.close()
 
-    def path(self, name: str) -> Path:
+    def place(self, name: str) -> Place:
         """Return where the output of a file grows."""
-        self._names.append(name)
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._places(self.names, self.target.is_folder)[name]
 
     @property
     def cost_weight(self) -> float | None:
@@ -147,63 +166,86 @@ class Staging:
         target = self.target
         if not target.is_local:
             self._send()
-        elif not target.is_folder:
-            (self.folder / target.path.name).replace(target.path)
+        elif target.is_folder:
+            self.folder.hand_over(self.WHOLE, target.path)
         else:
-            for name in self._names:
-                (self.folder / (name + JOURNAL)).unlink()
-            for own in (self.IDENTITY, self.LOCK):
-                (self.folder / own).unlink()
-            self.folder.replace(target.path)
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.hand_over(self.place(target.path.name).whole, target.path)
+        # The output is there: what is left beside it is swept away by the next job.
+        with contextlib.suppress(OSError):
+            self.folder.remove(self.IDENTITY, self.LOCK)
 
     def _send(self) -> None:
         from pyarrow import fs
 
         target = self.target
-        for name in self._names:
+        for name in self.names:
             where = PurePosixPath(target.where)
             if target.is_folder:
                 where /= name
                 target.fs.create_dir(str(where.parent), recursive=True)
-            source = str((self.folder / name).absolute())
+            source = str((self.folder.path / self.place(name).whole).absolute())
             fs.copy_files(source, str(where), destination_filesystem=target.fs)
 
-    def _sweep(self) -> None:
-        for left in self.folder.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != self.LOCK:
-                left.unlink()
+    def _check(self) -> dict[str, Any]:
+        """Return what the job that left this folder says of itself, after checking that it is ours.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Something in it was not written by that job.
+        """
+        state = self._state()
+        places = self._places(state.get("names", []), state.get("is_folder", False)).values()
+        files = {self.IDENTITY, self.UNSAVED, self.LOCK}
+        files.update(name for place in places for name in (*files_of(place.stem), place.whole))
+        folders = {str(parent) for place in places for parent in PurePosixPath(place.whole).parents}
+        self.folder.check(lambda name, is_folder: name in (folders if is_folder else files))
+        return state
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have tidied up since it was opened here.
+            held = self.folder.is_at(self.LOCK, self._lock)
+        except BlockingIOError:
+            held = False
+        if not held:
+            raise InvalidArgumentError(
+                f"out: another process is making {self.target.out!r} right now"
+            )
 
     def _save(self) -> None:
-        state = {"identity": self.identity, "cost_weight": self._weight}
-        temporary = self.folder / (self.IDENTITY + ".new")
-        with writing(temporary):
-            temporary.write_text(json.dumps(state))
-            temporary.replace(self.folder / self.IDENTITY)
+        state = {
+            "identity": self.identity,
+            "cost_weight": self._weight,
+            "names": self.names,
+            "is_folder": self.target.is_folder,
+        }
+        with writing(self.folder.path / self.UNSAVED):
+            with self.folder.create(self.UNSAVED) as file:
+                file.write(json.dumps(state).encode())
+            self.folder.rename(self.UNSAVED, self.IDENTITY)
 
-    def _state(self) -> dict[str, Any] | None:
-        """Return what an earlier run of the same job left; None without one."""
+    def _state(self) -> dict[str, Any]:
+        """Return what the job that left this folder says of itself; nothing without one."""
+        if not self.folder.has(self.IDENTITY):
+            return {}
+        with self.folder.open(self.IDENTITY) as file:
+            text = file.read()
         try:
-            state = json.loads((self.folder / self.IDENTITY).read_text())
-        except (OSError, ValueError):
-            return None
-        same = isinstance(state, dict) and state.get("identity") == self.identity
-        return state if same else None
+            state = json.loads(text)
+        except (ValueError, RecursionError):
+            return {}
+        names = state.get("names") if isinstance(state, dict) else None
+        ours = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        return state if ours else {}
 
-
-def _lock(file: Any, out: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Not on Windows: two jobs at once are then the user's to avoid.
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever held it may have tidied up since it was opened here.
-        held = os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
-    except (BlockingIOError, FileNotFoundError):
-        held = False
-    if not held:
-        raise InvalidArgumentError(f"out: another process is making {out!r} right now")
+    @classmethod
+    def _places(cls, names: list[str], is_folder: bool) -> dict[str, Place]:
+        # A name of its own for each, without its folders.
+        return {
+            name: Place(str(i) if is_folder else name, f"{cls.WHOLE}/{name}")
+            for i, name in enumerate(names)
+        }

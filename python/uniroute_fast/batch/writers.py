@@ -84,7 +84,7 @@ def open_writer(
             raise InvalidArgumentError(
                 f"compression: {compression!r}; expected one of {', '.join(COMPRESSIONS)}"
             )
-        return _Parquet(names, schema, compression, text)
+        return _Parquet(argument, names, schema, compression, text)
     if form.kind == "arrow":
         return _Arrow(names, schema)
     if form.kind == "csv":
@@ -102,10 +102,12 @@ def _with_columns(part: Part, names: list[str], columns: list[Any]) -> Any:
 
 
 class _Parquet:
-    def __init__(self, names: list[str], schema: Any, compression: str, text: str) -> None:
+    def __init__(
+        self, argument: str, names: list[str], schema: Any, compression: str, text: str
+    ) -> None:
         self.names, self.schema, self.compression = names, schema, compression
         # Dictionaries and statistics of long distinct texts cost much and give nothing.
-        self.leaves = [path for path in _leaf_paths(schema) if path != text]
+        self.leaves = [path for path in _leaf_paths(argument, schema) if path != text]
 
     def begin(self) -> bytes:
         return parquet_footer.MAGIC
@@ -138,12 +140,18 @@ class _Parquet:
         return buffer.getvalue()
 
 
-def _leaf_paths(schema: Any) -> list[str]:
+def _leaf_paths(argument: str, schema: Any) -> list[str]:
     """Return the paths by which Parquet knows the columns of a schema, nested ones too."""
     import pyarrow.parquet as pq
 
-    buffer = pyarrow().BufferOutputStream()
-    pq.write_table(schema.empty_table(), buffer)
+    pa = pyarrow()
+    buffer = pa.BufferOutputStream()
+    try:
+        pq.write_table(schema.empty_table(), buffer)
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidArgumentError(
+            f"{argument}: Parquet cannot hold the columns: {error}; expected .jsonl or .arrow"
+        ) from error
     leaves = pq.ParquetFile(buffer.getvalue()).schema
     return [leaves.column(i).path for i in range(len(leaves))]
 

@@ -20,6 +20,7 @@ from uniroute_fast.cli import (
     whatif,
 )
 from uniroute_fast.errors import UniRouteError
+from uniroute_fast.wording import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UniRouteError, OSError) as error:
         print(f"uniroute: {_one_line(error)}", file=sys.stderr)
         return FAILED
+    except MemoryError as error:
+        print(f"uniroute: out of memory: {_one_line(error)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("uniroute: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -68,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
     """Refuses bad arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(FAILED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(FAILED, f"{self.prog}: {bounded(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,4 +103,4 @@ def _version(_: argparse.Namespace) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return bounded(" ".join(str(error).split())) or type(error).__name__

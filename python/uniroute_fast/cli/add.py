@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast.cli.fit import add_column_names
-from uniroute_fast.cli.output import add_json, columns, report
+from uniroute_fast.cli.output import add_json, columns, keep_apart, report
 from uniroute_fast.cli.pool import add_pool, load_pool
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     """Read, profile, save, report."""
     from uniroute_fast.cli.tables import read_costs, read_ids, read_losses, read_prompts
 
+    keep_apart("--out", args.out, args.models, args.prompts, args.scores)
     router = load_pool(args)
     costs = read_costs(args.models)
     table = read_prompts(args.prompts, args.text_column)

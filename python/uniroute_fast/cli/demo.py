@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.cli.output import add_json, columns, report
 from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse
@@ -124,7 +125,8 @@ def plot(curves: dict[str, DeferralCurve], folder: Path) -> Path:
     axes.legend(loc="lower right")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "demo.png"
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     return path
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from uniroute_fast.cli.output import add_json, add_report, check_writable, report
+from uniroute_fast.cli.output import add_json, add_report, check_writable, keep_apart, report
 
 if TYPE_CHECKING:
     import argparse
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
 
     check_writable("--report", args.report)
     check_writable("--figure", args.figure)
+    keep_apart("--report", args.report, args.dataset)
+    keep_apart("--figure", args.figure, args.dataset, args.report)
     if args.figure:
         check_format(args.figure)
     methods = ",".join(args.methods).split(",") if args.methods else None

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from uniroute_fast import Outcomes, Router
     from uniroute_fast.cli.tables import read_ids, read_losses, read_prompts
 
-    keep_apart(args.out, args.prompts, args.seen)
+    keep_apart("--out", args.out, args.prompts, args.seen)
     table = read_prompts(args.prompts, args.text_column)
     texts = table[args.text_column]
     seen = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.plain import without_nan
+from uniroute_fast.wording import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -32,32 +33,38 @@ def check_writable(option: str, path: str | None) -> None:
     Raises
     ------
     InvalidArgumentError
-        Its folder is not there, or it is a folder itself.
+        Its folder is not there, or it is a folder itself, a pipe or a device.
     """
     if path is None:
         return
     if Path(path).is_dir():
         raise InvalidArgumentError(f"{option}: {path} is a folder; expected a file")
+    if Path(path).exists() and not Path(path).is_file():
+        raise InvalidArgumentError(f"{option}: {path} is no file; expected one, or nothing")
     if not Path(path).parent.is_dir():
         raise InvalidArgumentError(f"{option}: {path}: no folder {Path(path).parent}")
 
 
-def keep_apart(out: str, *inputs: str | None) -> None:
+def keep_apart(option: str, out: str | None, *inputs: str | None) -> None:
     """Refuse to write over what is read.
 
     Raises
     ------
     InvalidArgumentError
-        `out` is the same file as one of the inputs.
+        `out` is the same file as one of the inputs, or there already in one that is a folder.
     """
-    for path in inputs:
-        if path and Path(out).exists() and Path(path).exists() and Path(out).samefile(path):
-            raise InvalidArgumentError(f"--out: {out} is also read; expected another file")
+    if out is None or not Path(out).exists():
+        return
+    place = Path(out).resolve()
+    for path in map(Path, filter(None, inputs)):
+        inside = path.is_dir() and place.is_relative_to(path.resolve()) and not place.is_dir()
+        if inside or (path.exists() and place.samefile(path)):
+            raise InvalidArgumentError(f"{option}: {out} is also read; expected another file")
 
 
 def report(as_json: bool, figures: Mapping[str, Any], text: str) -> None:
     """Print the figures as JSON, or the text that shows them."""
-    print(json.dumps(without_nan(figures), allow_nan=False) if as_json else text)
+    print(json.dumps(without_nan(figures), allow_nan=False) if as_json else printable(text))
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

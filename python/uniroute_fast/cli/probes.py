@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from uniroute_fast.cli.fit import add_column_names
 from uniroute_fast.cli.output import add_json, check_writable, keep_apart, report
 from uniroute_fast.cli.pool import add_pool, load_pool
+from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from uniroute_fast.cli.tables import read_ids, read_prompts
 
     check_writable("--out", args.out)
-    if args.out:
-        keep_apart(args.out, args.pool, args.prompts)
+    keep_apart("--out", args.out, args.pool, args.prompts)
     router = load_pool(args)
     table = read_prompts(args.prompts, args.text_column)
     ids = read_ids(args.prompts, table, args.id_column)
@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         import pyarrow.parquet as pq
 
-        pq.write_table(table.take(probes.indices), args.out)
+        with whole_file(args.out) as file:
+            pq.write_table(table.take(probes.indices), file)
     chosen = [ids[i] for i in probes.indices]
     before, after = probes.standard_error[[0, -1]]
     shown = "" if args.out else "\n".join(chosen) + "\n"

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     """Route the log and report what it comes to."""
     from uniroute_fast.batch import route_log
 
-    keep_apart(args.out, args.pool, args.log)
+    keep_apart("--out", args.out, args.pool, args.log)
     pool = args.pool if args.embedder is None else load_pool(args)
     with Bar() as bar:
         summary = route_log(

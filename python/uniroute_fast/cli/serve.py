@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast.cli.pool import add_pool, load_pool
+from uniroute_fast.wording import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _raise_file_limit()
     server = Server(load_pool(args), artifact=args.pool, config=args.config, **settings)
-    print(f"serving {args.pool} on {server.url}", flush=True)
+    print(printable(f"serving {args.pool} on {server.url}"), flush=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     if hasattr(signal, "SIGHUP"):

@@ -73,7 +73,7 @@ def read_table(path: str, text_column: str = "text") -> Any:
         # Also that all strings, and the names of columns, are UTF-8.
         table.validate(full=True)
         repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, MemoryError) as error:
         raise DatasetError(f"{path}: not a {kind} file that can be read: {error}") from error
     if not table.num_rows:
         raise DatasetError(f"{path}: no rows")

@@ -10,7 +10,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from uniroute_fast.cli.output import add_json, add_report, check_writable, columns, report
+from uniroute_fast.cli.output import (
+    add_json,
+    add_report,
+    check_writable,
+    columns,
+    keep_apart,
+    report,
+)
 from uniroute_fast.cli.pool import add_pool, load_pool
 from uniroute_fast.cli.progress import Bar
 from uniroute_fast.cli.route import add_log
@@ -51,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from uniroute_fast.report import save_page, what_if_page
 
     check_writable("--report", args.report)
+    keep_apart("--report", args.report, args.pool, args.log)
     pool = args.pool if args.embedder is None else load_pool(args)
     with Bar() as bar:
         found = what_if(

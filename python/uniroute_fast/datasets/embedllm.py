@@ -71,6 +71,6 @@ def from_embedllm(source: str | os.PathLike[str] = "RZ412/EmbedLLM", *, costs: C
                     name = f"{file.stem}/{prompt}"
                     collector.prompt(name, category or "", text, where)
                     collector.outcome(name, model, label, where)
-        except (pa.ArrowException, KeyError) as error:
+        except (pa.ArrowException, KeyError, MemoryError) as error:
             raise DatasetError(f"{file}: not a table of EmbedLLM: {error}") from error
     return collector.dataset(*read_costs(costs))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,28 +71,46 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     DatasetError
-        The folder exists and holds files.
+        There is something under its name, other than an empty folder.
     MissingExtraError
         pyarrow is not installed (extra ``fit``).
     """
     pa, pq = _pyarrow()
     folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"{folder}: is no folder")
     if folder.exists() and any(folder.iterdir()):
         raise DatasetError(f"{folder}: exists and is not empty")
     folder.mkdir(parents=True, exist_ok=True)
     prompts = {"id": dataset.ids, "task": dataset.tasks, "text": dataset.texts}
-    pq.write_table(
-        pa.table({name: pa.array(column, pa.string()) for name, column in prompts.items()}),
-        folder / "prompts.parquet",
-    )
     columns = {"id": pa.array(dataset.ids, pa.string())}
     columns |= {m: pa.array(s) for m, s in zip(dataset.models, dataset.scores.T, strict=True)}
-    pq.write_table(pa.table(columns), folder / "scores.parquet")
-    with (folder / "models.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "cost", "cost_unit"])
-        for model, cost in zip(dataset.models, dataset.costs, strict=True):
-            writer.writerow([model, repr(float(cost)), dataset.cost_unit])
+    table = pa.table({name: pa.array(column, pa.string()) for name, column in prompts.items()})
+    with contextlib.ExitStack() as undone:
+
+        def new(name: str) -> IO[bytes]:
+            """Create a file, which goes again where the folder is not finished."""
+            # Only where there is none, and no link either.
+            file = (folder / name).open("xb")
+            undone.callback((folder / name).unlink)
+            return file
+
+        with new("prompts.parquet") as file:
+            pq.write_table(table, file)
+        with new("scores.parquet") as file:
+            pq.write_table(pa.table(columns), file)
+        with new("models.csv") as file:
+            file.write(_models_csv(dataset).encode())
+        undone.pop_all()
+
+
+def _models_csv(dataset: Dataset) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["model", "cost", "cost_unit"])
+    for model, cost in zip(dataset.models, dataset.costs, strict=True):
+        writer.writerow([model, repr(float(cost)), dataset.cost_unit])
+    return text.getvalue()
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -110,7 +130,7 @@ def _read_parquet(file: Path) -> Any:
         raise DatasetError(f"{file}: no such file")
     try:
         table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         raise DatasetError(f"{file}: not a parquet file that can be read: {error}") from error
     repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
     if repeated:

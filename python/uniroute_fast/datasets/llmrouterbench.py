@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import sys
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from uniroute_fast.datasets.dataset import Dataset
 
 ARCHIVE = "bench-release.tar.gz"
+
+#: Bytes of a run in the archive, once decompressed.
+LONGEST = 1 << 30
 
 
 def from_llmrouterbench(
@@ -113,16 +118,21 @@ def _runs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             # Read from the archive, never unpacked: its names reach no file system.
             for member in members:
                 content = members.extractfile(member) if member.name.endswith(".json") else None
+                if content is not None and member.size > LONGEST:
+                    raise DatasetError(
+                        f"{path}: {member.name}: {member.size:,} bytes; expected at most "
+                        f"{LONGEST:,}"
+                    )
                 if content is not None:
                     yield member.name, _parsed(f"{path}: {member.name}", content.read)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DatasetError(f"{path}: not an archive that can be read: {error}") from error
 
 
 def _parsed(name: str, read: Callable[[], bytes]) -> dict[str, Any]:
     try:
         run = json.loads(read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{name}: not JSON: {error}") from error
     if not isinstance(run, dict):
         raise DatasetError(f"{name}: not a run of LLMRouterBench")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)")
 
+#: Bytes of a sample.
+LONGEST = 1 << 28
+
 #: Unit of the costs where none are given: the sizes that the harness logs of local models.
 SIZES = "billions of parameters"
 
@@ -139,18 +142,20 @@ def _log(file: Path, task: str, results: Path) -> _Log:
         )
     except FileNotFoundError:
         raise DatasetError(f"{results}: no such file; {file.name} belongs to it") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(f"{results}: not the results of lm_eval: {error}") from error
 
 
 def _samples(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where each sample is and the sample."""
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(lambda: lines.readline(LONGEST + 1), b""), 1):
             where = f"{file}, line {number}"
+            if len(line) > LONGEST:
+                raise DatasetError(f"{where}: more than {LONGEST:,} bytes")
             try:
                 sample = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DatasetError(f"{where}: not JSON: {error}") from error
             if not isinstance(sample, dict) or "doc_id" not in sample:
                 raise DatasetError(f"{where}: not a sample: no 'doc_id'")
@@ -187,5 +192,5 @@ def _prompt(sample: dict[str, Any], field: str | None, where: str) -> Any:
         return sent
     try:
         return chat_text(json.loads(chat))
-    except (ValueError, UniRouteError) as error:
+    except (ValueError, RecursionError, UniRouteError) as error:
         raise DatasetError(f"{where}: its prompt is not a list of messages: {error}") from error

@@ -122,7 +122,7 @@ def _text(prompt: Any) -> Any:
     if isinstance(prompt, str) and prompt.startswith("[") and prompt.endswith("]"):
         try:
             prompt = ast.literal_eval(prompt)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return prompt  # A text in brackets, after all.
     if isinstance(prompt, list | tuple):
         return "\n".join(str(turn) for turn in prompt)

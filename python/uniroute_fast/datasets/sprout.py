@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FILES = ("train-*.parquet", "validation-*.parquet", "test-*.parquet")
 #: What an LLM's column holds, of what is needed: the answers themselves are not read.
 OUTCOME = ("score", "num_input_tokens", "num_output_tokens")
+#: Rows that are read at once.
+ROWS = 1 << 10
 
 
 def from_sprout(
@@ -62,11 +64,11 @@ def from_sprout(
             models = _models(file, table.schema_arrow, priced)
             wanted = ["dataset", "prompt", *(f"{m}.{part}" for m in models for part in OUTCOME)]
             row = 0
-            for batch in table.iter_batches(columns=wanted):
+            for batch in table.iter_batches(ROWS, columns=wanted):
                 for record in batch.to_pylist():
                     _add(collector, file, row, record, models, priced)
                     row += 1
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
             raise DatasetError(f"{file}: not a Parquet file that can be read: {error}") from error
     return collector.dataset(collector.mean_costs(), "USD a prompt")
 

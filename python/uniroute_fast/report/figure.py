@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
 from uniroute_fast.evaluate.curves import BUDGETS
+from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
     from uniroute_fast.evaluate import Table
@@ -49,8 +50,8 @@ def save_curves(table: Table, path: str | os.PathLike[str]) -> None:
     axes.legend(fontsize="small")
     # Without these a file would hold the time and random names.
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": None}[suffix]
-    with matplotlib.rc_context({"svg.hashsalt": "uniroute_fast"}):
-        figure.savefig(path, dpi=150, metadata=undated)
+    with matplotlib.rc_context({"svg.hashsalt": "uniroute_fast"}), whole_file(path) as file:
+        figure.savefig(file, format=suffix[1:], dpi=150, metadata=undated)
 
 
 def check_format(path: str | os.PathLike[str]) -> str:

@@ -12,16 +12,15 @@ import base64
 import hashlib
 import html
 import json
-import os
-import tempfile
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
 from uniroute_fast.plain import without_nan
+from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
 
@@ -52,17 +51,9 @@ def what_if_page(figures: Mapping[str, Any], log: str) -> str:
 
 
 def save_page(page: str, path: str | os.PathLike[str]) -> None:
-    """Write a page, whole or not at all."""
-    file = Path(path)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
-            out.write(page)
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a page, whole or not at all; a link of that name is replaced."""
+    with whole_file(path) as file:
+        file.write(page.encode())
 
 
 def _page(kind: str, title: str, figures: Mapping[str, Any]) -> str:
