@@ -370,7 +370,7 @@ def test_memory_stays_within_the_documented_bound(service: Any) -> None:
     base = memory(process, "VmRSS")
     # Bodies and answers together, and what each of two threads makes of one; the rest is the
     # allocator's.
-    bound = base + 16 * MIB + 2 * 8 * MIB + 24 * MIB
+    bound = base + 16 * MIB + 2 * 8 * MIB + 8 * MIB
     for name, (method, path, body) in worst_bodies(MIB).items():
         arguments = (name, method, path, body)
         threads = [threading.Thread(target=send, args=arguments) for _ in range(24)]

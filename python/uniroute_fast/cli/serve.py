@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in SETTINGS}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _raise_file_limit()
+    _give_back_what_is_freed()
     server = Server(load_pool(args), artifact=args.pool, config=args.config, **settings)
     print(printable(f"serving {args.pool} on {server.url}"), flush=True)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -79,3 +80,20 @@ def _raise_file_limit() -> None:
         wanted = 65_536 if hard == resource.RLIM_INFINITY else hard
         if soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _give_back_what_is_freed() -> None:
+    """Have glibc return the memory of large bodies and answers as soon as they are gone.
+
+    By itself it learns from the first of them to keep such blocks, in every thread's own heap: a
+    service whose bodies take 16 MiB together then holds 100.
+    """
+    import ctypes
+
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # Another C library.
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    for option in (trim_threshold, mmap_threshold):
+        set_option(option, 128 << 10)

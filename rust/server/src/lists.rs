@@ -211,10 +211,10 @@ mod tests {
         for json in ["-1", "1.5", "true", r#""7""#, "null", "{}"] {
             assert!(numbers(json).is_err(), "{json}");
         }
-        let names: PerPrompt<Option<String>> = serde_json::from_str(r#""a\n""#).unwrap();
-        assert!(matches!(names, PerPrompt::Same(Some(name)) if name == "a\n"));
-        let names: PerPrompt<Option<String>> = serde_json::from_str(r#"["a", null]"#).unwrap();
-        assert!(matches!(names, PerPrompt::Each(all) if all == [Some("a".into()), None]));
+        let names: PerPrompt<String> = serde_json::from_str(r#""a\n""#).unwrap();
+        assert!(matches!(names, PerPrompt::Same(name) if name == "a\n"));
+        let names: PerPrompt<Option<u8>> = serde_json::from_str("[1, null]").unwrap();
+        assert!(matches!(names, PerPrompt::Each(all) if all == [Some(1), None]));
         let weight: PerPrompt<f64> = serde_json::from_str("2").unwrap();
         assert!(matches!(weight, PerPrompt::Same(2.0)));
     }

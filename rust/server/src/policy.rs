@@ -183,7 +183,7 @@ fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Optio
     let stay = |prompt: usize| {
         Stay::with(
             snapshot.pool(),
-            names.at(prompt).as_deref(),
+            names.at(prompt).0.as_deref(),
             leaving(prompt)?,
         )
     };

@@ -173,6 +173,32 @@ impl From<Conditions> for Terms {
     }
 }
 
+/// The name of a model, or null.
+#[derive(Debug)]
+pub struct MaybeName(pub Option<String>);
+
+impl<'de> Deserialize<'de> for MaybeName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = MaybeName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a model, or null")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(MaybeName(Some(name.to_owned())))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(MaybeName(None))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
 /// A request to route.
 #[derive(Debug)]
 pub struct Question<'a> {
@@ -187,7 +213,7 @@ pub struct Question<'a> {
     /// See `Router.route`.
     pub cost_weight: Option<PerPrompt<f64>>,
     /// See `Router.route`.
-    pub current_model: Option<PerPrompt<Option<String>>>,
+    pub current_model: Option<PerPrompt<MaybeName>>,
     /// See `Router.route`.
     pub switch_cost: Option<PerPrompt<f64>>,
     /// See `Router.route`.
@@ -229,7 +255,7 @@ struct Fields<'a> {
     model: Option<Text<'a>>,
     policy: Option<Text<'a>>,
     cost_weight: Option<PerPrompt<f64>>,
-    current_model: Option<PerPrompt<Option<String>>>,
+    current_model: Option<PerPrompt<MaybeName>>,
     switch_cost: Option<PerPrompt<f64>>,
     cached_tokens: Option<PerPrompt<u64>>,
     constraints: Option<Conditions>,
