@@ -2,18 +2,21 @@
 //!
 //! Each takes any bytes and panics if something is not as it should be.
 
+#![allow(clippy::missing_panics_doc)]
+
 use std::sync::{Arc, LazyLock};
 
 use crate::artifact::Artifact;
 use crate::constraints::{Constraints, Terms};
 use crate::kernels;
-use crate::lexical::LexicalEmbedder;
+use crate::lexical::{self, LexicalEmbedder};
 use crate::metadata::Metadata;
 use crate::persist;
+use crate::profiles::Pool;
 use crate::router::{Request, Scratch, Snapshot};
 
-/// A fitted router of the tests, as a file.
-const FITTED: &[u8] = include_bytes!("../../../tests/conformance/fitted.uniroute");
+/// A router that embeds text, as a file.
+const FITTED: &[u8] = include_bytes!("../../../fuzz/seeds/router.uniroute");
 
 /// That router.
 pub static ROUTER: LazyLock<Snapshot> = LazyLock::new(|| {
@@ -28,9 +31,9 @@ static POOL: LazyLock<Snapshot> = LazyLock::new(|| {
     let clusters = ROUTER.map().clusters();
     let costs: Vec<f64> = (0..70).map(f64::from).collect();
     let losses: Vec<f32> = (0..70 * clusters).map(|i| (i % 11) as f32 / 11.0).collect();
-    let empty = Snapshot::new(ROUTER.embedder().cloned(), ROUTER.map().clone());
-    let empty = empty.expect("the same parts");
-    let mut pool = empty.pool().with(&names, &costs, &losses).expect("a pool");
+    let mut pool = Pool::new(clusters)
+        .with(&names, &costs, &losses)
+        .expect("a pool");
     for (m, name) in names.iter().enumerate() {
         let metadata = Metadata {
             tags: (0..m % 4).map(|t| format!("t:{}", t * m)).collect(),
@@ -41,7 +44,7 @@ static POOL: LazyLock<Snapshot> = LazyLock::new(|| {
         pool = pool.with_metadata(name, metadata).expect("metadata");
         pool = pool.with_enabled(name, m % 9 > 0).expect("a model");
     }
-    empty.with_pool(pool)
+    ROUTER.with_pool(pool)
 });
 
 /// A file's bytes: refused, or a router that routes and is written as it was read.
@@ -119,7 +122,7 @@ pub fn lexical(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut all = EMBEDDERS.iter().map(|embedder| {
         let mut out = vec![0.0; embedder.dim()];
-        let embedded = embedder.embed(&text, &mut out, &mut Default::default());
+        let embedded = embedder.embed(&text, &mut out, &mut lexical::Scratch::default());
         assert!(out.iter().all(|value| value.is_finite()));
         assert!((0.0..=1.0).contains(&embedded.coverage));
         (embedded, out)

@@ -2,6 +2,8 @@
 //!
 //! Each takes any bytes and panics if something is not as it should be.
 
+#![allow(clippy::missing_panics_doc)]
+
 use std::sync::LazyLock;
 
 use uniroute_core::artifact::Artifact;
@@ -19,7 +21,7 @@ use crate::refusal::Refusal;
 
 /// A fitted router of the tests.
 static ROUTER: LazyLock<Snapshot> = LazyLock::new(|| {
-    let bytes = include_bytes!("../../../tests/conformance/fitted.uniroute");
+    let bytes = include_bytes!("../../../fuzz/seeds/router.uniroute");
     let loaded = Artifact::from_bytes(bytes).and_then(persist::from_artifact);
     loaded.expect("the tests' own file").0
 });

@@ -180,7 +180,7 @@ pub struct MaybeName(pub Option<String>);
 impl<'de> Deserialize<'de> for MaybeName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
-        impl<'de> Visitor<'de> for Either {
+        impl Visitor<'_> for Either {
             type Value = MaybeName;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
