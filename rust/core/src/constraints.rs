@@ -168,7 +168,7 @@ fn tagged(pool: &Pool, patterns: &[Pattern]) -> Mask {
     let mut mask = Mask::none(pool.len());
     for (tag, models) in pool.directory().tags() {
         if patterns.iter().any(|p| p.matches(tag)) {
-            mask.or(models);
+            mask.add(models);
         }
     }
     mask

@@ -543,6 +543,12 @@ fn lines(table: &[i8], dim: usize) -> Vec<Line> {
     rows.flat_map(|row| row.chunks(COLUMNS).map(line)).collect()
 }
 
+/// Fails unless a table of so many rows and columns is one that an embedder can have.
+pub(crate) fn check_size(rows: usize, dim: usize) -> Result<()> {
+    vocabulary::check_rows(rows)?;
+    check_dim(dim)
+}
+
 fn check_order(order: usize) -> Result<()> {
     if (1..=MAX_ORDER).contains(&order) {
         return Ok(());

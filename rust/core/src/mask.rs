@@ -77,6 +77,14 @@ impl Mask {
         }
     }
 
+    /// Puts models into the set.
+    ///
+    /// # Panics
+    /// If there is no such model.
+    pub fn add(&mut self, models: &[u32]) {
+        models.iter().for_each(|&m| self.set(m as usize, true));
+    }
+
     /// Appends a model to the pool.
     pub fn push(&mut self, member: bool) {
         if self.len.is_multiple_of(64) {
