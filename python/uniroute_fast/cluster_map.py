@@ -340,9 +340,9 @@ def part(
 
 
 def above_zero(what: str, value: object) -> float:
-    """Return a number of a file, which must be above 0 and of ordinary size: else `ArtifactError`."""
-    number = isinstance(value, float | int) and not isinstance(value, bool)
-    if not number or not LEAST_SETTING <= value <= LARGEST_SETTING:  # type: ignore[operator]
+    """Return a number of a file, above 0 and of ordinary size: else `ArtifactError`."""
+    fits = isinstance(value, float | int) and LEAST_SETTING <= value <= LARGEST_SETTING
+    if not fits or isinstance(value, bool):
         raise ArtifactError(
             f"{what} is {shown(value)}, expected a number, {LEAST_SETTING:g} to {LARGEST_SETTING:g}"
         )

@@ -52,7 +52,9 @@ class Typical:
         """
         clusters = sum(sizes)
         if not isinstance(prompts, list) or len(prompts) != clusters:
-            raise ArtifactError(f"typical: expected a list of prompts for each of {clusters} clusters")
+            raise ArtifactError(
+                f"typical: expected a list of prompts for each of {clusters} clusters"
+            )
         for k, kept in enumerate(prompts):
             if not isinstance(kept, list) or len(kept) > MOST_PROMPTS:
                 raise ArtifactError(
@@ -66,7 +68,7 @@ class Typical:
         shares = np.add.reduceat(phi, np.cumsum([0, *sizes[:-1]]), axis=1)
         # Zeros where the prompts that were looked at had none of the cluster.
         empty = ~phi.any(axis=1)
-        if (phi < 0).any() or (np.abs(shares[~empty] - 1) > 1e-2).any():
+        if empty.all() or (phi < 0).any() or (np.abs(shares[~empty] - 1) > 1e-2).any():
             raise ArtifactError("part 'typical.phi' has a row whose weights do not add up to 1")
         return cls(prompts, phi)
 

@@ -803,6 +803,46 @@ mod tests {
     }
 
     #[test]
+    fn a_file_cut_short_after_its_header_was_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool.uniroute");
+        sample().save(&path).unwrap();
+        let unread = Artifact::load(&path).unwrap();
+        let length = std::fs::metadata(&path).unwrap().len();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(length - 1).unwrap();
+        let message = unread.read().unwrap_err().to_string();
+        assert!(message.contains("cut short"), "{message}");
+    }
+
+    #[test]
+    fn json_of_too_many_values_is_refused_before_it_is_parsed() {
+        for (json, values) in [
+            ("[]", 2),
+            (r#"[1, "a,[{\",", 3]"#, 4),
+            (r#"{"a": {"b": []}}"#, 4),
+        ] {
+            assert!(check_values("it", json.as_bytes(), values).is_ok(), "{json}");
+            let refused = check_values("it", json.as_bytes(), values - 1);
+            assert!(refused.unwrap_err().to_string().contains("values"), "{json}");
+        }
+        let many = format!("[{}0]", "0,".repeat(16 * MOST_TENSORS));
+        let size = (many.len() as u64).to_le_bytes();
+        let file = [&size[..], many.as_bytes()].concat();
+        let message = read(&file).unwrap_err().to_string();
+        assert!(message.contains("its header holds 65538 values"), "{message}");
+    }
+
+    #[test]
+    fn errors_show_the_beginning_of_what_a_file_holds() {
+        let message = damaged("é".repeat(1_000_000), "x").to_string();
+        assert!(message.len() < 700 && message.contains("é..."));
+        let path = Path::new("/nonexistent/\u{1b}[2J");
+        let message = Artifact::load(path).unwrap_err().to_string();
+        assert!(message.starts_with("/nonexistent/\\u{1b}[2J: "), "{message}");
+    }
+
+    #[test]
     fn a_folder_that_does_not_exist_is_an_io_error_naming_the_path() {
         let error = sample()
             .save(Path::new("/nonexistent/pool.uniroute"))
