@@ -297,13 +297,18 @@ pub fn most_bytes() -> Result<u64> {
     most.ok_or_else(|| Error::invalid(BYTES_VARIABLE, format!("{set:?}"), "a number of bytes"))
 }
 
-/// Fails for a file that is too large, or that there is no memory for.
+/// Fails for a file that is too large.
 fn check_length(length: u64) -> Result<()> {
     let most = most_bytes()?;
-    if length > most {
-        let expected = format!("at most {most}; {BYTES_VARIABLE} sets another limit");
-        return Err(damaged(format!("{length} bytes"), expected));
+    if length <= most {
+        return Ok(());
     }
+    let expected = format!("at most {most}; {BYTES_VARIABLE} sets another limit");
+    Err(damaged(format!("{length} bytes"), expected))
+}
+
+/// Fails for a file that there is no memory for.
+fn check_room(length: u64) -> Result<()> {
     let needed = length.saturating_mul(COPIES);
     if length < LARGE || is_there_room(needed) {
         return Ok(());
@@ -540,6 +545,8 @@ impl<R: Read + Seek> Unread<R> {
     }
 
     fn read_tensors(&mut self) -> Result<BTreeMap<String, Tensor>> {
+        let ends = self.tensors.values().map(|info| info.data_offsets.1 as u64);
+        check_room(self.first + ends.max().unwrap_or(0))?;
         let mut hash = Xxh3Default::new();
         hash.update(self.manifest.as_bytes());
         let mut tensors = BTreeMap::new();
@@ -594,17 +601,22 @@ fn check_kind(found: &std::fs::Metadata) -> Result<()> {
     ))
 }
 
-/// A path as errors show it: what cannot be printed is escaped.
+/// A path as errors show it.
 fn shown(path: &Path) -> String {
-    let mut text = String::new();
-    for c in path.display().to_string().chars() {
+    printable(&path.display().to_string())
+}
+
+/// A text, what cannot be printed in it escaped.
+fn printable(text: &str) -> String {
+    let mut printed = String::with_capacity(text.len());
+    for c in text.chars() {
         if is_unprintable(c) {
-            text.extend(c.escape_default());
+            printed.extend(c.escape_unicode());
         } else {
-            text.push(c);
+            printed.push(c);
         }
     }
-    text
+    printed
 }
 
 /// xxh3-64 of a text and named tensors, as 16 hexadecimal digits.
@@ -635,9 +647,9 @@ pub fn damaged(problem: impl Into<String>, expected: impl Into<String>) -> Error
     }
 }
 
-/// The beginning of a text that may repeat what a file holds.
+/// The beginning of a text that may repeat what a file holds, as errors show it.
 fn brief(mut text: String) -> String {
-    const LONGEST: usize = 600;
+    const LONGEST: usize = 400;
     if text.len() > LONGEST {
         let mut end = LONGEST;
         while !text.is_char_boundary(end) {
@@ -646,7 +658,7 @@ fn brief(mut text: String) -> String {
         text.truncate(end);
         text.push_str("...");
     }
-    text
+    printable(&text)
 }
 
 /// The same error, naming the file in which it was found.
@@ -822,15 +834,24 @@ mod tests {
             (r#"[1, "a,[{\",", 3]"#, 4),
             (r#"{"a": {"b": []}}"#, 4),
         ] {
-            assert!(check_values("it", json.as_bytes(), values).is_ok(), "{json}");
+            assert!(
+                check_values("it", json.as_bytes(), values).is_ok(),
+                "{json}"
+            );
             let refused = check_values("it", json.as_bytes(), values - 1);
-            assert!(refused.unwrap_err().to_string().contains("values"), "{json}");
+            assert!(
+                refused.unwrap_err().to_string().contains("values"),
+                "{json}"
+            );
         }
         let many = format!("[{}0]", "0,".repeat(16 * MOST_TENSORS));
         let size = (many.len() as u64).to_le_bytes();
         let file = [&size[..], many.as_bytes()].concat();
         let message = read(&file).unwrap_err().to_string();
-        assert!(message.contains("its header holds 65538 values"), "{message}");
+        assert!(
+            message.contains("its header holds 65538 values"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -839,7 +860,10 @@ mod tests {
         assert!(message.len() < 700 && message.contains("é..."));
         let path = Path::new("/nonexistent/\u{1b}[2J");
         let message = Artifact::load(path).unwrap_err().to_string();
-        assert!(message.starts_with("/nonexistent/\\u{1b}[2J: "), "{message}");
+        assert!(
+            message.starts_with("/nonexistent/\\u{1b}[2J: "),
+            "{message}"
+        );
     }
 
     #[test]
