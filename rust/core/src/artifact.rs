@@ -294,7 +294,13 @@ pub fn most_bytes() -> Result<u64> {
         return Ok(MOST_BYTES);
     };
     let most = set.to_str().and_then(|set| set.parse().ok());
-    most.ok_or_else(|| Error::invalid(BYTES_VARIABLE, format!("{set:?}"), "a number of bytes"))
+    most.ok_or_else(|| {
+        Error::invalid(
+            BYTES_VARIABLE,
+            set.display().to_string(),
+            "a number of bytes",
+        )
+    })
 }
 
 /// Fails for a file that is too large.

@@ -548,11 +548,11 @@ mod tests {
 
     #[test]
     fn logits_that_overflow_are_an_error() {
-        let softmax = Softmax::new(&[f32::MAX, 1.0, f32::MIN, 1.0], &[0.0; 2], 0.0).unwrap();
+        let softmax = Softmax::new(&[1e30, 1.0, -1e30, 1.0], &[0.0; 2], 0.0).unwrap();
         let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
         let mut phi = Phi::default();
         assert!(
-            map.phi(&[10.0, 0.0], &mut phi, &mut Scratch::default())
+            map.phi(&[1e10, 0.0], &mut phi, &mut Scratch::default())
                 .is_err()
         );
     }
@@ -563,6 +563,7 @@ mod tests {
         assert!(Softmax::new(&[], &[], 0.0).is_err());
         assert!(Softmax::new(&[1.0; 3], &[0.0; 2], 0.0).is_err());
         assert!(Softmax::new(&[f32::NAN; 2], &[0.0; 2], 0.0).is_err());
+        assert!(Softmax::new(&[f32::MAX; 2], &[0.0; 2], 0.0).is_err());
         assert!(Softmax::new(&[0.0; 2], &[0.0; 2], 1.5).is_err());
         let one = Softmax::new(&[0.0; 2], &[0.0; 2], 0.0).unwrap();
         let two = Softmax::new(&[0.0; 4], &[0.0; 2], 0.0).unwrap();

@@ -82,7 +82,9 @@ impl Mask {
     /// # Panics
     /// If there is no such model.
     pub fn add(&mut self, models: &[u32]) {
-        models.iter().for_each(|&m| self.set(m as usize, true));
+        for &m in models {
+            self.set(m as usize, true);
+        }
     }
 
     /// Appends a model to the pool.
