@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -227,3 +228,140 @@ def test_fingerprints_tell_which_part_differs(tmp_path: Path) -> None:
     one, two = (uf.Router.fit(texts[skip:], n_clusters=2) for skip in (0, 3))
     assert one.fingerprint()["embedder"] != two.fingerprint()["embedder"]
     assert one.fingerprint() == uf.Router.fit(texts, n_clusters=2).fingerprint()
+
+
+def sparse(path: Path, tensors: dict[str, tuple[str, list[int]]], manifest: object) -> None:
+    """Write a file whose tensors are one hole, their sizes as they ask for."""
+    widths = {"U8": 1, "F32": 4, "F64": 8}
+    header: dict[str, object] = {}
+    end = 0
+    for name, (dtype, shape) in sorted(tensors.items()):
+        start, end = end, end + widths[dtype] * int(np.prod(shape, dtype=object))
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    own = {"checksum": "0", "format": 5, "manifest": manifest}
+    header["__metadata__"] = {"uniroute": json.dumps(own)}
+    encoded = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        file.truncate(8 + len(encoded) + end)
+
+
+NOBODY = {"models": [], "heads": [{"kind": "nearest"}], "embedder": None, "extra": None}
+EMPTY_POOL = {"costs": ("F64", [0]), "profiles": ("F32", [0, 4, 256])}
+HEAD = {"head.0.centroids": ("F32", [4, 3])}
+
+HOLES = {
+    "a manifest of nothing": ({"extra.x": ("U8", [1 << 40])}, {}, "at most"),
+    "an extra": (EMPTY_POOL | HEAD | {"extra.x": ("U8", [1 << 40])}, NOBODY, "at most"),
+    "an extra that memory has no room for": (
+        EMPTY_POOL | HEAD | {"extra.x": ("U8", [(1 << 31) - 4096])},
+        NOBODY,
+        "takes [0-9]* bytes of memory",
+    ),
+    "a head of many clusters": (
+        {"costs": ("F64", [0]), "profiles": ("F32", [0, 1 << 28, 256])}
+        | {"head.0.centroids": ("F32", [1 << 28, 1])},
+        NOBODY,
+        "heads: 268435456 clusters; expected at most 131072",
+    ),
+    "profiles of no model": (
+        HEAD | {"costs": ("F64", [0]), "profiles": ("F32", [1 << 18, 4, 256])},
+        NOBODY,
+        "profiles",
+    ),
+    "costs of no model": (HEAD | EMPTY_POOL | {"costs": ("F64", [1 << 27])}, NOBODY, "costs"),
+    "a tensor of no use": (
+        HEAD | EMPTY_POOL | {"usage.input": ("F64", [1 << 27])},
+        NOBODY,
+        "usage",
+    ),
+    "an embedder's table": (
+        HEAD | EMPTY_POOL | {"embedder.table": ("U8", [1 << 29, 3])},
+        NOBODY | {"embedder": {}},
+        "tags: 536870912 rows",
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+@pytest.mark.parametrize("hole", HOLES)
+def test_a_file_with_a_hole_takes_no_memory_for_what_it_claims(tmp_path: Path, hole: str) -> None:
+    tensors, manifest, problem = HOLES[hole]
+    path = tmp_path / "pool.uniroute"
+    sparse(path, tensors, manifest)
+    # Room for what is loaded already, and half a GiB more.
+    script = f"""
+import resource, sys
+import uniroute_fast as uf
+from uniroute_fast import errors
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+try:
+    uf.Router.load({str(path)!r})
+except errors.ArtifactError as error:
+    print(error)
+"""
+    child = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(child, capture_output=True, text=True, timeout=60, check=True)
+    assert re.search(problem, done.stdout), done.stdout
+    assert len(done.stdout) < 2048
+
+
+def test_the_largest_file_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pool.uniroute"
+    whole = saved(path, small())
+    for set_to, problem in ((str(len(whole) - 1), f"{len(whole)} bytes"), ("many", "many")):
+        monkeypatch.setenv("UNIROUTE_MAX_FILE_BYTES", set_to)
+        with pytest.raises(errors.ArtifactError, match=problem):
+            uf.Router.load(path)
+        with pytest.raises(errors.ArtifactError, match=problem):
+            small(1).save(path)
+        assert path.read_bytes() == whole
+    monkeypatch.setenv("UNIROUTE_MAX_FILE_BYTES", str(len(whole)))
+    assert uf.Router.load(path).models == small().models
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes, devices and links are POSIX's")
+@pytest.mark.parametrize("kind", ["empty", "folder", "pipe", "device", "loop", "missing"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "pool"
+    if kind == "empty":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path)
+    with pytest.raises((errors.ArtifactError, errors.ArtifactIOError), match=path.name):
+        uf.Router.load(path)
+
+
+def test_names_by_which_a_chat_asks_to_be_routed_are_no_models() -> None:
+    router = small()
+    for name in ("uniroute", "uniroute:", "uniroute:cheap"):
+        with pytest.raises(errors.InvalidArgumentError, match="asks to be routed"):
+            router.insert([name], [1.0], np.zeros((CLUSTERS, 1), np.float32))
+    for change in (
+        lambda: router.insert(["x" * 513], [1.0], np.zeros((CLUSTERS, 1), np.float32)),
+        lambda: router.set_metadata("m0", tags=["x" * 257]),
+        lambda: router.set_metadata("m0", tags=[str(i) for i in range(1025)]),
+    ):
+        with pytest.raises(errors.InvalidArgumentError, match="at most") as refused:
+            change()
+        assert len(str(refused.value)) < 200
+    assert router.models == small().models
+
+
+def test_a_cost_weight_of_minus_zero_is_zero() -> None:
+    router = small()
+    x = np.random.default_rng(3).normal(size=(20, DIM)).astype(np.float32)
+    plain, minus = (router.route_batch(embeddings=x, cost_weight=w) for w in (0.0, -0.0))
+    assert minus.index.tolist() == plain.index.tolist()
+    for one in x[:5]:
+        assert str(router.route(embeddings=one, cost_weight=-0.0).cost_weight) == "0.0"
+        explained = [router.explain(embeddings=one, cost_weight=w) for w in (0.0, -0.0)]
+        assert str(explained[0]) == str(explained[1])
+        assert explained[0].flip_up == explained[1].flip_up

@@ -190,9 +190,10 @@ def at_least(value: float) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: its start, where it is long."""
+    """Return a value as a message shows it: its start, where it is long, and printable."""
     try:
         text = str(value)
     except ValueError:  # Python prints no integer of very many digits.
         text = f"an integer of {value.bit_length()} bits"
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    start = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:40])
+    return start if len(text) <= 40 else f"{start}..."

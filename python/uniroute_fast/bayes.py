@@ -95,7 +95,8 @@ class Posterior:
     @property
     def standard_error(self) -> NDArray[np.float64]:
         """Posterior standard deviation of the predicted loss of each cluster, float64[K, M]."""
-        deviation = np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+        variance = np.diagonal(self.covariance, axis1=1, axis2=2)
+        deviation = np.sqrt(np.maximum(variance, 0.0))  # Rounding may leave a little less.
         return np.asarray(deviation[self.pattern].T * self.scale)
 
 

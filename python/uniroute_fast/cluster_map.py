@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from uniroute_fast.arguments import shown
 from uniroute_fast.centroids import nearest_centroid
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError, MissingExtraError
 
@@ -27,6 +28,9 @@ Parts: TypeAlias = "tuple[dict[str, NDArray[Any]], dict[str, Any]]"
 #: Weights below this share of the largest are left out: routing then reads a few rows of the
 #: profiles in place of all. ``bench/floor.py`` prints what it does to Area.
 FLOOR = 1 / 64
+
+#: Settings of a file, which are all above 0, lie between these.
+LEAST_SETTING, LARGEST_SETTING = 1e-30, 1e30
 
 #: Foreign shares below this one change nothing, as in Rust.
 NEGLIGIBLE = 1 / 64
@@ -271,7 +275,9 @@ class ClusterMap:
         try:
             kinds = meta["heads"]
             if not isinstance(kinds, list) or not kinds:
-                raise ArtifactError(f"cluster map: heads are {kinds!r}, expected a list of kinds")
+                raise ArtifactError(
+                    f"cluster map: heads are {shown(kinds)}, expected a list of kinds"
+                )
             for i, kind in enumerate(kinds):
                 if kind == "nearest":
                     heads.append(NearestHead(part(arrays, f"head{i}.centroids", (None, dim))))
@@ -280,7 +286,7 @@ class ClusterMap:
                     bias = part(arrays, f"head{i}.bias", (len(weights),))
                     heads.append(SoftmaxHead(weights, bias, kind == "softmax+background"))
                 else:
-                    raise ArtifactError(f"cluster map: head {i} is of unknown kind {kind!r}")
+                    raise ArtifactError(f"cluster map: head {i} is of unknown kind {shown(kind)!r}")
                 dim = cls(heads).dim
             familiarity = None
             if "familiarity" in meta:
@@ -334,10 +340,13 @@ def part(
 
 
 def above_zero(what: str, value: object) -> float:
-    """Return a number of a file, which must be finite and above 0: else `ArtifactError`."""
-    if not isinstance(value, float | int) or not 0 < value < np.inf:
-        raise ArtifactError(f"{what} is {value!r}, expected a number above 0")
-    return float(value)
+    """Return a number of a file, above 0 and of ordinary size: else `ArtifactError`."""
+    fits = isinstance(value, float | int) and LEAST_SETTING <= value <= LARGEST_SETTING
+    if not fits or isinstance(value, bool):
+        raise ArtifactError(
+            f"{what} is {shown(value)}, expected a number, {LEAST_SETTING:g} to {LARGEST_SETTING:g}"
+        )
+    return float(value)  # type: ignore[arg-type]
 
 
 def kmeans(

@@ -170,7 +170,7 @@ def explain(
             cached_tokens=cached_tokens,
         )
 
-    cost_weight = as_number("cost_weight", cost_weight, 0)
+    cost_weight = as_number("cost_weight", cost_weight, 0) + 0.0  # -0.0 is 0.0.
     decision = choose(cost_weight)
     one = None if embeddings is None else np.atleast_2d(embeddings)
     phi = snapshot.phi(None if text is None else [text], embeddings=one)[0]

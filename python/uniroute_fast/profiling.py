@@ -14,18 +14,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from uniroute_fast.arguments import shown
 from uniroute_fast.bayes import COMMON_LEVEL, Posterior, Prior, moments, posterior
-from uniroute_fast.cluster_map import ClusterMap, above_zero, part
+from uniroute_fast.cluster_map import ClusterMap, NearestHead, above_zero, part
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from uniroute_fast.cluster_map import Parts
 
 #: Settings of a `BayesProfiler`, as they are saved.
 SETTINGS = ("spread", "trust", "inflation")
+
+#: Stored priors and factors are at most this: they are in units of one LLM's standard deviation.
+LARGEST_STANDARDISED = 1e9
+
+#: Coarse clusters of stored means are at most so many: a matrix of coarse and fine ones is made.
+MOST_COARSE = 1024
 
 #: Strengths of shrinkage that cross-validation chooses from, in outcomes.
 STRENGTHS = (6.0, 12.0, 24.0, 48.0, 96.0, 1e9)
@@ -303,14 +310,17 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
             return _bayes_from_parts(cluster_map, arrays, meta)
     except KeyError as error:
         raise ArtifactError(f"profiler: part {error} is missing") from error
-    raise ArtifactError(f"profiler: unknown kind {meta['profiler']!r}")
+    raise ArtifactError(f"profiler: unknown kind {shown(meta['profiler'])!r}")
 
 
 def _means_from_parts(cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]]) -> MeansProfiler:
+    if [type(head) for head in cluster_map.heads] != [NearestHead]:
+        raise ArtifactError("profiler: means beside other heads than one of nearest centroids")
     k = cluster_map.n_clusters
     parents = part(arrays, "parents", (k,), np.int64)
-    if not ((parents >= 0) & (parents < k)).all():
-        raise ArtifactError(f"part 'parents' has a cluster that is not 0 to {k - 1}")
+    end = min(k, MOST_COARSE)
+    if not ((parents >= 0) & (parents < end)).all():
+        raise ArtifactError(f"part 'parents' has a cluster that is not 0 to {end - 1}")
     return MeansProfiler(cluster_map, parents.astype(np.intp))
 
 
@@ -320,18 +330,22 @@ def _bayes_from_parts(
     keys, factors = arrays["known.keys"], arrays["known.factors"]
     n_factors = factors.shape[1] if factors.ndim == 2 else 0
     keys = part(arrays, "known.keys", (keys.size,), np.int64).view(np.uint64)
-    factors = part(arrays, "known.factors", (len(keys), n_factors))
+    factors = _moderate(arrays, "known.factors", (len(keys), n_factors), np.float32)
     if (keys[1:] <= keys[:-1]).any():
         raise ArtifactError("part 'known.keys' does not ascend")
     noises = meta["noise"]
     if not isinstance(noises, list) or len(noises) != len(cluster_map.heads):
-        raise ArtifactError(f"profiler: noise is {noises!r}, expected one number a head")
+        raise ArtifactError(f"profiler: noise is {shown(noises)}, expected one number a head")
     priors = []
     for i, (noise, head) in enumerate(zip(noises, cluster_map.heads, strict=True)):
         clusters = head.n_clusters - getattr(head, "background", False)
+        if clusters < 1:
+            raise ArtifactError(f"profiler: head {i} has no cluster beside its background")
         features = clusters + n_factors
-        mean = part(arrays, f"prior{i}.mean", (features,), np.float64)
-        covariance = part(arrays, f"prior{i}.covariance", (features, features), np.float64)
+        mean = _moderate(arrays, f"prior{i}.mean", (features,))
+        covariance = _moderate(arrays, f"prior{i}.covariance", (features, features))
+        if np.abs(covariance - covariance.T).max() > 1e-9 * np.abs(covariance).max():
+            raise ArtifactError(f"part 'prior{i}.covariance' is not symmetric")
         try:
             np.linalg.cholesky(covariance)
         except np.linalg.LinAlgError as error:
@@ -340,12 +354,27 @@ def _bayes_from_parts(
     mix = None
     if "mix" in arrays:
         mix = part(arrays, "mix", (cluster_map.n_clusters,), np.float64)
-        if (mix < 0).any():
-            raise ArtifactError("part 'mix' has a weight below 0")
+        shares = np.add.reduceat(mix, np.cumsum([0, *cluster_map.sizes[:-1]]))
+        backgrounds = mix[sorted(cluster_map.backgrounds)]
+        if (mix < 0).any() or (np.abs(shares - 1) > 1e-3).any() or (backgrounds > 1 - 1e-6).any():
+            raise ArtifactError("part 'mix' is no mix: each head's weights are 0 to 1, 1 in all")
     settings = {key: above_zero(f"profiler: {key}", meta[key]) for key in SETTINGS}
     if settings["trust"] > 1:
         raise ArtifactError(f"profiler: trust is {settings['trust']:g}, expected at most 1")
     return BayesProfiler(cluster_map, priors, KnownPrompts(keys, factors), **settings, mix=mix)
+
+
+def _moderate(
+    arrays: dict[str, NDArray[Any]],
+    name: str,
+    shape: tuple[int, ...],
+    dtype: DTypeLike = np.float64,
+) -> NDArray[Any]:
+    """Return a `part` whose values are of the size of standardised losses."""
+    found = part(arrays, name, shape, dtype)
+    if (np.abs(found) > LARGEST_STANDARDISED).any():
+        raise ArtifactError(f"part {name!r} has a value above {LARGEST_STANDARDISED:g}")
+    return found
 
 
 def prompt_keys(prompts: Iterable[bytes]) -> NDArray[np.uint64]:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.arguments import shown
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
 from uniroute_fast.evidence import Evidence
+from uniroute_fast.outcomes import GREATEST_WEIGHT
 from uniroute_fast.profiling import Choice, MeansProfiler, Profiles
 
 if TYPE_CHECKING:
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
 
 #: Fields of a `Tally` with a value for each feature, and with one value.
 COLUMNS, TOTALS = ("phi", "loss", "square"), ("count", "total", "total_square")
+
+#: Parts of stored records: those of int64, the dtypes of the others, and what is no vector.
+INTEGERS = ("model", "group", "pattern", "n_rows")
+FLOATS: dict[str, type[np.floating]] = dict.fromkeys(
+    ("gram", "scale", "weights", *COLUMNS, *TOTALS), np.float64
+) | {"rows": np.float32}
+DIMENSIONS = {"gram": 3, "rows": 2} | dict.fromkeys(COLUMNS, 2)
+
+#: Stored numbers are at most this: their squares stay finite. Groups are numbered from 0.
+LARGEST_SUM, LARGEST_GROUP = 1e24, 2**62
+
+#: An LLM's outcomes count for more than this, however much was forgotten.
+LEAST_COUNT = 1e-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,10 +322,10 @@ class Records:
         if arrays:
             try:
                 _check(arrays, len(models))
-            except (KeyError, ValueError) as error:
-                raise ArtifactError(
-                    f"records: parts that do not fit together ({error!r})"
-                ) from error
+            except KeyError as error:
+                raise ArtifactError(f"records: part {error} is missing") from error
+            except ValueError as error:
+                raise ArtifactError(f"records: {error}") from error
             records._unread = arrays, models
         return records
 
@@ -335,9 +350,36 @@ def _taken_apart(
 
 
 def _check(arrays: Mapping[str, NDArray[Any]], n_models: int) -> None:
-    """Raise `ValueError` unless the arrays are those of R LLMs and F features throughout."""
+    """Raise `ValueError` unless the arrays are what outcomes of R LLMs add up to."""
+    _check_shapes(arrays)
+    for name, end in (("model", n_models), ("pattern", len(arrays["gram"]))):
+        if not ((arrays[name] >= 0) & (arrays[name] < end)).all():
+            raise ValueError(f"{name} has an index outside 0 to {end - 1}")
+    if len(np.unique(arrays["model"])) < len(arrays["model"]):
+        raise ValueError("model names an LLM twice")
+    group = arrays["group"]
+    if not ((group >= 0) & (group < LARGEST_GROUP)).all():
+        raise ValueError(f"group has a number outside 0 to {LARGEST_GROUP - 1}")
+    _check_sums(arrays)
+    for p, gram in enumerate(arrays["gram"]):
+        if not _is_sum_of_products(gram):
+            raise ValueError(f"gram {p} is no sum of products of features")
+
+
+def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `ValueError` unless dtypes and shapes are those of R LLMs and F features throughout."""
+    for name in (*INTEGERS, *FLOATS):
+        wanted = np.dtype(np.int64 if name in INTEGERS else FLOATS[name])
+        if arrays[name].dtype != wanted or arrays[name].ndim != DIMENSIONS.get(name, 1):
+            found = f"{arrays[name].dtype} of {arrays[name].ndim} dimensions"
+            raise ValueError(f"{name} is {found}, expected {wanted} of {DIMENSIONS.get(name, 1)}")
+    if unknown := sorted(arrays.keys() - {*INTEGERS, *FLOATS}):
+        raise ValueError(f"unknown part {shown(unknown[0])!r}")
     (r,), (f, _) = arrays["model"].shape, arrays["phi"].shape
-    gram, rows = arrays["gram"], int(arrays["n_rows"].sum())
+    gram, rows, own = arrays["gram"], len(arrays["rows"]), arrays["n_rows"]
+    # Each first: a sum of what a file holds may overflow.
+    if not ((own >= 0) & (own <= rows)).all() or own.sum() != rows:
+        raise ValueError(f"n_rows does not add up to the {rows} rows")
     side = gram.shape[-1]
     expected = {
         **dict.fromkeys(("group", "pattern", "scale", "n_rows", *TOTALS), (r,)),
@@ -351,6 +393,36 @@ def _check(arrays: Mapping[str, NDArray[Any]], n_models: int) -> None:
             raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
     if side not in (0, f):
         raise ValueError(f"products of {side} features, expected {f}")
-    for name, end in (("model", n_models), ("pattern", len(gram))):
-        if not ((arrays[name] >= 0) & (arrays[name] < end)).all():
-            raise ValueError(f"{name} has an index outside 0 to {end - 1}")
+
+
+def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `ValueError` unless the numbers are what losses and weights can add up to."""
+    for name in FLOATS:
+        if not (np.abs(arrays[name]) <= LARGEST_SUM).all():
+            raise ValueError(f"{name} has a value that is not finite, or above {LARGEST_SUM:g}")
+    for name, most in (("scale", 1.0), ("weights", GREATEST_WEIGHT)):
+        if not ((arrays[name] >= 0) & (arrays[name] <= most)).all():
+            raise ValueError(f"{name} has a value that is not 0 to {most:g}")
+    count, total, square = (arrays[name] for name in TOTALS)
+    if not (count > LEAST_COUNT).all():
+        raise ValueError("count has a value that is not above 0")
+    # Of losses, which are 0 to 1; rounding apart.
+    slack = 1e-9 * count
+    if not ((total >= -slack) & (total <= count + slack)).all():
+        raise ValueError("total has a value that is not 0 to its count")
+    if not ((square * count >= total**2 - slack * count) & (square <= total + slack)).all():
+        raise ValueError("total_square has a value that no losses of its total add up to")
+
+
+def _is_sum_of_products(gram: NDArray[np.float64]) -> bool:
+    """Tell whether a matrix is symmetric and has no negative eigenvalue, rounding apart. O(F³)."""
+    if not gram.size:
+        return True
+    slack = 1e-9 * np.abs(gram).max() + 1e-12
+    if np.abs(gram - gram.T).max() > slack:
+        return False
+    try:
+        np.linalg.cholesky(gram + slack * np.eye(len(gram)))
+    except np.linalg.LinAlgError:
+        return False
+    return True

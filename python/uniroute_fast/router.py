@@ -18,6 +18,7 @@ from uniroute_fast.arguments import (
     as_path,
     as_sequence,
     as_string,
+    shown,
 )
 from uniroute_fast.embedders import LexicalEmbedder
 from uniroute_fast.errors import (
@@ -32,7 +33,7 @@ from uniroute_fast.locks import Lock
 from uniroute_fast.outcomes import GREATEST_WEIGHT, Outcomes, as_array, as_losses, as_weights
 from uniroute_fast.profiling import prompt_keys
 from uniroute_fast.records import Records
-from uniroute_fast.typical import Typical
+from uniroute_fast.typical import MOST_PROMPTS, Typical
 from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Router(_native.Router):
         if (texts is None) == (embeddings is None):
             raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
         seed = as_count("seed", seed, 0, 2**31 - 1)
-        typical_prompts = as_count("typical_prompts", typical_prompts, 0, 100)
+        typical_prompts = as_count("typical_prompts", typical_prompts, 0, MOST_PROMPTS)
         if embeddings is None:
             texts = as_sequence("texts", texts)
             if len(texts) == 0:
@@ -1138,18 +1139,18 @@ class Router(_native.Router):
         if prompts is None or not isinstance(next(iter(prompts)), (int, np.integer)):
             return self.phi(prompts, embeddings=embeddings), _keys(prompts, embeddings)
         profiler = self._fitted()
-        typical = self._typical
-        if typical is not None:
-            means = typical.phi
-        elif len(profiler.map.heads) == 1:
-            means = np.eye(profiler.map.n_clusters, dtype=np.float32)
-        else:
+        typical, sizes = self._typical, profiler.map.sizes
+        if typical is None and len(sizes) > 1:
             raise InvalidArgumentError(
                 "prompts: clusters, but this router was saved before it knew what the prompts of a "
                 "cluster are like; expected texts or embeddings"
             )
-        clusters = [as_count("prompts", k, 0, len(means) - 1) for k in prompts]
-        return means[clusters], None
+        clusters = [as_count("prompts", k, 0, sizes[0] - 1) for k in prompts]
+        if typical is not None:
+            return typical.phi[clusters], None
+        phi = np.zeros((len(clusters), sizes[0]), np.float32)
+        phi[np.arange(len(clusters)), clusters] = 1
+        return phi, None
 
     def _with_errors(self) -> tuple[_native.Snapshot, NDArray[np.float32]]:
         """Return the current snapshot and the standard errors that belong to it."""
@@ -1181,28 +1182,53 @@ class Router(_native.Router):
             }
             router._records = Records.from_arrays(recorded, router.models)
             try:
+                profiler = profiler_from_parts(tensors, extra["profiler"])
                 if "typical" in extra:
-                    router._typical = Typical(extra["typical"], tensors.pop("typical.phi"))
-                router._profiler = profiler_from_parts(tensors, extra["profiler"])
-                _check_widths(router, recorded)
+                    typical = extra["typical"], tensors["typical.phi"]
+                    router._typical = Typical.from_parts(*typical, profiler.map.sizes)
+                router._profiler = profiler
+                _check_fit(router, recorded)
+            except ArtifactError:
+                raise
             except (KeyError, TypeError, ValueError) as error:
                 raise ArtifactError(
-                    f"artifact: its profiler is not understood ({error!r})"
+                    f"artifact: its profiler is not understood ({type(error).__name__}: "
+                    f"{shown(error)})"
                 ) from error
         return router
 
 
-def _check_widths(router: Router, recorded: dict[str, NDArray[Any]]) -> None:
+def _check_fit(router: Router, recorded: dict[str, NDArray[Any]]) -> None:
     """Raise unless a restored profiler is one for the router's clusters and the LLMs' records."""
     profiler = router._fitted()
     clusters, known = router.n_clusters, profiler.map.n_clusters
     if clusters != known:
         raise ArtifactError(f"artifact: its profiler knows {known} clusters, its map {clusters}")
+    own, routed = profiler.map.to_native(), router.heads()
+    if len(own) != len(routed) or not all(map(_same_head, own, routed)):
+        raise ArtifactError("artifact: its profiler is for another cluster map than it routes by")
+    if not recorded:
+        return
     features = profiler.features(np.zeros((0, known), np.float32)).shape[1]
-    if recorded and len(recorded["phi"]) != features:
+    if len(recorded["phi"]) != features:
         raise ArtifactError(
             f"artifact: records of {len(recorded['phi'])} features, its profiler has {features}"
         )
+    if not profiler.joint and not recorded["gram"].size and len(recorded["model"]):
+        raise ArtifactError("artifact: records without the products that its profiler needs")
+    # Weights of a prompt's clusters are 0 to 1, and each head's add up to 1.
+    phi, rows = recorded["phi"][:known], recorded["rows"][:, :known]
+    starts = np.cumsum([0, *profiler.map.sizes[:-1]])
+    sums, count = np.add.reduceat(phi, starts), recorded["count"]
+    if (phi < 0).any() or (np.abs(sums - count) > 1e-2 * count).any():
+        raise ArtifactError("artifact: records whose clusters do not add up to their outcomes")
+    if ((rows < 0) | (rows > 1 + 1e-3)).any():
+        raise ArtifactError("artifact: records with a cluster weight that is not 0 to 1")
+
+
+def _same_head(own: tuple[Any, ...], routed: tuple[Any, ...]) -> bool:
+    """Tell whether two heads, as `ClusterMap.to_native` gives them, are of one kind and equal."""
+    return own[0] == routed[0] and all(map(np.array_equal, own[1:3], routed[1:3]))
 
 
 def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Router:

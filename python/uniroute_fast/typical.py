@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from uniroute_fast.cluster_map import part
+from uniroute_fast.errors import ArtifactError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Characters kept of a prompt.
 LENGTH = 160
+
+#: Prompts kept of a cluster at most.
+MOST_PROMPTS = 100
 
 #: Prompts looked at, evenly spaced, of those that a router is fitted on.
 SAMPLE = 20_000
@@ -34,6 +40,37 @@ class Typical:
 
     prompts: list[list[str]]
     phi: NDArray[np.float32]
+
+    @classmethod
+    def from_parts(cls, prompts: Any, phi: NDArray[Any], sizes: Sequence[int]) -> Typical:
+        """Restore what a file holds, for a map whose heads have so many clusters.
+
+        Raises
+        ------
+        ArtifactError
+            It is not what `of` makes.
+        """
+        clusters = sum(sizes)
+        if not isinstance(prompts, list) or len(prompts) != clusters:
+            raise ArtifactError(
+                f"typical: expected a list of prompts for each of {clusters} clusters"
+            )
+        for k, kept in enumerate(prompts):
+            if not isinstance(kept, list) or len(kept) > MOST_PROMPTS:
+                raise ArtifactError(
+                    f"typical: cluster {k} has no list of prompts, {MOST_PROMPTS} at most"
+                )
+            if not all(isinstance(text, str) and len(text) <= LENGTH for text in kept):
+                raise ArtifactError(
+                    f"typical: a prompt of cluster {k} is no text of {LENGTH} characters at most"
+                )
+        phi = part({"typical.phi": phi}, "typical.phi", (sizes[0], clusters))
+        shares = np.add.reduceat(phi, np.cumsum([0, *sizes[:-1]]), axis=1)
+        # Zeros where the prompts that were looked at had none of the cluster.
+        empty = ~phi.any(axis=1)
+        if empty.all() or (phi < 0).any() or (np.abs(shares[~empty] - 1) > 1e-2).any():
+            raise ArtifactError("part 'typical.phi' has a row whose weights do not add up to 1")
+        return cls(prompts, phi)
 
     @classmethod
     def of(

@@ -10,6 +10,19 @@
 //! renamed, so that a reader sees the old one or the new one, whole. On reading, the header, the
 //! extent of every tensor, the format number and the checksum are verified before any value is
 //! used; whoever takes a tensor states the dtype and shape it must have.
+//!
+//! # What a file may make its reader hold
+//!
+//! A file need not be as large on disk as it says: one with holes reads as zeros. So nothing is
+//! reserved because a header asks for it. A file is read in two steps. [`Artifact::load`] reads the
+//! header alone, at most [`MAX_HEADER`] bytes with at most [`MOST_VALUES`] values; the length of the
+//! file must be that of its tensors, and within [`most_bytes`]. Whoever knows the format then looks
+//! at the dtypes and shapes ([`Unread::tensors`]) before [`Unread::read`] reserves anything. No rule
+//! on shapes can bound a file whose sizes agree with each other, and how much of it lies on disk is
+//! told differently by every file system: that is what [`most_bytes`] is for. Room is reserved for one
+//! tensor at a time, and what cannot be had is an error. As Linux promises more memory than there is,
+//! a larger file also asks once for all of what its reading may take: no system promises more in one
+//! piece than it has in all, unless it was set up to.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +38,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3Default;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible, printable};
 
 /// Format that this version writes, and the newest that it reads.
 pub const FORMAT: u64 = 5;
@@ -34,8 +47,30 @@ pub const FORMAT: u64 = 5;
 /// content alone.
 const KEY: &str = "uniroute";
 
-/// Bytes that a safetensors header has at most.
-const MAX_HEADER: u64 = 100_000_000;
+/// Bytes that a header has at most: room for the names, prices and tags of some 250,000 models.
+pub const MAX_HEADER: u64 = 1 << 26;
+
+/// Values that the JSON of a manifest has at most. One takes up to some 100 bytes once it is read.
+pub const MOST_VALUES: usize = 1 << 22;
+
+/// Tensors that a file has at most.
+pub const MOST_TENSORS: usize = 4096;
+
+/// Dimensions that a tensor has at most.
+const MOST_DIMENSIONS: usize = 8;
+
+/// Bytes that a file has at most, unless [`BYTES_VARIABLE`] says otherwise.
+pub const MOST_BYTES: u64 = 1 << 31;
+
+/// The environment variable that sets the bytes of the largest file.
+pub const BYTES_VARIABLE: &str = "UNIROUTE_MAX_FILE_BYTES";
+
+/// From so many bytes on a file asks for the memory of its reading at once, before it is read.
+const LARGE: u64 = 1 << 24;
+
+/// What reading takes at its peak, in bytes for each of the file: the tensors, those taken out of
+/// them, what is made of these, and copies that the caller takes.
+const COPIES: u64 = 4;
 
 /// A tensor: dtype, shape and little-endian bytes, row-major.
 #[derive(Clone, Debug)]
@@ -86,6 +121,12 @@ macro_rules! elements {
 }
 elements!(f32 => F32, f64 => F64, i8 => I8, u8 => U8, u16 => U16, i32 => I32, u32 => U32, i64 => I64);
 
+/// Whether tensors of this dtype can be taken.
+pub fn is_element(dtype: Dtype) -> bool {
+    use Dtype::{F32, F64, I8, I32, I64, U8, U16, U32};
+    matches!(dtype, F32 | F64 | I8 | U8 | U16 | I32 | U32 | I64)
+}
+
 impl Tensor {
     /// A tensor of these values.
     ///
@@ -108,24 +149,12 @@ impl Tensor {
 
     /// Reads the values of a tensor, a piece at a time, and adds each to the checksum while it is in
     /// cache.
-    fn read(info: &TensorInfo, file: &mut impl Read, hash: &mut Xxh3Default) -> io::Result<Self> {
-        const PIECE: usize = 1 << 18;
-        let mut fill = |bytes: &mut [u8]| {
-            bytes.chunks_mut(PIECE).try_for_each(|piece| {
-                file.read_exact(piece)?;
-                hash.update(piece);
-                Ok::<_, io::Error>(())
-            })
-        };
+    fn read(info: &TensorInfo, file: &mut impl Read, hash: &mut Xxh3Default) -> Result<Self> {
         let length = info.data_offsets.1 - info.data_offsets.0;
         let values = if info.dtype == Dtype::F32 && cfg!(target_endian = "little") {
-            let mut values = vec![0.0f32; length / size_of::<f32>()];
-            fill(values.as_mut_bytes())?;
-            Values::Floats(Arc::new(values))
+            Values::Floats(Arc::new(read_values(length, file, hash)?))
         } else {
-            let mut bytes = vec![0; length];
-            fill(&mut bytes)?;
-            Values::Bytes(Arc::new(bytes))
+            Values::Bytes(Arc::new(read_values(length, file, hash)?))
         };
         Ok(Self {
             dtype: info.dtype,
@@ -178,6 +207,28 @@ impl Tensor {
     }
 }
 
+/// Reads so many bytes as numbers: room for all is reserved first, and filled a piece at a time.
+fn read_values<T: Default + Clone + FromBytes + IntoBytes>(
+    length: usize,
+    file: &mut impl Read,
+    hash: &mut Xxh3Default,
+) -> Result<Vec<T>> {
+    const PIECE: usize = 1 << 18;
+    let count = length / size_of::<T>();
+    let mut values: Vec<T> = Vec::new();
+    values
+        .try_reserve_exact(count)
+        .map_err(|_| no_room(length as u64))?;
+    while values.len() < count {
+        let read = values.len();
+        values.resize(count.min(read + PIECE / size_of::<T>()), T::default());
+        let piece = values[read..].as_mut_bytes();
+        file.read_exact(piece).map_err(unreadable)?;
+        hash.update(piece);
+    }
+    Ok(values)
+}
+
 /// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Artifact {
@@ -208,21 +259,117 @@ fn read_header(file: &mut impl Read, length: u64) -> Result<(u64, Metadata)> {
             WHOLE,
         )
     };
+    check_length(length)?;
     let mut size = [0; size_of::<u64>()];
     let before = size.len() as u64;
     file.read_exact(&mut size).map_err(unreadable)?;
     let size = u64::from_le_bytes(size);
-    if size > MAX_HEADER.min(length.saturating_sub(before)) {
+    if size > length.saturating_sub(before) {
         return Err(cut("a header longer than the file"));
     }
-    let mut header = vec![0; size as usize];
-    file.read_exact(&mut header).map_err(unreadable)?;
+    if size > MAX_HEADER {
+        let problem = format!("a header of {size} bytes");
+        return Err(damaged(problem, format!("at most {MAX_HEADER}")));
+    }
+    let mut header = Vec::new();
+    header
+        .try_reserve_exact(size as usize)
+        .map_err(|_| no_room(size))?;
+    file.take(size)
+        .read_to_end(&mut header)
+        .map_err(unreadable)?;
+    check_values("its header", &header, MOST_VALUES)?;
     let content: Metadata = serde_json::from_slice(&header).map_err(|e| cut(&e.to_string()))?;
     let first = before + size;
     if (content.data_len() as u64).checked_add(first) != Some(length) {
         return Err(cut("another length than its tensors have"));
     }
     Ok((first, content))
+}
+
+/// Bytes that a file has at most: [`MOST_BYTES`], or what [`BYTES_VARIABLE`] says.
+pub fn most_bytes() -> Result<u64> {
+    let Some(set) = std::env::var_os(BYTES_VARIABLE) else {
+        return Ok(MOST_BYTES);
+    };
+    let most = set.to_str().and_then(|set| set.parse().ok());
+    most.ok_or_else(|| {
+        Error::invalid(
+            BYTES_VARIABLE,
+            set.display().to_string(),
+            "a number of bytes",
+        )
+    })
+}
+
+/// Fails for a file that is too large.
+fn check_length(length: u64) -> Result<()> {
+    let most = most_bytes()?;
+    if length <= most {
+        return Ok(());
+    }
+    let expected = format!("at most {most}; {BYTES_VARIABLE} sets another limit");
+    Err(damaged(format!("{length} bytes"), expected))
+}
+
+/// Fails for a file that there is no memory for.
+fn check_room(length: u64) -> Result<()> {
+    let needed = length.saturating_mul(COPIES);
+    if length < LARGE || is_there_room(needed) {
+        return Ok(());
+    }
+    Err(no_room(needed))
+}
+
+/// Whether the system would hand out so many bytes now.
+fn is_there_room(bytes: u64) -> bool {
+    let mut room: Vec<u8> = Vec::new();
+    let given = usize::try_from(bytes).is_ok_and(|bytes| room.try_reserve_exact(bytes).is_ok());
+    // Room that is looked at is reserved indeed: a compiler may leave out any other.
+    std::hint::black_box(&mut room);
+    given
+}
+
+fn no_room(bytes: u64) -> Error {
+    let problem = format!("reading it takes {bytes} bytes of memory, which there are not");
+    damaged(problem, "a file that fits into memory")
+}
+
+/// Fails for more tensors than a file can have, or more dimensions than a tensor.
+fn check_tensors(tensors: &BTreeMap<String, TensorInfo>) -> Result<()> {
+    if tensors.len() > MOST_TENSORS {
+        let problem = format!("{} tensors", tensors.len());
+        return Err(damaged(problem, format!("at most {MOST_TENSORS}")));
+    }
+    let deep = (tensors.iter()).find(|(_, info)| info.shape.len() > MOST_DIMENSIONS);
+    let Some((name, info)) = deep else {
+        return Ok(());
+    };
+    let problem = format!("tensor {name:?} of {} dimensions", info.shape.len());
+    Err(damaged(problem, format!("at most {MOST_DIMENSIONS}")))
+}
+
+/// Fails if JSON has more than so many values: before it is parsed, which takes many times its length.
+pub(crate) fn check_values(what: &str, json: &[u8], most: usize) -> Result<()> {
+    // Each has a byte of its own.
+    if json.len() <= most {
+        return Ok(());
+    }
+    let (mut values, mut quoted, mut escaped) = (1, false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    if values <= most {
+        return Ok(());
+    }
+    let problem = format!("{what} holds {values} values");
+    Err(damaged(problem, format!("at most {most}")))
 }
 
 /// Fails if a header says a format that this version does not read.
@@ -285,7 +432,7 @@ impl Artifact {
         }
     }
 
-    /// The bytes of a file.
+    /// The bytes of a file. What could not be read again is refused.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let views: Vec<_> = self
             .tensors
@@ -300,18 +447,58 @@ impl Artifact {
         };
         let header = serde_json::to_string(&header).map_err(|e| not_json(&e))?;
         let metadata = HashMap::from([(KEY.to_owned(), header)]);
-        safetensors::serialize(views, Some(metadata))
-            .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))
+        let bytes = safetensors::serialize(views, Some(metadata))
+            .map_err(|e| damaged(e.to_string(), "content that fits a safetensors file"))?;
+        Self::from_bytes(&bytes)?;
+        Ok(bytes)
     }
 
-    /// The content of a file's bytes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Self::read(&mut Cursor::new(bytes), bytes.len() as u64)
+    /// The content of a file's bytes, its header read.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Unread<Cursor<&[u8]>>> {
+        Unread::new("artifact", Cursor::new(bytes), bytes.len() as u64)
     }
 
-    /// The content of a file of so many bytes.
-    fn read(file: &mut (impl Read + Seek), length: u64) -> Result<Self> {
-        let (first, content) = read_header(file, length)?;
+    /// The content of a file, its header read.
+    pub fn load(path: &Path) -> Result<Unread<File>> {
+        let shown = shown(path);
+        let (file, length) = open(path).map_err(|error| at(&shown, error))?;
+        Unread::new(&shown, file, length)
+    }
+
+    /// Writes a file: beside `path` first, synced, then renamed over it.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = self.to_bytes().map_err(|error| at(&shown(path), error))?;
+        write_atomically(path, &bytes).map_err(|source| Error::Io {
+            path: shown(path),
+            source,
+        })
+    }
+
+    fn checksum(&self) -> String {
+        digest(&self.manifest, &self.tensors)
+    }
+}
+
+/// A file whose header has been read and checked, and whose tensors have not been read.
+#[derive(Debug)]
+pub struct Unread<R> {
+    name: String,
+    source: R,
+    /// Where the first tensor begins.
+    first: u64,
+    manifest: String,
+    tensors: BTreeMap<String, TensorInfo>,
+    checksum: String,
+}
+
+impl<R: Read + Seek> Unread<R> {
+    /// Reads the header of a file of so many bytes, called `name` in errors.
+    fn new(name: &str, source: R, length: u64) -> Result<Self> {
+        Self::with_header(name.to_owned(), source, length).map_err(|error| at(name, error))
+    }
+
+    fn with_header(name: String, mut source: R, length: u64) -> Result<Self> {
+        let (first, content) = read_header(&mut source, length)?;
         let header = content
             .metadata()
             .as_ref()
@@ -325,55 +512,108 @@ impl Artifact {
         if !(1..=FORMAT).contains(&header.format) {
             return Err(unknown_format(&header.format.into()));
         }
-        let mut hash = Xxh3Default::new();
-        hash.update(header.manifest.get().as_bytes());
-        let mut tensors = BTreeMap::new();
+        let manifest = header.manifest.get().to_owned();
+        check_values("its manifest", manifest.as_bytes(), MOST_VALUES)?;
         // In the order in which the checksum takes them.
-        for (name, info) in content.tensors().into_iter().collect::<BTreeMap<_, _>>() {
-            file.seek(SeekFrom::Start(first + info.data_offsets.0 as u64))
-                .map_err(unreadable)?;
-            hash.update(described(&name, info.dtype, &info.shape).as_bytes());
-            let tensor = Tensor::read(info, file, &mut hash).map_err(unreadable)?;
-            tensors.insert(name, tensor);
-        }
-        // A fuzzer does not find checksums.
-        if header.checksum != format!("{:016x}", hash.digest()) && !cfg!(fuzzing) {
-            return Err(damaged("its checksum does not fit its content", WHOLE));
-        }
+        let tensors: BTreeMap<_, _> = (content.tensors().into_iter())
+            .map(|(name, info)| (name, info.clone()))
+            .collect();
+        check_tensors(&tensors)?;
         Ok(Self {
-            manifest: header.manifest.get().to_owned(),
+            name,
+            source,
+            first,
+            manifest,
+            tensors,
+            checksum: header.checksum,
+        })
+    }
+
+    /// What errors call the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Everything that is not a tensor, as JSON text. Not yet checked against the checksum.
+    pub fn manifest(&self) -> &str {
+        &self.manifest
+    }
+
+    /// Dtype and shape of each tensor, by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    /// Reads the tensors, and checks all against the checksum.
+    pub fn read(mut self) -> Result<Artifact> {
+        let tensors = self.read_tensors().map_err(|error| at(&self.name, error))?;
+        Ok(Artifact {
+            manifest: self.manifest,
             tensors,
         })
     }
 
-    /// Writes a file: beside `path` first, synced, then renamed over it.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let bytes = self.to_bytes()?;
-        write_atomically(path, &bytes).map_err(|source| Error::Io {
-            path: path.display().to_string(),
-            source,
-        })
-    }
-
-    /// Reads a file.
-    pub fn load(path: &Path) -> Result<Self> {
-        let shown = || path.display().to_string();
-        // A pipe or a device could keep the reader for ever.
-        if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) {
-            let error = damaged("a pipe or device", "a file written by uniroute_fast");
-            return Err(at(&shown(), error));
+    fn read_tensors(&mut self) -> Result<BTreeMap<String, Tensor>> {
+        let ends = self.tensors.values().map(|info| info.data_offsets.1 as u64);
+        check_room(self.first + ends.max().unwrap_or(0))?;
+        let mut hash = Xxh3Default::new();
+        hash.update(self.manifest.as_bytes());
+        let mut tensors = BTreeMap::new();
+        for (name, info) in &self.tensors {
+            let start = self.first + info.data_offsets.0 as u64;
+            self.source
+                .seek(SeekFrom::Start(start))
+                .map_err(unreadable)?;
+            hash.update(described(name, info.dtype, &info.shape).as_bytes());
+            let tensor = Tensor::read(info, &mut self.source, &mut hash)?;
+            tensors.insert(name.clone(), tensor);
         }
-        let mut file = File::open(path).map_err(|source| Error::Io {
-            path: shown(),
-            source,
-        })?;
-        let length = file.metadata().map_or(0, |file| file.len());
-        Self::read(&mut file, length).map_err(|error| at(&shown(), error))
+        // A fuzzer does not find checksums.
+        if self.checksum != format!("{:016x}", hash.digest()) && !cfg!(fuzzing) {
+            return Err(damaged("its checksum does not fit its content", WHOLE));
+        }
+        Ok(tensors)
     }
+}
 
-    fn checksum(&self) -> String {
-        digest(&self.manifest, &self.tensors)
+/// Opens a regular file, and tells its length.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let io = |source| Error::Io {
+        path: String::new(),
+        source,
+    };
+    // To open a device may do something.
+    if let Ok(kind) = std::fs::metadata(path) {
+        check_kind(&kind)?;
     }
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        // A pipe that has taken the file's place since: opening it does not wait for a writer.
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path).map_err(io)?;
+    let found = file.metadata().map_err(io)?;
+    check_kind(&found)?;
+    Ok((file, found.len()))
+}
+
+/// Fails for a pipe or a device, which could keep the reader for ever. A folder fails to be read.
+fn check_kind(found: &std::fs::Metadata) -> Result<()> {
+    if found.is_file() || found.is_dir() {
+        return Ok(());
+    }
+    Err(damaged(
+        "a pipe or device",
+        "a file written by uniroute_fast",
+    ))
+}
+
+/// A path as errors show it.
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string()).into_owned()
 }
 
 /// xxh3-64 of a text and named tensors, as 16 hexadecimal digits.
@@ -399,9 +639,14 @@ fn described(name: &str, dtype: Dtype, shape: &[usize]) -> String {
 pub fn damaged(problem: impl Into<String>, expected: impl Into<String>) -> Error {
     Error::Artifact {
         path: "artifact".into(),
-        problem: problem.into(),
-        expected: expected.into(),
+        problem: brief(&problem.into()),
+        expected: brief(&expected.into()),
     }
+}
+
+/// A text that may repeat what a file holds, as errors show it.
+fn brief(text: &str) -> String {
+    legible(text, 400).into_owned()
 }
 
 /// The same error, naming the file in which it was found.
@@ -425,8 +670,8 @@ pub fn at(file: &str, error: Error) -> Error {
             expected,
         } => Error::Artifact {
             path: file.into(),
-            problem: format!("{argument}: {problem}"),
-            expected,
+            problem: brief(&format!("{argument}: {problem}")),
+            expected: brief(&expected),
         },
         Error::DuplicateModel {
             argument,
@@ -434,7 +679,7 @@ pub fn at(file: &str, error: Error) -> Error {
             problem,
         } => Error::Artifact {
             path: file.into(),
-            problem: format!("{argument}: model {name:?} {problem}"),
+            problem: brief(&format!("{argument}: model {name:?} {problem}")),
             expected: "distinct names".into(),
         },
         other => other,
@@ -496,12 +741,16 @@ mod tests {
         }
     }
 
+    fn read(bytes: &[u8]) -> Result<Artifact> {
+        Artifact::from_bytes(bytes)?.read()
+    }
+
     #[test]
     fn what_is_saved_is_loaded_and_the_bytes_depend_on_content_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pool.uniroute");
         sample().save(&path).unwrap();
-        assert_eq!(Artifact::load(&path).unwrap(), sample());
+        assert_eq!(Artifact::load(&path).unwrap().read().unwrap(), sample());
         assert_eq!(std::fs::read(&path).unwrap(), sample().to_bytes().unwrap());
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
@@ -514,14 +763,14 @@ mod tests {
     fn every_truncation_and_every_flipped_bit_is_refused() {
         let bytes = sample().to_bytes().unwrap();
         for end in 0..bytes.len() {
-            assert!(Artifact::from_bytes(&bytes[..end]).is_err(), "cut at {end}");
+            assert!(read(&bytes[..end]).is_err(), "cut at {end}");
         }
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= 1 << bit;
                 // A flip that leaves the content as it was (a space of padding) may pass.
-                if let Ok(artifact) = Artifact::from_bytes(&bytes) {
+                if let Ok(artifact) = read(&bytes) {
                     assert_eq!(artifact, sample(), "bit {bit} of byte {at}");
                 }
             }
@@ -551,6 +800,58 @@ mod tests {
         ] {
             assert!(matches!(error, Error::Artifact { .. }));
         }
+    }
+
+    #[test]
+    fn a_file_cut_short_after_its_header_was_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool.uniroute");
+        sample().save(&path).unwrap();
+        let unread = Artifact::load(&path).unwrap();
+        let length = std::fs::metadata(&path).unwrap().len();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(length - 1).unwrap();
+        let message = unread.read().unwrap_err().to_string();
+        assert!(message.contains("cut short"), "{message}");
+    }
+
+    #[test]
+    fn json_of_too_many_values_is_refused_before_it_is_parsed() {
+        for (json, values) in [
+            ("[]", 2),
+            (r#"[1, "a,[{\",", 3]"#, 4),
+            (r#"{"a": {"b": []}}"#, 4),
+        ] {
+            assert!(
+                check_values("it", json.as_bytes(), values).is_ok(),
+                "{json}"
+            );
+            let refused = check_values("it", json.as_bytes(), values - 1);
+            assert!(
+                refused.unwrap_err().to_string().contains("values"),
+                "{json}"
+            );
+        }
+        let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
+        let size = (many.len() as u64).to_le_bytes();
+        let file = [&size[..], many.as_bytes()].concat();
+        let message = read(&file).unwrap_err().to_string();
+        assert!(
+            message.contains("its header holds 4194306 values"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn errors_show_the_beginning_of_what_a_file_holds() {
+        let message = damaged("é".repeat(1_000_000), "x").to_string();
+        assert!(message.len() < 700 && message.contains("é..."));
+        let path = Path::new("/nonexistent/\u{1b}[2J");
+        let message = Artifact::load(path).unwrap_err().to_string();
+        assert!(
+            message.starts_with("/nonexistent/\\u{1b}[2J: "),
+            "{message}"
+        );
     }
 
     #[test]

@@ -14,6 +14,13 @@ use crate::centroids::Centroids;
 use crate::error::{Error, Result};
 use crate::kernels;
 
+/// Clusters that a map has at most, over all heads. Hulls and counters of each take far more room than
+/// a centroid of few dimensions does.
+pub const MOST_CLUSTERS: usize = 1 << 17;
+
+/// Weights and biases of a softmax head are at most this: then logits of ordinary embeddings stay finite.
+const LARGEST_WEIGHT: f32 = 1e30;
+
 /// Phi of one prompt: its non-zero entries, clusters ascending.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Phi {
@@ -110,16 +117,19 @@ impl Softmax {
         if !(0.0..=1.0).contains(&floor) {
             return Err(Error::invalid("floor", floor.to_string(), "0 to 1"));
         }
-        let finite = |argument, values: &[f32]| match values.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(Error::invalid(
-                argument,
-                format!("{} at {at}", values[at]),
-                "finite values",
-            )),
-            None => Ok(()),
+        let check = |argument, values: &[f32]| {
+            let fits = |v: &f32| v.abs() <= LARGEST_WEIGHT;
+            match values.iter().position(|v| !fits(v)) {
+                Some(at) => Err(Error::invalid(
+                    argument,
+                    format!("{} at {at}", values[at]),
+                    format!("finite values, {LARGEST_WEIGHT:e} at most"),
+                )),
+                None => Ok(()),
+            }
         };
-        finite("weights", weights)?;
-        finite("bias", bias)?;
+        check("weights", weights)?;
+        check("bias", bias)?;
         let dim = weights.len() / clusters;
         let transposed = (0..dim).flat_map(|d| (0..clusters).map(move |k| weights[k * dim + d]));
         Ok(Self {
@@ -274,6 +284,7 @@ impl ClusterMap {
                 "heads of one embedding dimension",
             ));
         }
+        check_clusters(heads.iter().map(Head::clusters).sum())?;
         Ok(Self {
             heads,
             familiarity: None,
@@ -366,6 +377,18 @@ impl ClusterMap {
     pub fn first_clusters(&self) -> usize {
         self.heads[0].clusters()
     }
+}
+
+/// Fails for more clusters than a map can have.
+pub(crate) fn check_clusters(clusters: usize) -> Result<()> {
+    if clusters <= MOST_CLUSTERS {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "heads",
+        format!("{clusters} clusters"),
+        format!("at most {MOST_CLUSTERS}"),
+    ))
 }
 
 /// e^x for x <= 0, to about 1e-7 relative; 0 below the least normal result.
@@ -525,11 +548,11 @@ mod tests {
 
     #[test]
     fn logits_that_overflow_are_an_error() {
-        let softmax = Softmax::new(&[f32::MAX, 1.0, f32::MIN, 1.0], &[0.0; 2], 0.0).unwrap();
+        let softmax = Softmax::new(&[1e30, 1.0, -1e30, 1.0], &[0.0; 2], 0.0).unwrap();
         let map = ClusterMap::new(vec![Head::Softmax(softmax)]).unwrap();
         let mut phi = Phi::default();
         assert!(
-            map.phi(&[10.0, 0.0], &mut phi, &mut Scratch::default())
+            map.phi(&[1e10, 0.0], &mut phi, &mut Scratch::default())
                 .is_err()
         );
     }
@@ -540,6 +563,7 @@ mod tests {
         assert!(Softmax::new(&[], &[], 0.0).is_err());
         assert!(Softmax::new(&[1.0; 3], &[0.0; 2], 0.0).is_err());
         assert!(Softmax::new(&[f32::NAN; 2], &[0.0; 2], 0.0).is_err());
+        assert!(Softmax::new(&[f32::MAX; 2], &[0.0; 2], 0.0).is_err());
         assert!(Softmax::new(&[0.0; 2], &[0.0; 2], 1.5).is_err());
         let one = Softmax::new(&[0.0; 2], &[0.0; 2], 0.0).unwrap();
         let two = Softmax::new(&[0.0; 4], &[0.0; 2], 0.0).unwrap();

@@ -210,11 +210,11 @@ impl<'t> Matcher<'t> {
     fn tagged(&self, pool: &Pool) -> Mask {
         let (mut mask, directory) = (Mask::none(pool.len()), pool.directory());
         for models in self.literals.iter().filter_map(|tag| directory.tagged(tag)) {
-            mask.or(models);
+            mask.add(models);
         }
         if !self.globs.is_empty() {
             for (_, models) in directory.tags().filter(|(tag, _)| self.matches(tag)) {
-                mask.or(models);
+                mask.add(models);
             }
         }
         mask

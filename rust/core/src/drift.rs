@@ -37,6 +37,15 @@ const SHIFT_FLOOR: f64 = 0.4;
 /// Fewest prompts that anything is said of.
 const FEWEST: u64 = 50;
 
+/// Prompts of a baseline are at most this many, so that they can be counted one by one.
+const MOST_PROMPTS: f64 = 1e15;
+
+/// Coordinates of centres are at most this: squared distances to them stay finite.
+const FARTHEST: f32 = 1e18;
+
+/// The longest window.
+const LONGEST_WINDOW: u64 = 1 << 40;
+
 /// Windows simulated for a threshold.
 const SIMULATED: usize = 400;
 
@@ -92,12 +101,13 @@ impl Baseline {
         let moments = [distance, coverage].map(|m| [m.mean, m.deviation]);
         let numbers = counts.iter().chain(moments.as_flattened());
         let fine = numbers.clone().all(|v| v.is_finite() && *v >= 0.0)
-            && centres.iter().all(|v| v.is_finite());
+            && counts.iter().sum::<f64>() <= MOST_PROMPTS
+            && centres.iter().all(|v| v.abs() <= FARTHEST);
         let dim = centres.len().checked_div(counts.len()).unwrap_or(0);
         if !fine || dim == 0 || dim * counts.len() != centres.len() {
             return Err(Error::invalid(
                 "baseline",
-                "a value that is not finite, or a count below 0, or other shapes",
+                "a value that is not finite or too large, or a count below 0, or other shapes",
                 "a count and a centre for each cluster, and moments",
             ));
         }
@@ -260,6 +270,15 @@ pub fn squared_distance(x: &[f32], centre: &[f32]) -> f64 {
 struct Chance {
     mean: f64,
     threshold: f64,
+}
+
+/// Fails for a window that is too short to tell anything, as a file may hold.
+pub(crate) fn check_window(window: u64) -> Result<()> {
+    if (FEWEST..=LONGEST_WINDOW).contains(&window) {
+        return Ok(());
+    }
+    let expected = format!("{FEWEST} to {LONGEST_WINDOW}");
+    Err(Error::invalid("window", window.to_string(), expected))
 }
 
 /// What some prompts were like, added up.

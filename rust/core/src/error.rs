@@ -95,21 +95,32 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// show are escaped, line breaks apart, and of one that is longer than `most` bytes the middle is left
 /// out, which it says.
 pub fn legible(message: &str, most: usize) -> Cow<'_, str> {
-    let hidden = |c: char| c != '\n' && is_unprintable(c);
-    let mut text = shortened(message, most);
-    if text.contains(hidden) {
-        let mut escaped = String::with_capacity(text.len() + 64);
-        for c in text.chars() {
-            if hidden(c) {
-                escaped.extend(c.escape_unicode());
-            } else {
-                escaped.push(c);
-            }
-        }
+    let short = shortened(message, most);
+    match escaped(&short, |c| c != '\n' && is_unprintable(c)) {
+        Cow::Borrowed(_) => short,
         // Escapes are longer than what they stand for.
-        text = Cow::Owned(shortened(&escaped, most).into_owned());
+        Cow::Owned(text) => Cow::Owned(shortened(&text, most).into_owned()),
     }
-    text
+}
+
+/// A text that is part of a line, such as the name of a file: what cannot be printed is escaped.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, is_unprintable)
+}
+
+fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if hidden(c) {
+            escaped.extend(c.escape_unicode());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 fn shortened(message: &str, most: usize) -> Cow<'_, str> {

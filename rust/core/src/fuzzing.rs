@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Unread};
 use crate::constraints::{Constraints, Terms};
 use crate::kernels;
 use crate::lexical::{self, LexicalEmbedder};
@@ -67,10 +67,8 @@ pub fn artifact(data: &[u8]) {
     }
     let written = persist::to_artifact(&snapshot, extra);
     let bytes = written.to_bytes().expect("what was read can be written");
-    assert_eq!(
-        Artifact::from_bytes(&bytes).expect("and read again"),
-        written
-    );
+    let again = Artifact::from_bytes(&bytes).and_then(Unread::read);
+    assert_eq!(again.expect("and read again"), written);
 }
 
 /// Lines that begin with `a`, `d`, `f`, `r`, `c`, `l` or `n` are the terms of constraints: whom they stop

@@ -35,6 +35,9 @@ pub use vocabulary::Vocabulary;
 /// Largest number of dimensions.
 pub const MAX_DIM: usize = 4096;
 
+/// A step of a column is worth at most this: then the squares of the largest sums stay finite.
+const LARGEST_SCALE: f32 = 1e6;
+
 /// Texts of a batch that a thread takes at once; fewer are not worth a second thread.
 pub const TEXTS_PER_TASK: usize = 64;
 
@@ -253,11 +256,13 @@ impl LexicalEmbedder {
                 format!("{} rows of {dim}", vocabulary.rows()),
             ));
         }
-        if let Some(at) = table.iter().position(|v| !v.is_finite()) {
+        let largest = 127.0 * LARGEST_SCALE;
+        let fits = |v: &f32| v.abs() <= largest;
+        if let Some(at) = table.iter().position(|v| !fits(v)) {
             return Err(Error::invalid(
                 "table",
                 format!("{} in row {}, column {}", table[at], at / dim, at % dim),
-                "finite values",
+                format!("finite values, {largest:e} at most"),
             ));
         }
         let mut scales = vec![0f32; dim];
@@ -515,10 +520,11 @@ impl LexicalEmbedder {
                 format!("{} rows and as many scales as columns", vocabulary.rows()),
             ));
         }
-        if !scales.iter().all(|s| s.is_finite() && *s >= 0.0) || table.contains(&i8::MIN) {
+        let fits = |scale: &f32| (0.0..=LARGEST_SCALE).contains(scale);
+        if !scales.iter().all(fits) || table.contains(&i8::MIN) {
             return Err(damaged(
                 "an embedder's scale or table value out of range".to_owned(),
-                "finite scales of 0 or more, values of -127 to 127",
+                format!("scales of 0 to {LARGEST_SCALE:e}, values of -127 to 127"),
             ));
         }
         Ok(Self {
@@ -541,6 +547,12 @@ fn lines(table: &[i8], dim: usize) -> Vec<Line> {
     };
     let rows = table.chunks_exact(dim);
     rows.flat_map(|row| row.chunks(COLUMNS).map(line)).collect()
+}
+
+/// Fails unless a table of so many rows and columns is one that an embedder can have.
+pub(crate) fn check_size(rows: usize, dim: usize) -> Result<()> {
+    vocabulary::check_rows(rows)?;
+    check_dim(dim)
 }
 
 fn check_order(order: usize) -> Result<()> {

@@ -77,6 +77,16 @@ impl Mask {
         }
     }
 
+    /// Puts models into the set.
+    ///
+    /// # Panics
+    /// If there is no such model.
+    pub fn add(&mut self, models: &[u32]) {
+        for &m in models {
+            self.set(m as usize, true);
+        }
+    }
+
     /// Appends a model to the pool.
     pub fn push(&mut self, member: bool) {
         if self.len.is_multiple_of(64) {

@@ -6,11 +6,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::mask::Mask;
 use crate::profiles::is_unprintable;
 
 /// Prices of a million tokens are at most this: then no cost of a call overflows.
 pub const LARGEST_PRICE: f64 = 1e30;
+
+/// Bytes of a tag at most.
+pub const LONGEST_TAG: usize = 256;
+
+/// Tags of a model at most.
+pub const MOST_TAGS: usize = 1024;
 
 /// What is known of a model; nothing need be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +56,19 @@ impl Metadata {
     pub fn check(&self) -> Result<()> {
         if self.tags.contains("") {
             return Err(Error::invalid("tags", "an empty tag", "non-empty strings"));
+        }
+        if self.tags.len() > MOST_TAGS {
+            let expected = format!("at most {MOST_TAGS} for a model");
+            return Err(Error::invalid(
+                "tags",
+                format!("{} tags", self.tags.len()),
+                expected,
+            ));
+        }
+        if let Some(tag) = self.tags.iter().find(|tag| tag.len() > LONGEST_TAG) {
+            let problem = format!("a tag of {} bytes", tag.len());
+            let expected = format!("at most {LONGEST_TAG} each");
+            return Err(Error::invalid("tags", problem, expected));
         }
         if let Some(tag) = self.tags.iter().find(|tag| tag.contains(is_unprintable)) {
             let problem = format!("{tag:?} has a control or invisible character");
@@ -95,7 +113,9 @@ pub(crate) fn is_price(price: f64) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     models: Vec<Arc<Metadata>>,
-    tagged: BTreeMap<Arc<str>, Mask>,
+    /// By tag, the models that have it, ascending. A mask each would take models x tags bits, which may
+    /// be a thousand times what names the tags.
+    tagged: BTreeMap<Arc<str>, Vec<u32>>,
 }
 
 impl Directory {
@@ -104,47 +124,60 @@ impl Directory {
         &self.models
     }
 
-    /// Every tag that a model has, with the models that have it.
-    pub fn tags(&self) -> impl Iterator<Item = (&str, &Mask)> {
-        self.tagged.iter().map(|(tag, mask)| (&**tag, mask))
+    /// Every tag that a model has, with the models that have it, ascending.
+    pub fn tags(&self) -> impl Iterator<Item = (&str, &[u32])> {
+        self.tagged
+            .iter()
+            .map(|(tag, members)| (&**tag, &**members))
     }
 
-    /// The models that have a tag, if any has.
-    pub fn tagged(&self, tag: &str) -> Option<&Mask> {
-        self.tagged.get(tag)
+    /// The models that have a tag, ascending; `None` if none has.
+    pub fn tagged(&self, tag: &str) -> Option<&[u32]> {
+        self.tagged.get(tag).map(Vec::as_slice)
     }
 
     /// Appends a model.
     pub fn push(&mut self, metadata: Arc<Metadata>) {
-        self.tagged.values_mut().for_each(|mask| mask.push(false));
         self.models.push(metadata);
         self.tag(self.models.len() - 1);
     }
 
     /// Takes a model out; later ones move down.
     pub fn remove(&mut self, model: usize) {
+        self.untag(model);
         self.models.remove(model);
-        self.tagged.values_mut().for_each(|mask| mask.remove(model));
-        self.tagged.retain(|_, mask| mask.count() > 0);
+        for members in self.tagged.values_mut() {
+            let later = members.partition_point(|&m| (m as usize) < model);
+            members[later..].iter_mut().for_each(|m| *m -= 1);
+        }
     }
 
     /// Replaces what is known of a model.
     pub fn set(&mut self, model: usize, metadata: Arc<Metadata>) {
-        self.tagged
-            .values_mut()
-            .for_each(|mask| mask.set(model, false));
+        self.untag(model);
         self.models[model] = metadata;
         self.tag(model);
-        self.tagged.retain(|_, mask| mask.count() > 0);
     }
 
     fn tag(&mut self, model: usize) {
+        let own = model as u32;
         for tag in &self.models[model].tags {
-            if let Some(mask) = self.tagged.get_mut(tag.as_str()) {
-                mask.set(model, true);
+            if let Some(members) = self.tagged.get_mut(tag.as_str()) {
+                let at = members.partition_point(|&m| m < own);
+                members.insert(at, own);
             } else {
-                let mask = Mask::of(self.models.len(), |m| m == model);
-                self.tagged.insert(tag.as_str().into(), mask);
+                self.tagged.insert(tag.as_str().into(), vec![own]);
+            }
+        }
+    }
+
+    fn untag(&mut self, model: usize) {
+        for tag in &self.models[model].tags {
+            if let Some(members) = self.tagged.get_mut(tag.as_str()) {
+                members.retain(|&m| m as usize != model);
+                if members.is_empty() {
+                    self.tagged.remove(tag.as_str());
+                }
             }
         }
     }
@@ -163,8 +196,8 @@ mod tests {
     }
 
     fn members(directory: &Directory, tag: &str) -> Vec<usize> {
-        let mask = directory.tagged.get(tag).cloned().unwrap_or_default();
-        (0..mask.len()).filter(|&m| mask.contains(m)).collect()
+        let members = directory.tagged(tag).unwrap_or_default();
+        members.iter().map(|&m| m as usize).collect()
     }
 
     #[test]
@@ -178,7 +211,9 @@ mod tests {
         assert_eq!(members(&directory, "eu"), [0, 1]);
         assert_eq!(members(&directory, "us"), [2]);
         directory.set(2, tagged(&["eu"]));
+        directory.set(0, tagged(&["tools", "eu"]));
         assert_eq!(members(&directory, "eu"), [0, 1, 2]);
+        assert_eq!(directory.tagged("us"), None);
         assert_eq!(
             directory.tags().map(|(tag, _)| tag).collect::<Vec<_>>(),
             ["eu", "tools"]
@@ -213,6 +248,20 @@ mod tests {
                 "tags",
                 Metadata {
                     tags: [String::new()].into(),
+                    ..Metadata::default()
+                },
+            ),
+            (
+                "tags",
+                Metadata {
+                    tags: ["a".repeat(LONGEST_TAG + 1)].into(),
+                    ..Metadata::default()
+                },
+            ),
+            (
+                "tags",
+                Metadata {
+                    tags: (0..=MOST_TAGS).map(|i| i.to_string()).collect(),
                     ..Metadata::default()
                 },
             ),

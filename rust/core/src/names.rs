@@ -3,8 +3,8 @@
 use std::hash::BuildHasher;
 use std::ops::Index;
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
 
 /// Distinct names in index order, with an index by name.
 ///
@@ -17,6 +17,8 @@ pub struct Names {
     ends: Vec<usize>,
     /// Positions, by the hash of the name.
     index: HashTable<u32>,
+    /// Drawn anew for each pool: a file cannot choose names that all have the same hash.
+    hasher: RandomState,
 }
 
 impl Names {
@@ -38,14 +40,20 @@ impl Names {
     /// Where a name is.
     pub fn position(&self, name: &str) -> Option<u32> {
         let same = |&at: &u32| &self[at as usize] == name;
-        self.index.find(hash(name), same).copied()
+        self.index.find(self.hasher.hash_one(name), same).copied()
     }
 
     /// Makes room for as many more.
     pub(crate) fn reserve(&mut self, added: usize) {
-        let Self { text, ends, index } = self;
+        let Self {
+            text,
+            ends,
+            index,
+            hasher,
+        } = self;
         ends.reserve(added);
-        index.reserve(added, |&at| hash(slice(text, ends, at as usize)));
+        let hash = |&at: &u32| hasher.hash_one(slice(text, ends, at as usize));
+        index.reserve(added, hash);
     }
 
     /// Appends a name that is not there yet; otherwise fails with where it is.
@@ -56,8 +64,14 @@ impl Names {
         let at = self.len() as u32;
         self.text.push_str(name);
         self.ends.push(self.text.len());
-        let Self { text, ends, index } = self;
-        index.insert_unique(hash(name), at, |&at| hash(slice(text, ends, at as usize)));
+        let Self {
+            text,
+            ends,
+            index,
+            hasher,
+        } = self;
+        let hash = |&at: &u32| hasher.hash_one(slice(text, ends, at as usize));
+        index.insert_unique(hasher.hash_one(name), at, hash);
         Ok(())
     }
 
@@ -67,7 +81,8 @@ impl Names {
     /// If there is no such name.
     pub(crate) fn remove(&mut self, at: usize) {
         let length = self[at].len();
-        if let Ok(entry) = (self.index).find_entry(hash(&self[at]), |&i| i as usize == at) {
+        let hash = self.hasher.hash_one(&self[at]);
+        if let Ok(entry) = self.index.find_entry(hash, |&i| i as usize == at) {
             entry.remove();
         }
         for later in self.index.iter_mut().filter(|i| **i as usize > at) {
@@ -90,10 +105,6 @@ impl Index<usize> for Names {
 fn slice<'a>(text: &'a str, ends: &[usize], at: usize) -> &'a str {
     let start = at.checked_sub(1).map_or(0, |before| ends[before]);
     &text[start..ends[at]]
-}
-
-fn hash(name: &str) -> u64 {
-    FxBuildHasher.hash_one(name)
 }
 
 #[cfg(test)]

@@ -19,16 +19,19 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek};
 
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::artifact::{self, Artifact, Tensor, damaged};
+use crate::artifact::{self, Artifact, Tensor, Unread, damaged};
 use crate::centroids::Centroids;
-use crate::cluster_map::{ClusterMap, Familiarity, Head, Softmax};
+use crate::cluster_map::{ClusterMap, Familiarity, Head, Softmax, check_clusters};
 use crate::drift::{Baseline, Moments};
-use crate::error::Result;
-use crate::lexical::LexicalEmbedder;
+use crate::error::{Error, Result};
+use crate::lexical::{self, LexicalEmbedder};
 use crate::mask::Mask;
 use crate::metadata::Metadata;
 use crate::profiles::{Pool, STRIP};
@@ -51,6 +54,10 @@ const COUNTS: &str = "baseline.counts";
 const CENTRES: &str = "baseline.centres";
 const MOMENTS: &str = "baseline.moments";
 const LANDMARKS: &str = "familiarity.landmarks";
+const PROFILES: &str = "profiles";
+
+/// Values that the JSON of [`Extra`] has at most: one takes up to some 100 bytes.
+const MOST_EXTRA_VALUES: usize = 1 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +78,9 @@ struct Manifest<'a> {
     /// Prompts in a window of the drift monitor, where there is a baseline. Since format 3.
     #[serde(default)]
     window: Option<u64>,
-    extra: Value,
+    /// Kept as text: it may be anything, and its values are counted before it is parsed.
+    #[serde(borrow)]
+    extra: &'a RawValue,
 }
 
 /// A name, left in the manifest's text unless it is escaped there.
@@ -232,15 +241,25 @@ pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
     }
 }
 
-/// The snapshot that an artifact holds, checked part by part, and what went with it.
-pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
-    let text = std::mem::take(&mut artifact.manifest);
-    let manifest: Manifest<'_> = serde_json::from_str(&text).map_err(|e| {
-        damaged(
-            format!("its manifest is not understood ({e})"),
-            "a router's manifest",
-        )
-    })?;
+/// The snapshot that a file holds, checked part by part, and what went with it.
+///
+/// Nothing is reserved for tensors before the dtype and shape of each were found to be those that the
+/// format and the other parts ask for.
+pub fn from_artifact(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
+    let name = unread.name().to_owned();
+    read_parts(unread).map_err(|error| artifact::at(&name, error))
+}
+
+fn read_parts(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
+    let text = unread.manifest().to_owned();
+    let manifest: Manifest<'_> = serde_json::from_str(&text).map_err(|e| not_understood(&e))?;
+    check_layout(&manifest, unread.tensors())?;
+    artifact::check_values(
+        "its extra",
+        manifest.extra.get().as_bytes(),
+        MOST_EXTRA_VALUES,
+    )?;
+    let mut artifact = unread.read()?;
     let heads = manifest
         .heads
         .iter()
@@ -293,7 +312,7 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
         snapshot = snapshot.with_baseline(baseline, window)?;
     }
     let extra = Extra {
-        json: manifest.extra,
+        json: serde_json::from_str(manifest.extra.get()).map_err(|e| not_understood(&e))?,
         tensors: split(&mut artifact, EXTRA),
     };
     match artifact.tensors.keys().next() {
@@ -305,6 +324,95 @@ pub fn from_artifact(mut artifact: Artifact) -> Result<(Snapshot, Extra)> {
     }
 }
 
+fn not_understood(error: &serde_json::Error) -> Error {
+    damaged(
+        format!("its manifest is not understood ({error})"),
+        "a router's manifest",
+    )
+}
+
+/// Fails unless every tensor is one that the format has, with the dtype and shape that the manifest and
+/// the tensors of the cluster map ask for. Of the caller's own only the names are known.
+fn check_layout(manifest: &Manifest<'_>, tensors: &BTreeMap<String, TensorInfo>) -> Result<()> {
+    let models = manifest.models.len();
+    let matrix = |name: &str| match tensors.get(name).map(|info| &info.shape[..]) {
+        Some(&[rows, columns]) => Ok([rows, columns]),
+        Some(shape) => Err(misshapen(name, shape, "[rows, columns]")),
+        None => Err(damaged(
+            format!("tensor {name:?} is missing"),
+            "a tensor of 2 dimensions",
+        )),
+    };
+    let mut known: BTreeMap<String, (Dtype, Vec<usize>)> = BTreeMap::new();
+    let mut expect = |name: &str, dtype, shape: &[usize]| {
+        known.insert(name.to_owned(), (dtype, shape.to_vec()));
+    };
+    let (mut clusters, mut first, mut dim) = (0, None, 0);
+    for (i, kind) in manifest.heads.iter().enumerate() {
+        let name = match kind {
+            Kind::Nearest => format!("head.{i}.centroids"),
+            Kind::Softmax { .. } => format!("head.{i}.weights"),
+        };
+        let [own, columns] = matrix(&name)?;
+        if first.is_none() {
+            (first, dim) = (Some(own), columns);
+        }
+        expect(&name, Dtype::F32, &[own, dim]);
+        if matches!(kind, Kind::Softmax { .. }) {
+            expect(&format!("head.{i}.bias"), Dtype::F32, &[own]);
+        }
+        clusters += own;
+    }
+    check_clusters(clusters)?;
+    expect("costs", Dtype::F64, &[models]);
+    // Before format 4: one row a cluster.
+    let profiles = match tensors.get(PROFILES) {
+        Some(info) if info.shape.len() == 2 => vec![clusters, models],
+        _ => vec![models.div_ceil(STRIP), clusters, STRIP],
+    };
+    expect(PROFILES, Dtype::F32, &profiles);
+    if models > 0 && tensors.contains_key(OUTPUT_TOKENS) {
+        expect(OUTPUT_TOKENS, Dtype::F32, &[clusters, models]);
+        expect(INPUT, Dtype::F64, &[models, 2]);
+    }
+    if manifest.window.is_some() {
+        let first = first.unwrap_or(0);
+        expect(COUNTS, Dtype::F64, &[first]);
+        expect(CENTRES, Dtype::F32, &[first, dim]);
+        expect(MOMENTS, Dtype::F64, &[2, 2]);
+    }
+    if manifest.familiarity.is_some() {
+        expect(LANDMARKS, Dtype::F32, &[matrix(LANDMARKS)?[0], dim]);
+    }
+    if manifest.embedder.is_some() {
+        let [rows, _] = matrix("embedder.table")?;
+        lexical::check_size(rows, dim)?;
+        expect("embedder.tags", Dtype::U16, &[rows]);
+        expect("embedder.idf", Dtype::U8, &[rows]);
+        expect("embedder.table", Dtype::I8, &[rows, dim]);
+        expect("embedder.scales", Dtype::F32, &[dim]);
+    }
+    for (name, info) in tensors {
+        match known.get(name) {
+            None if name.starts_with(EXTRA) && artifact::is_element(info.dtype) => {}
+            None => {
+                let problem = format!("unknown tensor {name:?} of {:?}", info.dtype);
+                return Err(damaged(problem, "those that the format has"));
+            }
+            Some((dtype, shape)) if (*dtype, shape) != (info.dtype, &info.shape) => {
+                let found = format!("tensor {name:?} is {:?} {:?}", info.dtype, info.shape);
+                return Err(damaged(found, format!("{dtype:?} {shape:?}")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn misshapen(name: &str, shape: &[usize], expected: &str) -> Error {
+    damaged(format!("tensor {name:?} has shape {shape:?}"), expected)
+}
+
 /// A pool of these models with the profiles that a file holds.
 fn profiled(
     artifact: &mut Artifact,
@@ -312,8 +420,7 @@ fn profiled(
     costs: &[f64],
     clusters: usize,
 ) -> Result<Pool> {
-    const TENSOR: &str = "profiles";
-    let shape = artifact.tensors.get(TENSOR).map(Tensor::shape);
+    let shape = artifact.tensors.get(PROFILES).map(Tensor::shape);
     let expected = |shape: &[usize]| {
         damaged(
             format!("profiles of shape {shape:?}"),
@@ -322,7 +429,7 @@ fn profiled(
     };
     // Before format 4: one row a cluster.
     if let Some(&[rows, columns]) = shape {
-        let ([_, _], profiles) = artifact.take_tensor::<f32, 2>(TENSOR)?;
+        let ([_, _], profiles) = artifact.take_tensor::<f32, 2>(PROFILES)?;
         if (rows, columns) != (clusters, names.len()) {
             return Err(expected(&[rows, columns]));
         }
@@ -332,7 +439,7 @@ fn profiled(
             _ => pool.with(names, costs, &profiles.view().unwrap_or_default()),
         };
     }
-    let (shape, profiles) = artifact.take_tensor::<f32, 3>(TENSOR)?;
+    let (shape, profiles) = artifact.take_tensor::<f32, 3>(PROFILES)?;
     if shape != [names.len().div_ceil(STRIP), clusters, STRIP] {
         return Err(expected(&shape));
     }

@@ -14,6 +14,12 @@ use crate::metadata::{Directory, LARGEST_PRICE, Metadata, is_price};
 use crate::metering::{Metering, Usage};
 use crate::names::Names;
 
+/// Bytes of a model's name at most.
+pub const LONGEST_NAME: usize = 512;
+
+/// The name, alone or before a colon and a policy, by which a chat asks to be routed: no model's.
+pub const RESERVED: &str = "uniroute";
+
 /// Models per strip of the profile table.
 pub const STRIP: usize = 256;
 
@@ -735,6 +741,23 @@ fn check_name(name: &str) -> Result<()> {
             "a non-empty string for each model",
         ));
     }
+    if name.len() > LONGEST_NAME {
+        let problem = format!("a name of {} bytes", name.len());
+        return Err(Error::invalid(
+            "names",
+            problem,
+            format!("at most {LONGEST_NAME} each"),
+        ));
+    }
+    if name == RESERVED
+        || name
+            .strip_prefix(RESERVED)
+            .is_some_and(|rest| rest.starts_with(':'))
+    {
+        let problem = format!("{name:?}, by which a chat asks to be routed");
+        let expected = format!("names other than {RESERVED:?} and \"{RESERVED}:...\"");
+        return Err(Error::invalid("names", problem, expected));
+    }
     if name.contains(is_unprintable) {
         let problem = format!("{name:?} has a control or invisible character");
         return Err(Error::invalid(
@@ -885,6 +908,16 @@ mod tests {
         assert!(message(pool.with_profiles(&["zz"], &[0.0; 3])).contains("zz"));
         assert!(message(pool.with(&["a"], &[1.0], &[0.0, f32::NAN, 0.0])).contains("cluster 1"));
         assert!(message(pool.with(&[""], &[1.0], &[0.0; 3])).contains("empty name"));
+        for name in ["uniroute", "uniroute:", "uniroute:cheap"] {
+            let refused = message(pool.with(&[name], &[1.0], &[0.0; 3]));
+            assert!(refused.contains("asks to be routed"), "{refused}");
+        }
+        for name in ["uniroute-x", "Uniroute", "a/uniroute", "uniroute/x"] {
+            assert!(pool.with(&[name], &[1.0], &[0.0; 3]).is_ok(), "{name}");
+        }
+        let long = "a".repeat(LONGEST_NAME + 1);
+        assert!(message(pool.with(&[&long], &[1.0], &[0.0; 3])).contains("513 bytes"));
+        assert!(pool.with(&[&long[1..]], &[1.0], &[0.0; 3]).is_ok());
         for name in [
             "a\n",
             "a\u{200b}",

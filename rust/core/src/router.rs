@@ -15,7 +15,7 @@ use crate::choice::{self, choose};
 pub use crate::choice::{Blend, Choice, Request, Stay};
 use crate::cluster_map::{self, ClusterMap, Phi};
 use crate::constraints::{Cache, Compiled, Constraints};
-use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
+use crate::drift::{self, Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::kernels::lexical::prefetch;
@@ -115,7 +115,7 @@ impl<'a> Requests<'a> {
             Prompts::Embeddings(_) => None,
         });
         Request {
-            cost_weight: self.cost_weights.at(row),
+            cost_weight: positive_zero(self.cost_weights.at(row)),
             constraints: self.constraints.at(row),
             tokens,
             fallback: self.fallback,
@@ -137,6 +137,11 @@ impl<'a> Requests<'a> {
             stays.map(|stay| stay.map_or(0.0, |s| s.switch_cost)),
         )
     }
+}
+
+/// A cost weight as it is used: -0.0 is 0.0.
+pub fn positive_zero(cost_weight: f64) -> f64 {
+    cost_weight + 0.0
 }
 
 /// Fails unless all are finite and 0 or more.
@@ -297,6 +302,7 @@ impl Snapshot {
     /// Counts start anew.
     pub fn with_baseline(&self, baseline: Option<Baseline>, window: u64) -> Result<Self> {
         if let Some(baseline) = &baseline {
+            drift::check_window(window)?;
             let found = [baseline.counts().len(), baseline.dim()];
             let own = [self.map.first_clusters(), self.map.dim()];
             if found != own {
@@ -366,6 +372,7 @@ impl Snapshot {
     ) -> Result<Row> {
         self.check_routable(&Requests::from(*request), 1)?;
         let request = Request {
+            cost_weight: positive_zero(request.cost_weight),
             tokens: request.tokens.or_else(|| text.ok().map(estimate_tokens)),
             ..*request
         };
@@ -397,10 +404,14 @@ impl Snapshot {
                 format!("the {} values of one embedding", self.map.dim()),
             ));
         }
+        let request = Request {
+            cost_weight: positive_zero(request.cost_weight),
+            ..*request
+        };
         let row = Row {
             status: Status::Ok,
             coverage: 1.0,
-            choice: self.choose(embedding, request, scratch)?,
+            choice: self.choose(embedding, &request, scratch)?,
         };
         if request.counted {
             self.count_one(&row, embedding);

@@ -6,7 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use uniroute_core::choice::{Leaving, Request, Stay};
 use uniroute_core::constraints::Compiled;
-use uniroute_core::router::{PerRow, Requests, Snapshot, check_numbers, estimate_tokens};
+use uniroute_core::router::{
+    PerRow, Requests, Snapshot, check_numbers, estimate_tokens, positive_zero,
+};
 use uniroute_core::{Error, Result};
 
 use crate::arguments::{count, counts, model_name, number, numbers, optional_names, wrong};
@@ -81,7 +83,7 @@ impl Arguments<'_, '_> {
             .and_then(|()| Leaving::of(switch_cost, cached))
             .and_then(|leaving| Stay::with(snapshot.pool(), current.as_deref(), leaving));
         Ok(Asked {
-            cost_weight,
+            cost_weight: positive_zero(cost_weight),
             constraints: constraints.transpose()?,
             tokens: tokens.transpose()?,
             fallback: self.fallback(py, snapshot)?,

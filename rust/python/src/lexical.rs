@@ -137,7 +137,7 @@ impl LexicalEmbedder {
     fn from_bytes<'py>(cls: &Bound<'py, PyType>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let py = cls.py();
         let embedder = released(py, || {
-            let Artifact { manifest, tensors } = Artifact::from_bytes(data)?;
+            let Artifact { manifest, tensors } = Artifact::from_bytes(data)?.read()?;
             let params = serde_json::from_str(&manifest).unwrap_or_default();
             core::LexicalEmbedder::from_parts(&params, tensors)
         });

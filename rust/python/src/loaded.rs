@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use uniroute_core::Error;
-use uniroute_core::artifact::{self, Artifact};
+use uniroute_core::artifact::Artifact;
 use uniroute_core::persist::{self, Extra};
 use uniroute_core::router::Snapshot;
 
@@ -42,9 +42,7 @@ impl Loaded {
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let (snapshot, extra) = detached(py, |_| {
-            Artifact::load(&path)
-                .and_then(persist::from_artifact)
-                .map_err(|e| artifact::at(&path.display().to_string(), e))
+            Artifact::load(&path).and_then(persist::from_artifact)
         })?;
         Ok(Self { snapshot, extra })
     }
@@ -53,9 +51,7 @@ impl Loaded {
     #[staticmethod]
     fn from_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
         let (snapshot, extra) = detached(py, |_| {
-            Artifact::from_bytes(bytes)
-                .and_then(persist::from_artifact)
-                .map_err(|e| artifact::at("artifact", e))
+            Artifact::from_bytes(bytes).and_then(persist::from_artifact)
         })?;
         Ok(Self { snapshot, extra })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uniroute_core::Error;
 use uniroute_core::choice::{Leaving, Stay};
 use uniroute_core::constraints::{Compiled, Constraints, Terms};
-use uniroute_core::router::Snapshot;
+use uniroute_core::router::{Snapshot, positive_zero};
 
 use crate::budget::Pacer;
 use crate::config::{Config, PolicyConfig};
@@ -110,12 +110,11 @@ impl Policies {
         }
         let fallback = question.fallback.as_deref().or(policy.fallback.as_deref());
         let (cost_weight, each_weight) = match &question.cost_weight {
-            None => (policy.cost_weight, None),
-            // -0, which passes for 0, becomes 0: what follows goes by its bits.
-            Some(PerPrompt::Same(weight)) => (weight + 0.0, None),
+            None => (positive_zero(policy.cost_weight), None),
+            Some(PerPrompt::Same(weight)) => (positive_zero(*weight), None),
             Some(PerPrompt::Each(weights)) => (
                 0.0,
-                Some(weights.iter().map(|weight| weight + 0.0).collect()),
+                Some(weights.iter().copied().map(positive_zero).collect()),
             ),
         };
         Ok(Asked {

@@ -65,13 +65,7 @@ impl Vocabulary {
     /// The vocabulary with these tags and inverse document frequencies, one for each row.
     pub fn from_parts(tags: &[u16], idf: &[u8], unknown_idf: u8) -> Result<Self> {
         let rows = tags.len();
-        if !(MIN_ROWS..=MAX_ROWS).contains(&rows) || !rows.is_power_of_two() {
-            return Err(Error::invalid(
-                "tags",
-                format!("{rows} rows"),
-                format!("a power of two, {MIN_ROWS} to {MAX_ROWS}"),
-            ));
-        }
+        check_rows(rows)?;
         if idf.len() != rows {
             return Err(Error::invalid(
                 "idf",
@@ -160,6 +154,18 @@ impl Vocabulary {
     pub fn unknown_idf(&self) -> u8 {
         self.unknown_idf
     }
+}
+
+/// Fails unless a table can have so many rows.
+pub(super) fn check_rows(rows: usize) -> Result<()> {
+    if (MIN_ROWS..=MAX_ROWS).contains(&rows) && rows.is_power_of_two() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "tags",
+        format!("{rows} rows"),
+        format!("a power of two, {MIN_ROWS} to {MAX_ROWS}"),
+    ))
 }
 
 /// The first free slot, unless the bucket is full or has the tag already.
