@@ -30,6 +30,7 @@ mod chat_text;
 mod config;
 mod decide;
 mod explain;
+mod host;
 mod http;
 mod listen;
 mod log;
@@ -39,8 +40,10 @@ mod policy;
 mod question;
 mod refusal;
 mod reload;
+mod reserve;
 mod server;
 mod service;
+mod socket;
 mod write_timeout;
 
 pub use backend::{Backend, Change, FileBackend, Outcomes};
