@@ -77,7 +77,6 @@ pub async fn serve(
     let told = async {
         // An error means that nobody is left to tell.
         let _ = stop.wait_for(|stop| *stop).await;
-        service.stopping.store(true, Ordering::Relaxed);
         tokio::time::sleep(drain).await;
     };
     tokio::pin!(told);

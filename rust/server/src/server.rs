@@ -31,6 +31,7 @@ pub struct Server {
 
 struct Running {
     runtime: Runtime,
+    service: Arc<Service>,
     stop: watch::Sender<bool>,
     reload: mpsc::Sender<()>,
     ended: watch::Receiver<bool>,
@@ -88,13 +89,15 @@ impl Server {
         let config = config.clone();
         let listening = Arc::new(AtomicBool::new(true));
         let open = Arc::clone(&listening);
+        let served = Arc::clone(&service);
         runtime.spawn(async move {
-            listen::serve(listener, service, &config, stopping, &open).await;
+            listen::serve(listener, served, &config, stopping, &open).await;
             end.send_replace(true);
         });
         tracing::info!(%address, "listening");
         let running = Running {
             runtime,
+            service,
             stop,
             reload,
             ended,
@@ -126,6 +129,8 @@ impl Server {
     /// Asks it to stop: no new connections, and an end once the requests under way are answered.
     pub fn stop(&self) {
         if let Some(running) = self.running() {
+            // From here on every answer says so.
+            running.service.stopping.store(true, Ordering::Relaxed);
             running.stop.send_replace(true);
         }
     }
