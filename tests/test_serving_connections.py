@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -26,12 +27,15 @@ from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.serving import Server
 from uniroute_fast.serving.keeper import Keeper
 
+#: Tests that change no router share one.
+pool = functools.cache(make_router)
+
 CHAT = json.dumps({"model": "uniroute", "messages": [{"role": "user", "content": TEXTS[0]}]})
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(make_router(), port=0, log="off") as running:
+    with Server(pool(), port=0, log="off") as running:
         yield running
 
 
@@ -128,17 +132,17 @@ def test_a_page_of_another_site_is_refused(server: Server) -> None:
 
 def test_hosts_and_origins_that_are_allowed() -> None:
     allowed = {"allowed_hosts": ["*.example", "router"], "allowed_origins": ["https://app.example"]}
-    with Server(make_router(), port=0, log="off", **allowed) as server:
+    with Server(pool(), port=0, log="off", **allowed) as server:
         for host, status in (("router:8", 200), ("a.example", 200), ("b", 421), ("localhost", 200)):
             headers = {"host": host, "origin": "https://app.example"}
             assert call(server, "GET", "/healthz", headers=headers).status == status
-    with Server(make_router(), host="0.0.0.0", port=0, log="off") as server:
+    with Server(pool(), host="0.0.0.0", port=0, log="off") as server:
         assert call(server, "GET", "/healthz", headers={"host": "any.example"}).status == 200
         headers = {"host": "any.example", "origin": "http://evil.example"}
         assert call(server, "GET", "/healthz", headers=headers).code == "other_origin"
     for setting in ({"allowed_hosts": ["a:80"]}, {"allowed_origins": ["a"]}):
         with pytest.raises(InvalidArgumentError, match=next(iter(setting))):
-            Server(make_router(), port=0, log="off", **setting)
+            Server(pool(), port=0, log="off", **setting)
 
 
 # --- the end ---
@@ -165,7 +169,7 @@ def test_nothing_that_was_sent_is_lost_when_it_stops() -> None:
                 return
 
     for drain in (0, 0.3):
-        with Server(make_router(), port=0, log="off", drain_seconds=drain) as server:
+        with Server(pool(), port=0, log="off", drain_seconds=drain) as server:
             clients = [threading.Thread(target=ask, args=(server,)) for _ in range(16)]
             for client in clients:
                 client.start()
@@ -179,7 +183,7 @@ def test_nothing_that_was_sent_is_lost_when_it_stops() -> None:
 
 
 def test_who_has_connected_before_the_stop_is_answered() -> None:
-    with Server(make_router(), port=0, log="off") as server, contextlib.ExitStack() as open_:
+    with Server(pool(), port=0, log="off") as server, contextlib.ExitStack() as open_:
         streams = [open_.enter_context(connect(server)) for _ in range(50)]
         server.stop()
         for stream in streams:
@@ -232,11 +236,9 @@ def passing_on(
         thread = threading.Thread(target=upstream.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         url = f"http://127.0.0.1:{upstream.server_address[1]}/v1"
-        upstreams = {"default": {"url": url}, "timeout_seconds": 10, "stall_seconds": 10}
+        upstreams = {"default": {"url": url}, "attempts": 1}
         try:
-            with Server(
-                make_router(), port=0, log="off", upstreams=upstreams, **settings
-            ) as server:
+            with Server(pool(), port=0, log="off", upstreams=upstreams, **settings) as server:
                 yield server, upstream
         finally:
             upstream.go_on.set()
@@ -411,7 +413,7 @@ def test_streams_that_nobody_reads_are_bounded() -> None:
 def test_health_is_answered_beside_a_flood_of_half_open_connections() -> None:
     limits = {"max_connections": 20, "header_seconds": 60}
     with (
-        Server(make_router(), port=0, log="off", **limits) as server,
+        Server(pool(), port=0, log="off", **limits) as server,
         contextlib.ExitStack() as open_,
     ):
         for round_ in range(5):
@@ -433,7 +435,7 @@ def test_health_is_answered_beside_a_flood_of_half_open_connections() -> None:
 
 
 def test_a_silent_connection_in_the_reserve_is_turned_away() -> None:
-    with Server(make_router(), port=0, log="off", max_connections=1) as server:
+    with Server(pool(), port=0, log="off", max_connections=1) as server:
         with connect(server) as first, connect(server) as late:
             first.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert first.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -539,7 +541,12 @@ def first():
 thread = threading.Thread(target=first)
 thread.start()
 begun.wait()
-codes = [child(lambda: (router.explain("add 1"), router.observe("add 1", "small", 0.5))) for _ in range(5)]
+
+def work():
+    router.explain("add 1")
+    router.observe("add 1", "small", 0.5)
+
+codes = [child(work) for _ in range(5)]
 thread.join()
 assert codes == [0] * 5, codes
 """

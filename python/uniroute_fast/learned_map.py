@@ -8,8 +8,8 @@ import numpy as np
 
 from uniroute_fast.cluster_map import NearestHead, SoftmaxHead, kmeans
 from uniroute_fast.errors import MissingExtraError
-from uniroute_fast.late import importing
 from uniroute_fast.evidence import observe
+from uniroute_fast.late import importing
 from uniroute_fast.profiling import shrunk_means
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import socket
 import stat
 import weakref
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
@@ -141,10 +142,11 @@ def _leave_sockets() -> None:
     A port would stay taken, and clients would not see that their connection is closed.
     """
     places = {server.address for server in _all if server._native.listening}
-    folder = next((name for name in ("/proc/self/fd", "/dev/fd") if os.path.isdir(name)), None)
+    folders = (Path("/proc/self/fd"), Path("/dev/fd"))
+    folder = next((folder for folder in folders if folder.is_dir()), None)
     if not places or folder is None:
         return
-    for number in map(int, os.listdir(folder)):
+    for number in [int(entry.name) for entry in folder.iterdir()]:
         try:
             if not stat.S_ISSOCK(os.fstat(number).st_mode):
                 continue

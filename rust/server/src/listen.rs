@@ -11,12 +11,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
-use crate::reserve::{Place, Reserve};
+use crate::reserve::{self, Place, Reserve};
 use crate::service::Service;
 use crate::socket::Socket;
 use crate::write_timeout::{Patience, WriteTimeout};
@@ -40,6 +41,9 @@ const HASTE: Duration = Duration::from_secs(2);
 /// How long open connections may go on sending requests once nobody new is let in. They are told to
 /// close with each answer.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Open files that are not connections of clients: the artifact, the log, what the process is for.
+const OTHER_FILES: usize = 64;
 
 /// Pause after the system had no room for one more connection.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -148,7 +152,7 @@ impl Hall {
                 pace: SLOWEST,
             },
             hasty,
-            room: Arc::new(Semaphore::new(config.max_connections)),
+            room: Arc::new(Semaphore::new(most_connections(config))),
             reserve: Reserve::default(),
             closing: watch::Sender::new(false),
             present,
@@ -242,6 +246,21 @@ impl Hall {
         self.closing.send_replace(true);
         timeout_at(now + wait, self.all_gone.recv()).await.is_ok()
     }
+}
+
+/// Connections that the process has files for, besides the reserve: else there would be none left to
+/// accept one with, however urgent.
+fn most_connections(config: &Config) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| files as usize);
+    let most = files.saturating_sub(reserve::PLACES + OTHER_FILES).max(1);
+    if most < config.max_connections {
+        tracing::warn!(
+            most,
+            "max_connections: the process may not open as many files"
+        );
+    }
+    most.min(config.max_connections)
 }
 
 /// Tells a client to come back later, unless its socket would not take that at once.
