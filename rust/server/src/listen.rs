@@ -189,13 +189,12 @@ impl Hall {
                 ended = &mut connection => Some(ended),
                 _ = closing.wait_for(|closing| *closing) => None,
             };
-            let ended = match ended {
-                Some(ended) => ended,
-                None => {
-                    // At once where no request is under way or begun.
-                    Pin::new(&mut connection).graceful_shutdown();
-                    connection.await
-                }
+            let ended = if let Some(ended) = ended {
+                ended
+            } else {
+                // At once where no request is under way or begun.
+                Pin::new(&mut connection).graceful_shutdown();
+                connection.await
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
