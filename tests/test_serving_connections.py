@@ -149,12 +149,12 @@ def test_hosts_and_origins_that_are_allowed() -> None:
 
 
 def test_nothing_that_was_sent_is_lost_when_it_stops() -> None:
-    lost, told = [], []
+    lost, closed = [], []
 
     def ask(server: Server) -> None:
         connection = http.client.HTTPConnection(*server.address, timeout=20)
         connection.connect()
-        # A careful client: it sees that it was told, or that the connection is closed.
+        # A careful client: it sees that the connection closes, or is closed.
         while not select.select([connection.sock], [], [], 0)[0]:
             try:
                 body = json.dumps({"text": TEXTS[0]})
@@ -165,7 +165,7 @@ def test_nothing_that_was_sent_is_lost_when_it_stops() -> None:
                 lost.append(error)
                 return
             if answer.getheader("connection") == "close":
-                told.append(answer.status)
+                closed.append(answer.status)
                 return
 
     for drain in (0, 0.3):
@@ -179,7 +179,7 @@ def test_nothing_that_was_sent_is_lost_when_it_stops() -> None:
                 client.join()
             assert server.wait(20)
     assert not lost
-    assert told == [200] * 32
+    assert closed == [200] * 32
 
 
 def test_who_has_connected_before_the_stop_is_answered() -> None:
@@ -287,7 +287,7 @@ def test_an_upstream_is_left_when_the_client_is_gone(begun: bool) -> None:
             except OSError:
                 break
             time.sleep(0.01)
-        # Whoever asked has hung up.
+        # The service has hung up.
         while not begun and stream.recv(100):
             pass
         upstream.left.set()
@@ -387,7 +387,7 @@ def test_streams_that_nobody_reads_are_bounded() -> None:
         taken.append(count * 4096)
         upstream.go_on.wait(10)
 
-    # Room for two streams: the third is told to come back.
+    # Room for two streams: the third is refused.
     room = {"max_body_bytes": 20_000, "max_body_memory_bytes": 300_000}
     with passing_on(flood, **room) as (server, _), contextlib.ExitStack() as open_:
         for _ in range(2):
@@ -429,7 +429,7 @@ def test_health_is_answered_beside_a_flood_of_half_open_connections() -> None:
         reply = call(server, "POST", "/v1/route", {"text": TEXTS[0]})
         assert (reply.status, reply.code) == (503, "too_many_connections")
         assert reply.headers["connection"] == "close"
-        # One that had to make room was told.
+        # Those that had to make room are counted.
         metrics = call(server, "GET", "/metrics").body.decode()
         assert re.search(r"^uniroute_connections_refused_total [1-9]", metrics, re.M)
 

@@ -1,7 +1,7 @@
 """Imports that come late, when something is first asked for: a fork waits until they are whole.
 
 A module that another thread was importing when the process forked stays half imported in the child,
-and locked: whoever needs it there waits for ever.
+and locked: a thread that needs it there waits for ever.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ const HANDED_ON: [&str; 5] = [
 ];
 
 /// Bytes of an upstream's head, and of what is read ahead of a client at a time: a stream waits for
-/// whoever reads it.
+/// its client.
 const AHEAD: usize = 16 << 10;
 
 /// The same, of what the system keeps.

@@ -38,8 +38,8 @@ const SLOWEST: f64 = 1024.0;
 /// How long a connection in the reserve may take for its request, and pause in reading the answer.
 const HASTE: Duration = Duration::from_secs(2);
 
-/// How long open connections may go on sending requests once nobody new is let in. They are told to
-/// close with each answer.
+/// How long open connections may go on sending requests once nobody new is let in. Each answer says
+/// that the connection closes.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Open files that are not connections of clients: the artifact, the log, what the process is for.
@@ -68,8 +68,8 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until told to stop, and while load balancers take notice; then answers those that are
-/// connected already, for a while. `listening` says whether the port is still open.
+/// Serves until the service is stopped, and while load balancers take notice; then answers those that
+/// are connected already, for a while. `listening` says whether the port is still open.
 pub async fn serve(
     listener: TcpListener,
     service: Arc<Service>,
@@ -78,17 +78,17 @@ pub async fn serve(
     listening: &AtomicBool,
 ) {
     let drain = Duration::from_secs_f64(config.drain_seconds);
-    let told = async {
-        // An error means that nobody is left to tell.
+    let stopped = async {
+        // An error means that nobody is left who could stop it.
         let _ = stop.wait_for(|stop| *stop).await;
         tokio::time::sleep(drain).await;
     };
-    tokio::pin!(told);
+    tokio::pin!(stopped);
     let hall = Hall::new(Arc::clone(&service), config);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut told => break,
+            () = &mut stopped => break,
         };
         match accepted {
             Ok((stream, _)) => hall.welcome(stream),
@@ -98,7 +98,7 @@ pub async fn serve(
             }
         }
     }
-    // Whoever has connected is let in: as far as it can see, it has been already.
+    // Clients that have connected are let in: as far as they can see, they have been already.
     if let Ok(listener) = listener.into_std() {
         for _ in 0..BACKLOG {
             let Ok((stream, _)) = listener.accept() else {

@@ -107,7 +107,7 @@ pub async fn keep_up(
             () = tokio::time::sleep(every) => false,
         };
         if demanded {
-            // Whoever asked is to hear of what failed.
+            // Who asked for it wants to know what failed.
             said.clear();
         }
         let own = Arc::clone(&service);

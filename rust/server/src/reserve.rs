@@ -1,5 +1,5 @@
-//! Connections beyond the limit: a few are kept, so that whoever looks after the service is answered
-//! however many others are connected.
+//! Connections beyond the limit: a few are kept, so that those who look after the service are
+//! answered however many others are connected.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// Connections that the reserve holds.
 pub const PLACES: usize = 64;
 
-/// The places beyond the limit. Whoever has not sent a whole request yet makes room for a newcomer.
+/// The places beyond the limit. The oldest that has not sent a whole head makes room for a new one.
 #[derive(Clone, Default)]
 pub struct Reserve(Arc<Mutex<VecDeque<Arc<Guest>>>>);
 
