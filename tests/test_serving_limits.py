@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def post(length: int | None = None, *, kind: str = "application/json") -> bytes:
     framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
-    head = f"POST /v1/route HTTP/1.1\r\nhost: a\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n"
+    head = f"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n"
     return head.encode()
 
 
@@ -191,7 +191,7 @@ def test_bodies_that_are_too_long(server: Server) -> None:
 def test_clients_that_are_slow(server: Server) -> None:
     # A head that never ends: the connection is closed.
     with socket.create_connection(server.address, timeout=20) as stream:
-        stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n")
+        stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
         begun = time.monotonic()
         read_all(stream)
         assert time.monotonic() - begun < 10
@@ -208,7 +208,7 @@ def test_heads_that_are_too_long(server: Server) -> None:
     many = b"".join(b"x-%d: a\r\n" % i for i in range(100))
     for headers in (b"x: " + b"a" * 100_000 + b"\r\n", many):
         with socket.create_connection(server.address, timeout=20) as stream:
-            stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n" + headers + b"\r\n")
+            stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n" + headers + b"\r\n")
             assert b" 431 " in read_all(stream).splitlines()[0]
 
 
@@ -217,7 +217,7 @@ def test_requests_in_a_row_are_answered_in_order(server: Server) -> None:
     bodies = [json.dumps({"text": TEXTS[0], "cost_weight": w}).encode() for w in weights]
     with socket.create_connection(server.address, timeout=20) as stream:
         stream.sendall(b"".join(post(len(body)) + body for body in bodies))
-        stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         answers = read_all(stream).split(b"HTTP/1.1 200 OK\r\n")[1:]
     found = [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in answers]
     assert [answer["cost_weight"] for answer in found[:-1]] == weights
@@ -240,14 +240,14 @@ def test_a_body_in_chunks(server: Server) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET /healthz\xff HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"GET /healthz HTTP/9.9\r\nhost: a\r\n\r\n",
+        b"GET /healthz\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\nhost: localhost\r\n\r\n",
         post(10).replace(b"content-length: 10", b"content-length: 10\r\ncontent-length: 11"),
         post(10).replace(b"content-length: 10", b"content-length: -1"),
         post(10).replace(b"content-length: 10", b"content-length: 99999999999999999999"),
         post(10).replace(b"content-length: 10", b"transfer-encoding: gzip"),
-        b"GET /healthz HTTP/1.1\r\nhost: a\r\nx\x00y: z\r\n\r\n",
-        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx\x00y: z\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ],
     ids=range(10),
 )
@@ -264,7 +264,7 @@ def test_a_client_that_never_reads_is_dropped() -> None:
     router = make_router()
     names = [f"{i:0200}" for i in range(300)]
     router.insert(names, [1.0] * 300, [[0.5] * 300] * router.n_clusters)
-    asked = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n"
+    asked = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
     limits = {"max_body_bytes": BODY_LIMIT, "max_body_memory_bytes": 150_000}
     with Server(router, port=0, log="off", write_seconds=1.0, **limits) as server:
         length = len(call(server, "GET", "/v1/models").body)
@@ -318,7 +318,7 @@ def test_long_bodies_share_a_bounded_memory() -> None:
 def begin(server: Server, length: int) -> socket.socket:
     """Begin a request, and return once the service has begun to read its body."""
     stream = socket.create_connection(server.address, timeout=20)
-    stream.sendall(post(length).replace(b"host: a", b"host: a\r\nexpect: 100-continue"))
+    stream.sendall(post(length).replace(b"host: localhost", b"host: localhost\r\nexpect: 100-continue"))
     assert stream.recv(65536).startswith(b"HTTP/1.1 100 ")
     return stream
 
@@ -330,7 +330,7 @@ def test_connections_beyond_the_limit_are_told_to_come_back() -> None:
                 stream = socket.create_connection(server.address, timeout=20)
                 idle.enter_context(stream)
                 # Answered, and so let in.
-                stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+                stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 assert stream.recv(65536).startswith(b"HTTP/1.1 200 ")
             with socket.create_connection(server.address, timeout=20) as late:
                 assert refusal(read_all(late)) == (503, "too_many_connections")
@@ -369,7 +369,7 @@ def test_ten_thousand_connections_do_not_fill_the_memory(tmp_path: Path) -> None
                 # Half a request: the service has to keep what came so far. Beyond its limit it has
                 # hung up by then.
                 with contextlib.suppress(OSError):
-                    stream.sendall(b"POST /v1/route HTTP/1.1\r\nhost: a\r\n")
+                    stream.sendall(b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\n")
             # A client that was let in is served; one that comes late is told to come back.
             body = json.dumps({"text": TEXTS[0]}).encode()
             head = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)

@@ -31,6 +31,7 @@ from uniroute_fast.embedders import (
     SentenceTransformerEmbedder,
 )
 from uniroute_fast.exploration import Comparison, Exploration, Explorer
+from uniroute_fast.late import importing
 from uniroute_fast.outcomes import Outcomes
 from uniroute_fast.pacing import BudgetPacer
 from uniroute_fast.router import Router
@@ -82,7 +83,8 @@ _ROOMS = ("batch", "datasets", "evaluate", "integrations", "serving")
 def __getattr__(name: str) -> Any:
     """Import what serving does not need when it is first asked for, as ``uf.evaluate``."""
     if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
+        with importing:
+            return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from uniroute_fast.cluster_map import SoftmaxHead, assign, kmeans
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError, MissingExtraError
+from uniroute_fast.late import importing
 from uniroute_fast.outcomes import as_array
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def attribute_head(
     Jitkrittum et al., arXiv 2502.08773, appendix on prompt attributes. O(N K D) an iteration.
     """
     try:
-        from sklearn.linear_model import LogisticRegression
+        with importing:
+            from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise MissingExtraError(
             "attributes need scikit-learn: pip install 'uniroute_fast[fit]'"

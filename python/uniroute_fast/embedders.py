@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from uniroute_fast import _native
 from uniroute_fast.arguments import as_count, as_sequence
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError, MissingExtraError
+from uniroute_fast.late import importing
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -496,7 +497,8 @@ def _as_list(texts: Texts) -> list[str]:
 
 def _import(module: str, extra: str, what: str) -> ModuleType:
     try:
-        return importlib.import_module(module)
+        with importing:
+            return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
             f"{what} needs {module.split('.')[0]}; expected: pip install 'uniroute_fast[{extra}]'"

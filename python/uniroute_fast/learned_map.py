@@ -9,6 +9,7 @@ import numpy as np
 from uniroute_fast.cluster_map import NearestHead, SoftmaxHead, kmeans
 from uniroute_fast.errors import MissingExtraError
 from uniroute_fast.evidence import observe
+from uniroute_fast.late import importing
 from uniroute_fast.profiling import shrunk_means
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def learn_map(
     map in place of the two hidden layers of their experiments.
     """
     try:
-        from scipy.optimize import minimize
+        with importing:
+            from scipy.optimize import minimize
     except ImportError as error:
         raise MissingExtraError(
             "learning a map needs scipy: pip install 'uniroute_fast[fit]'"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.ma import MaskedArray
 
 from uniroute_fast.arguments import as_strings
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
@@ -28,7 +29,7 @@ def as_array(argument: str, values: ArrayLike) -> NDArray[Any]:
     ArgumentTypeError
         A masked array (NumPy would drop the mask without a word), or no array at all.
     """
-    if isinstance(values, np.ma.MaskedArray):
+    if isinstance(values, MaskedArray):
         raise ArgumentTypeError(
             f"{argument}: a masked array; expected one without a mask, NaN where not run"
         )

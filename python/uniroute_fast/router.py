@@ -28,10 +28,12 @@ from uniroute_fast.errors import (
     UnknownModelError,
     UnroutableError,
 )
+from uniroute_fast.feedback import checked, refined
 from uniroute_fast.flips import without_flips
+from uniroute_fast.late import importing
 from uniroute_fast.locks import Lock
 from uniroute_fast.outcomes import GREATEST_WEIGHT, Outcomes, as_array, as_losses, as_weights
-from uniroute_fast.profiling import prompt_keys
+from uniroute_fast.profiling import profiler_from_parts, prompt_keys
 from uniroute_fast.records import Records
 from uniroute_fast.typical import MOST_PROMPTS, Typical
 from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
@@ -160,8 +162,9 @@ class Router(_native.Router):
         O(N) for the embedder, O(N K D) an iteration for the clusters, O(N S K) an iteration for
         the learned map of S seen LLMs.
         """
-        from uniroute_fast.attributes import checked_attributes
-        from uniroute_fast.fitting import fit_profiler
+        with importing:
+            from uniroute_fast.attributes import checked_attributes
+            from uniroute_fast.fitting import fit_profiler
 
         if seen is not None:
             as_instance("seen", seen, Outcomes, "uniroute_fast.Outcomes, or None")
@@ -445,7 +448,8 @@ class Router(_native.Router):
         >>> router.route_batch(["what is 4 + 9", "name a river"]).models
         ['sums', 'old']
         """
-        from uniroute_fast.preferences import checked_preferences, profile_from_preferences
+        with importing:
+            from uniroute_fast.preferences import checked_preferences, profile_from_preferences
 
         [name] = as_names([name])
         cost = as_number("cost", cost, 0)
@@ -511,7 +515,8 @@ class Router(_native.Router):
         >>> len(probes.texts), bool(probes.standard_error[2] < probes.standard_error[0])
         (2, True)
         """
-        from uniroute_fast.probes import Probes, choose_probes
+        with importing:
+            from uniroute_fast.probes import Probes, choose_probes
 
         profiler = self._fitted()
         if model is not None:
@@ -696,8 +701,6 @@ class Router(_native.Router):
         >>> bool(router.predict_loss(["8 + 5"])[0, 0] < before)
         True
         """
-        from uniroute_fast.feedback import checked, refined
-
         if (prompts is None) == (embeddings is None):
             raise InvalidArgumentError("prompts, embeddings: expected exactly one of them")
         if prompts is not None:
@@ -892,7 +895,8 @@ class Router(_native.Router):
         >>> round(calibration.cost)
         3000
         """
-        from uniroute_fast.calibrate import calibrate
+        with importing:
+            from uniroute_fast.calibrate import calibrate
 
         return calibrate(
             self,
@@ -951,7 +955,8 @@ class Router(_native.Router):
         >>> explanation.decision.model, explanation.flip_up.model
         ('large', 'small')
         """
-        from uniroute_fast.explain import explain
+        with importing:
+            from uniroute_fast.explain import explain
 
         snapshot, errors = (
             self._with_errors() if self._profiler is not None else (self.snapshot(), None)
@@ -1165,7 +1170,6 @@ class Router(_native.Router):
 
     @classmethod
     def _from_loaded(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
-        from uniroute_fast.profiling import profiler_from_parts
 
         if loaded.embedder is not None:
             if embedder is not None:

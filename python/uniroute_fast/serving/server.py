@@ -5,7 +5,11 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import socket
+import stat
 import weakref
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
@@ -45,7 +49,7 @@ class Server:
 
     Notes
     -----
-    A forked child has no service: fork first, then start.
+    In a forked child it has ended, and its port is closed: fork first, then start.
 
     Examples
     --------
@@ -80,7 +84,7 @@ class Server:
         except (TypeError, ValueError) as error:
             raise ArgumentTypeError(f"settings: {error}; expected values that JSON has") from None
         self._native = _native.Server(router, Keeper(router, artifact), chosen, config, artifact)
-        _stop_at_exit(self)
+        _all.add(self)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -119,14 +123,50 @@ class Server:
         self.wait()
 
 
-def _stop_at_exit(server: Server) -> None:
-    """End the service before the interpreter goes, for its threads may call Python."""
-    known = weakref.ref(server)
+#: Every service of this process that is still there.
+_all: weakref.WeakSet[Server] = weakref.WeakSet()
 
-    def stop() -> None:
-        running = known()
-        if running is not None:
-            running.stop()
-            running.wait()
 
-    atexit.register(stop)
+def _stop_all() -> None:
+    """End all services before the interpreter goes, for their threads may call Python."""
+    running = list(_all)
+    for server in running:
+        server.stop()
+    for server in running:
+        server.wait()
+
+
+def _leave_sockets() -> None:
+    """Close what a forked child has inherited of the services' sockets; the parent has its own.
+
+    A port would stay taken, and clients would not see that their connection is closed.
+    """
+    places = {server.address for server in _all if server._native.listening}
+    folders = (Path("/proc/self/fd"), Path("/dev/fd"))
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if not places or folder is None:
+        return
+    for number in [int(entry.name) for entry in folder.iterdir()]:
+        try:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as found:
+                own = found.family in (socket.AF_INET, socket.AF_INET6)
+                own = own and found.type == socket.SOCK_STREAM
+                own = own and any(_is_at(found.getsockname(), place) for place in places)
+            if own:
+                os.close(number)
+        except OSError:
+            # The list's own descriptor, closed by now.
+            continue
+
+
+def _is_at(name: tuple[Any, ...], place: tuple[str, int]) -> bool:
+    """Return whether a socket is on a service's port: it listens there, or was accepted there."""
+    host, port = place
+    return name[1] == port and (name[0] == host or ip_address(host).is_unspecified)
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_sockets)

@@ -150,6 +150,12 @@ impl Server {
         (address.ip().to_string(), address.port())
     }
 
+    /// Whether its port is open. Waits for nothing: a forked child may ask.
+    #[getter]
+    fn listening(&self) -> bool {
+        self.0.listening()
+    }
+
     /// Asks it to stop; requests under way are still answered.
     fn stop(&self) {
         self.0.stop();

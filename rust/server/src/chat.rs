@@ -20,8 +20,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use uniroute_core::router::Snapshot;
 use uniroute_core::{Error, Result};
@@ -41,6 +42,19 @@ const HANDED_ON: [&str; 5] = [
     "retry-after",
     "x-request-id",
 ];
+
+/// Bytes of an upstream's head, and of what is read ahead of a client at a time: a stream waits for
+/// its client.
+const AHEAD: usize = 16 << 10;
+
+/// The same, of what the system keeps.
+const AHEAD_OF_US: usize = 64 << 10;
+
+/// Memory of a stream whose client does not read: a few pieces on their way.
+const STREAM: usize = 128 << 10;
+
+/// Connections that are kept for the next chats with an upstream.
+const KEPT: usize = 64;
 
 /// One upstream, ready to be called.
 struct Upstream {
@@ -114,7 +128,16 @@ impl Upstreams {
             path: "the system's certificates".into(),
             source,
         })?;
-        let connector = roots.https_or_http().enable_http1().build();
+        let mut plain = HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_nodelay(true);
+        plain.set_recv_buffer_size(Some(AHEAD_OF_US));
+        let connector = roots.https_or_http().enable_http1().wrap_connector(plain);
+        let client = Client::builder(TokioExecutor::new())
+            .http1_read_buf_exact_size(AHEAD)
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(KEPT)
+            .build(connector);
         let models = config.models.iter();
         Ok(Self {
             default: config.default.as_ref().map(Upstream::new).transpose()?,
@@ -124,7 +147,7 @@ impl Upstreams {
             attempts: config.attempts,
             timeout: Duration::from_secs_f64(config.timeout_seconds),
             stall: Duration::from_secs_f64(config.stall_seconds),
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client,
         })
     }
 
@@ -141,13 +164,14 @@ impl Upstreams {
     ) -> Result<Response<Body>, Refusal> {
         let snapshot = service.router.snapshot();
         let prepare = || self.prepare(service, body, &snapshot);
+        // Taken before anything is booked and asked, for what is asked is paid: for the copy of the
+        // body that goes on, and for the stream that comes back.
+        let room = service.room().take(STREAM + body.len())?;
         let (fields, candidates, booked) = if body.len() <= IN_PLACE_BYTES {
             prepare()?
         } else {
             service.in_turn(prepare).await?
         };
-        // A copy of the body goes on.
-        let _share = service.reading.room.take(body.len())?;
         let mut last = None;
         for candidate in candidates.iter().take(self.attempts) {
             let name = candidate.upstream.model.as_deref();
@@ -161,7 +185,8 @@ impl Upstreams {
                     if let Some((pacer, cost)) = booked {
                         pacer.settle(cost, candidate.cost, service.now());
                     }
-                    return Ok(self.stream(answer, &candidate.name, snapshot.version()));
+                    let version = snapshot.version();
+                    return Ok(self.stream(answer, &candidate.name, version, room));
                 }
                 Outcome::Failure(status, code, message) => {
                     service.metrics.tried(&snapshot, &candidate.name, code);
@@ -282,23 +307,30 @@ impl Upstreams {
                     "upstream_overloaded",
                     "the upstream takes no more requests".into(),
                 ),
-                status if status.is_server_error() => Outcome::Failure(
+                status if answers(status) => Outcome::Answer(answer),
+                status => Outcome::Failure(
                     StatusCode::BAD_GATEWAY,
                     "upstream_failed",
-                    format!("the upstream answered {status}"),
+                    format!("the upstream answered {}", status.as_u16()),
                 ),
-                _ => Outcome::Answer(answer),
             },
         }
     }
 
     /// An upstream's answer as ours, piece by piece.
-    fn stream(&self, answer: Response<Incoming>, model: &str, version: u64) -> Response<Body> {
+    fn stream(
+        &self,
+        answer: Response<Incoming>,
+        model: &str,
+        version: u64,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Response<Body> {
         let (head, body) = answer.into_parts();
         let pieces = Pieces {
             body,
             stall: self.stall,
             deadline: Box::pin(tokio::time::sleep(self.stall)),
+            _room: room,
         };
         let mut response = Response::new(Either::Right(BodyExt::boxed(pieces)));
         *response.status_mut() = head.status;
@@ -316,11 +348,19 @@ impl Upstreams {
     }
 }
 
+/// Whether a status comes with an answer to a chat, or with a client's mistake. Others say nothing
+/// that a client of ours could act on, or are a talk of the upstream's with us.
+fn answers(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=203 | 400..=499)
+}
+
 /// The pieces of an upstream's answer, as long as they keep coming.
 struct Pieces {
     body: Incoming,
     stall: Duration,
     deadline: Pin<Box<Sleep>>,
+    /// The stream's share of the memory.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl hyper::body::Body for Pieces {

@@ -17,6 +17,11 @@ pub struct Config {
     pub host: String,
     /// Port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Hosts that requests may name besides loopback ones: names without a port, `*.NAME`, or `*` for
+    /// every host. Where there are none, a service that listens beyond loopback answers to every one.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may send requests, besides the service's own.
+    pub allowed_origins: Vec<String>,
     /// Threads that answer; 0 stands for one a core.
     pub workers: usize,
     /// File that holds the bearer token of the routes that change something. Without one these
@@ -62,6 +67,8 @@ impl Default for Config {
         Self {
             host: "127.0.0.1".into(),
             port: 8080,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
             workers: 0,
             admin_token_file: None,
             client_token_file: None,

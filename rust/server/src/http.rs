@@ -21,8 +21,7 @@ pub type StreamError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer: whole, or streamed.
 pub type Body = Either<Full<Bytes>, BoxBody<Bytes, StreamError>>;
 
-/// How long the rest of a body that is too long is read and thrown away, so that the client, which
-/// is still sending, gets to see why it was refused.
+/// How long the rest of a body that is refused is read and thrown away.
 const DISCARD: Duration = Duration::from_secs(1);
 
 /// An answer with a whole body.
@@ -160,13 +159,19 @@ impl Reading {
         let declared = declared.and_then(|v| v.parse().ok());
         let length = declared.unwrap_or(self.most);
         if length > self.most {
-            return Err(discard(body, self.most).await);
+            return Err(self.too_long(body).await);
         }
-        let share = self.room.take(length)?;
+        let share = match self.room.take(length) {
+            Ok(share) => share,
+            Err(busy) => {
+                discard(body).await;
+                return Err(busy);
+            }
+        };
         let read = read_body(body, self.most, declared.unwrap_or(0));
         match tokio::time::timeout(self.time, read).await {
             Ok(Ok(Read::Whole(body))) => Ok(held(body, share)),
-            Ok(Ok(Read::TooLong(body))) => Err(discard(body, self.most).await),
+            Ok(Ok(Read::TooLong(body))) => Err(self.too_long(body).await),
             Ok(Err(_)) => {
                 let message = "body: ended early, or is not framed as HTTP says";
                 Err(Refusal::new(
@@ -181,6 +186,12 @@ impl Reading {
                 format!("body: not complete after {} s", self.time.as_secs_f64()),
             )),
         }
+    }
+
+    async fn too_long(&self, body: Incoming) -> Refusal {
+        discard(body).await;
+        let message = format!("body: too long; expected {} bytes at most", self.most);
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 }
 
@@ -212,12 +223,11 @@ async fn read_body(mut body: Incoming, most: usize, declared: usize) -> hyper::R
     Ok(Read::Whole(whole.freeze()))
 }
 
-/// Reads on for a while without keeping anything.
-async fn discard(mut body: Incoming, most: usize) -> Refusal {
+/// Reads on for a while without keeping anything, so that a client which is still sending gets to see
+/// why it is refused.
+async fn discard(mut body: Incoming) {
     let drain = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(DISCARD, drain).await;
-    let message = format!("body: too long; expected {most} bytes at most");
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 
 /// What a body says, in JSON.

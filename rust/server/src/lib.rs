@@ -32,6 +32,7 @@ mod decide;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod host;
 mod http;
 mod listen;
 mod lists;
@@ -43,8 +44,10 @@ mod policy;
 mod question;
 mod refusal;
 mod reload;
+mod reserve;
 mod server;
 mod service;
+mod socket;
 mod write_timeout;
 
 pub use backend::{Backend, Change, FileBackend, Newcomer, Outcomes};

@@ -2,20 +2,24 @@
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::metrics::gauge::Gauge;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
+use crate::reserve::{self, Place, Reserve};
 use crate::service::Service;
+use crate::socket::Socket;
 use crate::write_timeout::{Patience, WriteTimeout};
 
 /// Connections that the system keeps while they wait to be accepted.
@@ -25,8 +29,21 @@ const BACKLOG: u32 = 4096;
 const HEAD_BYTES: usize = 32 << 10;
 const HEADERS: usize = 64;
 
+/// Bytes of answers that the system keeps for a client that has not read them yet.
+const SEND_BYTES: u32 = 128 << 10;
+
 /// Bytes of an answer that a client has to read in a second: less than the slowest links carry.
 const SLOWEST: f64 = 1024.0;
+
+/// How long a connection in the reserve may take for its request, and pause in reading the answer.
+const HASTE: Duration = Duration::from_secs(2);
+
+/// How long open connections may go on sending requests once nobody new is let in. Each answer says
+/// that the connection closes.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Open files that are not connections of clients: the artifact, the log, what the process is for.
+const OTHER_FILES: usize = 64;
 
 /// Pause after the system had no room for one more connection.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -45,78 +62,204 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     }?;
     // A port that was just given up can be taken again.
     socket.set_reuseaddr(true)?;
+    // Connections that are accepted have it from here.
+    socket.set_send_buffer_size(SEND_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves until told to stop, and while load balancers take notice; then lets requests under way
-/// end, for a while.
+/// Serves until the service is stopped, and while load balancers take notice; then answers those that
+/// are connected already, for a while. `listening` says whether the port is still open.
 pub async fn serve(
     listener: TcpListener,
     service: Arc<Service>,
     config: &Config,
     mut stop: watch::Receiver<bool>,
+    listening: &AtomicBool,
 ) {
-    let room = Arc::new(Semaphore::new(config.max_connections));
-    let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs_f64(config.header_seconds))
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS);
-    let patience = Patience {
-        pause: Duration::from_secs_f64(config.write_seconds),
-        pace: SLOWEST,
-    };
     let drain = Duration::from_secs_f64(config.drain_seconds);
-    let told = async {
-        // An error means that nobody is left to tell.
+    let stopped = async {
+        // An error means that nobody is left who could stop it.
         let _ = stop.wait_for(|stop| *stop).await;
-        service.stopping.store(true, Ordering::Relaxed);
         tokio::time::sleep(drain).await;
     };
-    tokio::pin!(told);
+    tokio::pin!(stopped);
+    let hall = Hall::new(Arc::clone(&service), config);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut told => break,
+            () = &mut stopped => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, _)) => hall.welcome(stream),
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(PAUSE).await;
-                continue;
             }
-        };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            service.metrics.refused_connections.inc();
-            // The client may be gone already.
-            let _ = turn_away(stream);
-            continue;
-        };
+        }
+    }
+    // Clients that have connected are let in: as far as they can see, they have been already.
+    if let Ok(listener) = listener.into_std() {
+        for _ in 0..BACKLOG {
+            let Ok((stream, _)) = listener.accept() else {
+                break;
+            };
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                hall.welcome(stream);
+            }
+        }
+        listening.store(false, Ordering::Relaxed);
+    }
+    let wait = Duration::from_secs_f64(config.shutdown_seconds);
+    if !hall.close(wait).await {
+        tracing::warn!("requests were still under way when the time to stop was up");
+    }
+}
+
+/// What all connections share.
+struct Hall {
+    service: Arc<Service>,
+    http: http1::Builder,
+    patience: Patience,
+    /// For those in the reserve.
+    hasty: http1::Builder,
+    room: Arc<Semaphore>,
+    reserve: Reserve,
+    closing: watch::Sender<bool>,
+    /// Each connection holds one of the first, so that the second ends when all have.
+    present: mpsc::Sender<()>,
+    all_gone: mpsc::Receiver<()>,
+}
+
+impl Hall {
+    fn new(service: Arc<Service>, config: &Config) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs_f64(config.header_seconds))
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEADERS)
+            // A client that has said all it has to say may wait for the answer.
+            .half_close(true);
+        let mut hasty = http.clone();
+        hasty.header_read_timeout(HASTE.min(Duration::from_secs_f64(config.header_seconds)));
+        let (present, all_gone) = mpsc::channel(1);
+        Self {
+            service,
+            http,
+            patience: Patience {
+                pause: Duration::from_secs_f64(config.write_seconds),
+                pace: SLOWEST,
+            },
+            hasty,
+            room: Arc::new(Semaphore::new(most_connections(config))),
+            reserve: Reserve::default(),
+            closing: watch::Sender::new(false),
+            present,
+            all_gone,
+        }
+    }
+
+    /// Serves a connection, within the limit or from the reserve, or turns it away.
+    fn welcome(&self, stream: TcpStream) {
         // Answers are written whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        let own = Arc::clone(&service);
-        let answer = service_fn(move |request| Arc::clone(&own).handle(request));
-        let stream = TokioIo::new(WriteTimeout::new(stream, patience));
-        let connection = graceful.watch(http.serve_connection(stream, answer));
-        let open = Open::new(&service.metrics.connections, permit);
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+            self.serve(stream, permit);
+        } else if let Some(place) = self.reserve.enter() {
+            self.serve_from_reserve(stream, place);
+        } else {
+            self.service.metrics.refused_connections.inc();
+            // The client may be gone already.
+            let _ = turn_away(stream);
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let service = Arc::clone(&self.service);
+        let answer = service_fn(move |request| Arc::clone(&service).handle(request, false));
+        let stream = TokioIo::new(WriteTimeout::new(Socket::new(stream), self.patience));
+        let mut connection = self.http.serve_connection(stream, answer);
+        let mut closing = self.closing.subscribe();
+        let open = Open::new(self);
         tokio::spawn(async move {
-            let _open = open;
-            if let Err(error) = connection.await {
+            let _open = (open, permit);
+            let ended = tokio::select! {
+                biased;
+                ended = &mut connection => Some(ended),
+                _ = closing.wait_for(|closing| *closing) => None,
+            };
+            let ended = if let Some(ended) = ended {
+                ended
+            } else {
+                // At once where no request is under way or begun.
+                Pin::new(&mut connection).graceful_shutdown();
+                connection.await
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
     }
-    drop(listener);
-    let wait = Duration::from_secs_f64(config.shutdown_seconds);
-    if tokio::time::timeout(wait, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::warn!("requests were still under way when the time to stop was up");
+
+    fn serve_from_reserve(&self, stream: TcpStream, place: Place) {
+        let service = Arc::clone(&self.service);
+        let guest = Arc::clone(&place.guest);
+        let answer = service_fn(move |request| {
+            guest.heard();
+            Arc::clone(&service).handle(request, true)
+        });
+        let patience = Patience {
+            pause: self.patience.pause.min(HASTE),
+            ..self.patience
+        };
+        let stream = TokioIo::new(WriteTimeout::new(Socket::new(stream), patience));
+        let mut connection = self.hasty.serve_connection(stream, answer);
+        let refused = self.service.metrics.refused_connections.clone();
+        let open = Open::new(self);
+        tokio::spawn(async move {
+            let _open = open;
+            let _ = tokio::select! {
+                ended = &mut connection => ended,
+                () = place.guest.leave() => Ok(()),
+            };
+            if !place.guest.was_heard() {
+                refused.inc();
+                let stream = connection.into_parts().io.into_inner().into_inner();
+                let _ = turn_away(stream.into_inner());
+            }
+        });
     }
+
+    /// Ends all connections: those that rest get a moment to send what they were about to, requests
+    /// under way get all the time. Whether that was enough.
+    async fn close(mut self, wait: Duration) -> bool {
+        drop(self.present);
+        let now = Instant::now();
+        if timeout_at(now + wait.min(GRACE), self.all_gone.recv())
+            .await
+            .is_ok()
+        {
+            return true;
+        }
+        self.closing.send_replace(true);
+        timeout_at(now + wait, self.all_gone.recv()).await.is_ok()
+    }
+}
+
+/// Connections that the process has files for, besides the reserve: else there would be none left to
+/// accept one with, however urgent.
+fn most_connections(config: &Config) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| files as usize);
+    let most = files.saturating_sub(reserve::PLACES + OTHER_FILES).max(1);
+    if most < config.max_connections {
+        tracing::warn!(
+            most,
+            "max_connections: the process may not open as many files"
+        );
+    }
+    most.min(config.max_connections)
 }
 
 /// Tells a client to come back later, unless its socket would not take that at once.
@@ -129,15 +272,16 @@ fn turn_away(stream: TcpStream) -> std::io::Result<()> {
 /// A connection that counts as open.
 struct Open {
     connections: Gauge<i64, AtomicI64>,
-    _room: OwnedSemaphorePermit,
+    _present: mpsc::Sender<()>,
 }
 
 impl Open {
-    fn new(connections: &Gauge<i64, AtomicI64>, room: OwnedSemaphorePermit) -> Self {
+    fn new(hall: &Hall) -> Self {
+        let connections = hall.service.metrics.connections.clone();
         connections.inc();
         Self {
-            connections: connections.clone(),
-            _room: room,
+            connections,
+            _present: hall.present.clone(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -28,28 +28,58 @@ impl Stamp {
     }
 }
 
+/// Longest pause between two tries to load a file that has not changed.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// The artifact as it was before it was loaded, so that no change after that is missed.
 pub struct Watched {
     path: PathBuf,
+    /// As it was when it was loaded last, or when that was tried.
     stamp: Option<Stamp>,
+    failed: Option<Failed>,
+}
+
+/// A load that failed: what keeps a file from being read may pass without a change to it.
+struct Failed {
+    again: Instant,
+    pause: Duration,
 }
 
 impl Watched {
-    /// The artifact as it is now.
+    /// The artifact as it is now, which is loaded.
     pub fn new(path: PathBuf) -> Self {
         let stamp = Stamp::of(&path);
-        Self { path, stamp }
+        Self {
+            path,
+            stamp,
+            failed: None,
+        }
     }
 
-    /// Whether it has changed since it was asked last. One that is gone has not: it may be about to
-    /// come back.
-    fn changed(&mut self) -> bool {
-        let now = Stamp::of(&self.path);
-        let changed = now.is_some() && now != self.stamp;
+    /// Whether to load it: it has changed since that was tried last, or failed a while ago. One that
+    /// is gone has not changed: it may be about to come back.
+    fn due(&mut self, demanded: bool, now: Instant) -> bool {
+        let stamp = Stamp::of(&self.path);
+        let changed = stamp.is_some() && stamp != self.stamp;
         if changed {
-            self.stamp = now;
+            self.stamp = stamp;
+            self.failed = None;
         }
-        changed
+        let again = self
+            .failed
+            .as_ref()
+            .is_some_and(|failed| failed.again <= now);
+        changed || demanded || again
+    }
+
+    /// Notes what became of loading it; the next try comes after longer and longer.
+    fn tried(&mut self, loaded: bool, every: Duration, now: Instant) {
+        let before = self.failed.take();
+        if !loaded {
+            let pause = before.map_or(every, |failed| failed.pause * 2).min(LONGEST);
+            let again = now + pause;
+            self.failed = Some(Failed { again, pause });
+        }
     }
 }
 
@@ -66,6 +96,7 @@ pub async fn keep_up(
         // Looks at nothing, now and then.
         _ => (None, Duration::from_secs(3600)),
     };
+    let mut said = String::new();
     loop {
         let demanded = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -75,34 +106,96 @@ pub async fn keep_up(
             },
             () = tokio::time::sleep(every) => false,
         };
+        if demanded {
+            // Who asked for it wants to know what failed.
+            said.clear();
+        }
         let own = Arc::clone(&service);
         // Reading a file waits for the disk.
         let worked = tokio::task::spawn_blocking(move || {
-            let changed = watched.as_mut().is_some_and(Watched::changed);
-            if changed || demanded {
-                reload(&own);
+            let due = match &mut watched {
+                Some(watched) => watched.due(demanded, Instant::now()),
+                None => demanded,
+            };
+            if due {
+                let loaded = reload(&own, &mut said);
+                if let Some(watched) = &mut watched {
+                    watched.tried(loaded, every, Instant::now());
+                }
             }
-            watched
+            (watched, said)
         });
         let Ok(back) = worked.await else {
             tracing::error!("reloading failed for good; the artifact is no longer watched");
             return;
         };
-        watched = back;
+        (watched, said) = back;
     }
 }
 
-/// Reloads once. What cannot be loaded leaves everything as it was.
-fn reload(service: &Service) {
+/// Reloads once; whether that worked. What cannot be loaded leaves everything as it was. `said` is
+/// what the log says already of the failure before, and need not say again.
+fn reload(service: &Service, said: &mut String) -> bool {
     match service.backend.reload() {
         Ok(()) => {
             service.metrics.reloaded("ok");
             let version = service.router.snapshot().version();
             tracing::info!(version, "artifact reloaded");
+            said.clear();
+            true
         }
         Err(refusal) => {
             service.metrics.reloaded("failed");
-            tracing::error!(error = refusal.message, "artifact not reloaded");
+            if *said != refusal.message {
+                tracing::error!(error = refusal.message, "artifact not reloaded");
+                *said = refusal.message;
+            }
+            false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_failed_is_tried_again_after_longer_and_longer() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut watched = Watched::new(file.path().into());
+        let mut now = Instant::now();
+        assert!(!watched.due(false, now));
+        assert!(watched.due(true, now));
+        watched.tried(false, EVERY, now);
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let pause = Duration::from_secs(pause);
+            assert!(!watched.due(false, now + pause / 2));
+            now += pause;
+            assert!(watched.due(false, now));
+            watched.tried(false, EVERY, now);
+        }
+        // A change is tried at once, and the pauses begin anew.
+        std::fs::write(file.path(), "changed").unwrap();
+        assert!(watched.due(false, now));
+        watched.tried(false, EVERY, now);
+        assert!(watched.due(false, now + EVERY));
+        watched.tried(true, EVERY, now);
+        assert!(!watched.due(false, now + 2 * LONGEST));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_has_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        let mut watched = Watched::new(path.clone());
+        let now = Instant::now();
+        assert!(!watched.due(false, now));
+        std::fs::write(&path, "here").unwrap();
+        assert!(watched.due(false, now));
+        watched.tried(true, EVERY, now);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!watched.due(false, now));
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -18,9 +19,19 @@ use crate::reload::{self, Watched};
 use crate::service::Service;
 
 /// A service that listens, on threads of its own, until it is stopped or dropped.
+///
+/// A process that is forked from this one has no such threads: there it counts as ended.
 pub struct Server {
-    runtime: Option<Runtime>,
+    running: Option<Running>,
     address: SocketAddr,
+    listening: Arc<AtomicBool>,
+    /// The process whose threads they are.
+    process: u32,
+}
+
+struct Running {
+    runtime: Runtime,
+    service: Arc<Service>,
     stop: watch::Sender<bool>,
     reload: mpsc::Sender<()>,
     ended: watch::Receiver<bool>,
@@ -36,24 +47,25 @@ impl Server {
         artifact: Option<PathBuf>,
     ) -> Result<Self> {
         log::start(&config.log)?;
-        let service = Arc::new(Service::new(router, backend, config)?);
         let place = format!("{}:{}", config.host, config.port);
         let refused = |source| Error::Io {
             path: place.clone(),
             source,
         };
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(config.threads())
-            .thread_name("uniroute-serve")
-            .enable_all()
-            .build()
-            .map_err(refused)?;
         let host = config.host.trim_matches(['[', ']']);
         let mut addresses = (host, config.port).to_socket_addrs().map_err(refused)?;
         let address = addresses.next().ok_or_else(|| {
             let expected = "an address of this machine";
             Error::invalid("host", format!("{host:?}"), expected)
         })?;
+        let loopback = address.ip().to_canonical().is_loopback();
+        let service = Arc::new(Service::new(router, backend, config, loopback)?);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(config.threads())
+            .thread_name("uniroute-serve")
+            .enable_all()
+            .build()
+            .map_err(refused)?;
         let listener = runtime.block_on(async { listen::bind(address) });
         let listener = listener.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -72,17 +84,26 @@ impl Server {
         );
         runtime.spawn(keeping);
         let config = config.clone();
+        let listening = Arc::new(AtomicBool::new(true));
+        let open = Arc::clone(&listening);
+        let served = Arc::clone(&service);
         runtime.spawn(async move {
-            listen::serve(listener, service, &config, stopping).await;
+            listen::serve(listener, served, &config, stopping, &open).await;
             end.send_replace(true);
         });
         tracing::info!(%address, "listening");
-        Ok(Self {
-            runtime: Some(runtime),
-            address,
+        let running = Running {
+            runtime,
+            service,
             stop,
             reload,
             ended,
+        };
+        Ok(Self {
+            running: Some(running),
+            address,
+            listening,
+            process: std::process::id(),
         })
     }
 
@@ -91,24 +112,41 @@ impl Server {
         self.address
     }
 
+    /// Whether its port is open. Waits for nothing, so that a process just forked may ask whether
+    /// it has inherited the port.
+    pub fn listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    fn running(&self) -> Option<&Running> {
+        let here = std::process::id() == self.process;
+        self.running.as_ref().filter(|_| here)
+    }
+
     /// Asks it to stop: no new connections, and an end once the requests under way are answered.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        if let Some(running) = self.running() {
+            // From here on every answer says so.
+            running.service.stopping.store(true, Ordering::Relaxed);
+            running.stop.send_replace(true);
+        }
     }
 
     /// Asks it to load the artifact again. Asked many times before it has, it does so once.
     pub fn reload(&self) {
-        // Full means that it has been asked already.
-        let _ = self.reload.try_send(());
+        if let Some(running) = self.running() {
+            // Full means that it has been asked already.
+            let _ = running.reload.try_send(());
+        }
     }
 
     /// Waits for its end, for so long at most; whether it has ended.
     pub fn wait(&self, most: Duration) -> bool {
-        let Some(runtime) = &self.runtime else {
+        let Some(running) = self.running() else {
             return true;
         };
-        let mut ended = self.ended.clone();
-        runtime.block_on(async {
+        let mut ended = running.ended.clone();
+        running.runtime.block_on(async {
             let end = ended.wait_for(|ended| *ended);
             tokio::time::timeout(most, end).await.is_ok()
         })
@@ -118,9 +156,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
-        if let Some(runtime) = self.runtime.take() {
+        let here = self.running().is_some();
+        match self.running.take() {
             // Does not wait: whoever wants an orderly end stops it and waits first.
-            runtime.shutdown_background();
+            Some(running) if here => running.runtime.shutdown_background(),
+            // Threads that are not in this process may hold its locks for ever.
+            running => std::mem::forget(running),
         }
     }
 }

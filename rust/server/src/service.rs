@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -19,6 +19,7 @@ use crate::backend::Backend;
 use crate::chat::Upstreams;
 use crate::config::{self, Config};
 use crate::decide;
+use crate::host::Hosts;
 use crate::http::{self, Body, Reading, Room, internal};
 use crate::log::Throttle;
 use crate::metrics::Metrics;
@@ -52,6 +53,7 @@ pub struct Service {
     pub(crate) metrics: Metrics,
     pub(crate) upstreams: Option<Upstreams>,
     pub(crate) stopping: AtomicBool,
+    hosts: Hosts,
     /// Of warnings of refusals that are the service's fault.
     refusals: Throttle,
     pub(crate) reading: Reading,
@@ -68,11 +70,12 @@ pub struct Service {
 type Handled = (&'static str, Result<Response<Body>, Refusal>);
 
 impl Service {
-    /// A service over a router.
+    /// A service over a router, which only this machine can reach or others too.
     pub fn new(
         router: Arc<Router>,
         backend: Arc<dyn Backend>,
         config: &Config,
+        loopback: bool,
     ) -> uniroute_core::Result<Self> {
         let upstreams = &config.upstreams;
         Ok(Self {
@@ -80,6 +83,7 @@ impl Service {
             metrics: Metrics::default(),
             upstreams: upstreams.as_ref().map(Upstreams::new).transpose()?,
             stopping: AtomicBool::new(false),
+            hosts: Hosts::new(config, loopback)?,
             refusals: Throttle::default(),
             reading: Reading {
                 most: config.max_body_bytes,
@@ -101,15 +105,26 @@ impl Service {
         self.began.elapsed().as_secs_f64()
     }
 
-    /// Answers one request.
+    /// The memory that requests share.
+    pub(crate) fn room(&self) -> &Room {
+        &self.reading.room
+    }
+
+    /// Answers one request; from the reserve only those that look after the service.
     pub async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
+        reserve: bool,
     ) -> Result<Response<Body>, Infallible> {
         let began = Instant::now();
         let trace = TRACE.map(|name| request.headers().get(name).cloned());
-        let handled = caught(self.dispatch(request)).await;
-        let (route, handled) = handled.unwrap_or_else(|| ("other", Err(internal())));
+        let (route, handled) = match self.admit(&request, reserve) {
+            Ok(()) => {
+                let handled = caught(self.dispatch(request)).await;
+                handled.unwrap_or_else(|| ("other", Err(internal())))
+            }
+            Err(refusal) => ("other", Err(refusal)),
+        };
         let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(ToOwned::to_owned);
         let handled = match handled {
@@ -131,11 +146,29 @@ impl Service {
                 response.headers_mut().insert(name, value);
             }
         }
+        if reserve || self.stopping.load(Ordering::Relaxed) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         let status = response.status().as_u16();
         let seconds = began.elapsed().as_secs_f64();
         tracing::debug!(route, status, seconds, traceparent, "request");
         self.metrics.answered(route, status);
         Ok(response)
+    }
+
+    /// Fails unless a request is for this service, and may be answered on its connection.
+    fn admit(&self, request: &Request<Incoming>, reserve: bool) -> Result<(), Refusal> {
+        self.hosts.check(request)?;
+        if reserve && !matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics") {
+            self.metrics.refused_connections.inc();
+            return Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "too many connections are open; expected a later try",
+            ));
+        }
+        Ok(())
     }
 
     async fn dispatch(self: &Arc<Self>, request: Request<Incoming>) -> Handled {

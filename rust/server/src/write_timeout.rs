@@ -45,6 +45,11 @@ impl<S> WriteTimeout<S> {
         }
     }
 
+    /// The stream as it was.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// What came of trying to write: as it is, or that time is up.
     fn watch<T>(
         &mut self,
