@@ -213,9 +213,14 @@ async fn read_body(mut body: Incoming, most: usize, declared: usize) -> hyper::R
 }
 
 /// Reads on for a while without keeping anything.
-async fn discard(mut body: Incoming, most: usize) -> Refusal {
+pub async fn skip(mut body: Incoming) {
     let drain = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(DISCARD, drain).await;
+}
+
+/// The refusal of a body that is too long, once its client can see it.
+async fn discard(body: Incoming, most: usize) -> Refusal {
+    skip(body).await;
     let message = format!("body: too long; expected {most} bytes at most");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }

@@ -105,7 +105,13 @@ impl Service {
         let trace = TRACE.map(|name| request.headers().get(name).cloned());
         let (route, handled) = match self.admit(&request, reserve) {
             Ok(()) => self.dispatch(request).await,
-            Err(refusal) => ("other", Err(refusal)),
+            Err(refusal) => {
+                // In the reserve nobody may stay for that long.
+                if !reserve {
+                    http::skip(request.into_body()).await;
+                }
+                ("other", Err(refusal))
+            }
         };
         let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(ToOwned::to_owned);
