@@ -145,6 +145,14 @@ def test_hosts_and_origins_that_are_allowed() -> None:
             Server(pool(), port=0, log="off", **setting)
 
 
+def test_a_refusal_is_seen_behind_a_long_body(server: Server) -> None:
+    with connect(server) as stream:
+        body = json.dumps({"text": "a" * 3_000_000})
+        stream.sendall(posted(body).replace(b"host: localhost", b"host: evil.example"))
+        stream.shutdown(socket.SHUT_WR)
+        assert read_all(stream).startswith(b"HTTP/1.1 421 ")
+
+
 # --- the end ---
 
 

@@ -147,7 +147,7 @@ impl Reading {
     ///
     /// Another content type is refused: it keeps a page of another site from having a browser send
     /// what the browser would first ask about.
-    pub async fn json(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
+    pub async fn json(&self, headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Refusal> {
         let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let essence = kind.unwrap_or("").split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/json") {
@@ -159,19 +159,13 @@ impl Reading {
         let declared = declared.and_then(|v| v.parse().ok());
         let length = declared.unwrap_or(self.most);
         if length > self.most {
-            return Err(self.too_long(body).await);
+            return Err(self.too_long());
         }
-        let share = match self.room.take(length) {
-            Ok(share) => share,
-            Err(busy) => {
-                discard(body).await;
-                return Err(busy);
-            }
-        };
+        let share = self.room.take(length)?;
         let read = read_body(body, self.most, declared.unwrap_or(0));
         match tokio::time::timeout(self.time, read).await {
-            Ok(Ok(Read::Whole(body))) => Ok(held(body, share)),
-            Ok(Ok(Read::TooLong(body))) => Err(self.too_long(body).await),
+            Ok(Ok(Some(body))) => Ok(held(body, share)),
+            Ok(Ok(None)) => Err(self.too_long()),
             Ok(Err(_)) => {
                 let message = "body: ended early, or is not framed as HTTP says";
                 Err(Refusal::new(
@@ -188,44 +182,41 @@ impl Reading {
         }
     }
 
-    async fn too_long(&self, body: Incoming) -> Refusal {
-        discard(body).await;
+    fn too_long(&self) -> Refusal {
         let message = format!("body: too long; expected {} bytes at most", self.most);
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 }
 
-/// A body that was read.
-enum Read {
-    Whole(Bytes),
-    /// There is more of it.
-    TooLong(Incoming),
-}
-
-async fn read_body(mut body: Incoming, most: usize, declared: usize) -> hyper::Result<Read> {
+/// The whole body; `None` if it is longer than `most`.
+async fn read_body(
+    body: &mut Incoming,
+    most: usize,
+    declared: usize,
+) -> hyper::Result<Option<Bytes>> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else {
             continue;
         };
         if whole.len() + data.len() > most {
-            return Ok(Read::TooLong(body));
+            return Ok(None);
         }
         if whole.is_empty() {
             // Most bodies arrive in one piece, which is then not copied.
             if body.is_end_stream() {
-                return Ok(Read::Whole(data));
+                return Ok(Some(data));
             }
             whole.reserve(declared.max(data.len()));
         }
         whole.extend_from_slice(&data);
     }
-    Ok(Read::Whole(whole.freeze()))
+    Ok(Some(whole.freeze()))
 }
 
-/// Reads on for a while without keeping anything, so that a client which is still sending gets to see
-/// why it is refused.
-async fn discard(mut body: Incoming) {
+/// Reads on for a while without keeping anything: a client that is still sending would otherwise not
+/// see why it is refused.
+pub async fn skip(body: &mut Incoming) {
     let drain = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(DISCARD, drain).await;
 }

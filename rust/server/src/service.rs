@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -118,13 +119,19 @@ impl Service {
     ) -> Result<Response<Body>, Infallible> {
         let began = Instant::now();
         let trace = TRACE.map(|name| request.headers().get(name).cloned());
-        let (route, handled) = match self.admit(&request, reserve) {
+        let admitted = self.admit(&request, reserve);
+        let (head, mut body) = request.into_parts();
+        let (route, handled) = match admitted {
             Ok(()) => {
-                let handled = caught(self.dispatch(request)).await;
+                let handled = caught(self.dispatch(&head, &mut body)).await;
                 handled.unwrap_or_else(|| ("other", Err(internal())))
             }
             Err(refusal) => ("other", Err(refusal)),
         };
+        // In the reserve nobody may stay for that long.
+        if handled.is_err() && !reserve {
+            http::skip(&mut body).await;
+        }
         let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(ToOwned::to_owned);
         let handled = match handled {
@@ -171,11 +178,10 @@ impl Service {
         Ok(())
     }
 
-    async fn dispatch(self: &Arc<Self>, request: Request<Incoming>) -> Handled {
-        let (head, body) = request.into_parts();
+    async fn dispatch(self: &Arc<Self>, head: &Parts, body: &mut Incoming) -> Handled {
         let (method, path) = (&head.method, head.uri.path());
         if let Some(name) = path.strip_prefix("/v1/models/") {
-            return ("/v1/models/{name}", self.model(&head, name, body).await);
+            return ("/v1/models/{name}", self.model(head, name, body).await);
         }
         match path {
             "/v1/route" => (
@@ -185,8 +191,8 @@ impl Service {
                     Err(refusal) => Err(refusal),
                 },
             ),
-            "/v1/chat/completions" => ("/v1/chat/completions", self.chat(&head, body).await),
-            "/v1/observe" => ("/v1/observe", self.observe(&head, body).await),
+            "/v1/chat/completions" => ("/v1/chat/completions", self.chat(head, body).await),
+            "/v1/observe" => ("/v1/observe", self.observe(head, body).await),
             "/v1/models" => (
                 "/v1/models",
                 match got(method) {
@@ -212,7 +218,7 @@ impl Service {
         &self,
         headers: &HeaderMap,
         method: &Method,
-        body: Incoming,
+        body: &mut Incoming,
     ) -> Result<Bytes, Refusal> {
         if method != Method::POST {
             return Err(not_allowed(method, "POST"));
@@ -263,9 +269,9 @@ impl Service {
 
     async fn model(
         self: &Arc<Self>,
-        head: &hyper::http::request::Parts,
+        head: &Parts,
         name: &str,
-        body: Incoming,
+        body: &mut Incoming,
     ) -> Result<Response<Body>, Refusal> {
         let name = models::decode(name)?;
         if matches!(head.method, Method::GET | Method::HEAD) {
@@ -297,8 +303,8 @@ impl Service {
 
     async fn observe(
         self: &Arc<Self>,
-        head: &hyper::http::request::Parts,
-        body: Incoming,
+        head: &Parts,
+        body: &mut Incoming,
     ) -> Result<Response<Body>, Refusal> {
         if head.method != Method::POST {
             return Err(not_allowed(&head.method, "POST"));
@@ -319,8 +325,8 @@ impl Service {
 
     async fn chat(
         self: &Arc<Self>,
-        head: &hyper::http::request::Parts,
-        body: Incoming,
+        head: &Parts,
+        body: &mut Incoming,
     ) -> Result<Response<Body>, Refusal> {
         let Some(upstreams) = &self.upstreams else {
             let message = "chats are not passed on: the service has no upstreams";
