@@ -75,9 +75,11 @@ class Keeper:
 
     def release(self, name: str, changed: bool) -> None:
         """End `hold`; if an LLM was changed, forget the outcomes that its profile came from."""
-        if changed:
-            self._router._records.remove([name])
-        self._router._lock.__exit__(None, None, None)
+        try:
+            if changed:
+                self._router._records.remove([name])
+        finally:
+            self._router._lock.__exit__(None, None, None)
 
     def observe(
         self,

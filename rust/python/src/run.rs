@@ -47,7 +47,7 @@ pub fn detached<T: Send>(
 }
 
 /// What work comes to; a panic of it is an error like others, which `except Exception` catches.
-fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // Nobody sees what a panic left half done: snapshots are published whole, and scratch of a
     // thread that panicked is not used again.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {

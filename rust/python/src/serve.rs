@@ -14,7 +14,7 @@ use uniroute_server::{
 
 use crate::errors::to_py;
 use crate::router::Router;
-use crate::run::released;
+use crate::run::{caught, released};
 
 /// How long a wait goes on before it looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
@@ -80,9 +80,10 @@ impl Backend for Keeper {
     }
 
     fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
-        // The lock is Python's and belongs to this thread; the change itself needs no GIL.
+        // The lock is Python's and belongs to this thread; the change itself needs no GIL. It is
+        // given back whatever becomes of the change.
         self.call(|keeper| keeper.call_method0("hold").map(drop))?;
-        let changed = change();
+        let changed = caught(change);
         self.call(|keeper| {
             keeper
                 .call_method1("release", (name, changed.is_ok()))
