@@ -16,7 +16,7 @@ import numpy as np
 
 from uniroute_fast.arguments import shown
 from uniroute_fast.bayes import COMMON_LEVEL, Posterior, Prior, moments, posterior
-from uniroute_fast.cluster_map import ClusterMap, NearestHead, above_zero, part
+from uniroute_fast.cluster_map import ClusterMap, above_zero, part
 from uniroute_fast.errors import ArtifactError
 from uniroute_fast.evidence import Evidence, observe
 
@@ -242,7 +242,7 @@ class MeansProfiler:
     Attributes
     ----------
     map : ClusterMap
-        A single nearest head.
+        A single head.
     parents : intp[K]
         Coarse cluster of each fine one.
     """
@@ -314,8 +314,9 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
 
 
 def _means_from_parts(cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]]) -> MeansProfiler:
-    if [type(head) for head in cluster_map.heads] != [NearestHead]:
-        raise ArtifactError("profiler: means beside other heads than one of nearest centroids")
+    heads = len(cluster_map.heads)
+    if heads != 1:
+        raise ArtifactError(f"profiler: means of clusters over {heads} heads; expected one head")
     k = cluster_map.n_clusters
     parents = part(arrays, "parents", (k,), np.int64)
     end = min(k, MOST_COARSE)
