@@ -41,7 +41,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def post(length: int | None = None, *, kind: str = "application/json") -> bytes:
     framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
-    head = f"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n"
+    head = (
+        f"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n"
+    )
     return head.encode()
 
 
@@ -318,7 +320,9 @@ def test_long_bodies_share_a_bounded_memory() -> None:
 def begin(server: Server, length: int) -> socket.socket:
     """Begin a request, and return once the service has begun to read its body."""
     stream = socket.create_connection(server.address, timeout=20)
-    stream.sendall(post(length).replace(b"host: localhost", b"host: localhost\r\nexpect: 100-continue"))
+    stream.sendall(
+        post(length).replace(b"host: localhost", b"host: localhost\r\nexpect: 100-continue")
+    )
     assert stream.recv(65536).startswith(b"HTTP/1.1 100 ")
     return stream
 
