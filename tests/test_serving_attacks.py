@@ -209,7 +209,30 @@ def test_add_model_is_one_version() -> None:
     for bad in ([{}], [{}, {}, {}], [{"tag": 1}, {}], [3, 4], {"tags": ["a"]}, "ab"):
         with pytest.raises(uf.errors.UniRouteError, match=r"metadata|tag"):
             router.add_models(["r", "s"], [0.0, 0.0], TEXTS, losses, metadata=bad)
+    for bad in (1, "yes", None, [True, False]):
+        with pytest.raises(uf.errors.ArgumentTypeError, match=r"^enabled: "):
+            router.add_models(["r"], [0.0], TEXTS, losses[:, :1], enabled=bad)
     assert router.version == before + 1
+
+
+def test_a_request_that_is_alone_is_never_told_to_wait(token: Path) -> None:
+    limits = {"max_body_bytes": MIB, "max_body_memory_bytes": MIB}
+    with Server(make_router(), port=0, log="off", admin_token_file=token, **limits) as server:
+        outcomes = {"cost": 1.0, "texts": TEXTS * 100, "losses": [0.5] * len(TEXTS) * 100}
+        assert call(server, "PUT", "/v1/models/x", outcomes, token=TOKEN).status == 201
+        asked = {"texts": [*TEXTS, "add 1 " * 150_000], "top": 4}
+        assert call(server, "POST", "/v1/route", asked).status == 200
+
+
+def test_prompts_without_a_model_are_counted_too() -> None:
+    with Server(make_router(), port=0, log="off") as server:
+        for text in ("", " ", "add 1"):
+            body = {"text": text, "constraints": {"allow": ["nobody"]}}
+            assert call(server, "POST", "/v1/route", body).status == 422
+        text = call(server, "GET", "/metrics").body.decode()
+        for status in ("empty", "blank", "no_candidate"):
+            assert f'uniroute_decisions_total{{model="",status="{status}"}} 1' in text
+        assert 'uniroute_reloads_total{outcome="ok"} 0' in text
 
 
 def test_no_decision_goes_to_a_model_that_is_put_disabled(token: Path) -> None:

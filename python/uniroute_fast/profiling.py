@@ -358,7 +358,7 @@ def _bayes_from_parts(
         shares = np.add.reduceat(mix, np.cumsum([0, *cluster_map.sizes[:-1]]))
         backgrounds = mix[sorted(cluster_map.backgrounds)]
         if (mix < 0).any() or (np.abs(shares - 1) > 1e-3).any() or (backgrounds > 1 - 1e-6).any():
-            raise ArtifactError("part 'mix' is no mix: each head's weights are 0 to 1, 1 in all")
+            raise ArtifactError("part 'mix': each head's weights must be 0 to 1 and sum to 1")
     settings = {key: above_zero(f"profiler: {key}", meta[key]) for key in SETTINGS}
     if settings["trust"] > 1:
         raise ArtifactError(f"profiler: trust is {settings['trust']:g}, expected at most 1")

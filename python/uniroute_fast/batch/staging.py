@@ -207,7 +207,7 @@ class Staging:
             import fcntl
 
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have tidied up since it was opened here.
+            # The previous holder may have removed it since it was opened here.
             held = self.folder.is_at(self.LOCK, self._lock)
         except BlockingIOError:
             held = False

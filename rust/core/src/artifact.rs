@@ -19,7 +19,7 @@
 //! file must be that of its tensors, and within [`most_bytes`]. Whoever knows the format then looks
 //! at the dtypes and shapes ([`Unread::tensors`]) before [`Unread::read`] reserves anything. No rule
 //! on shapes can bound a file whose sizes agree with each other, and how much of it lies on disk is
-//! told differently by every file system: that is what [`most_bytes`] is for. Room is reserved for one
+//! reported differently by every file system: that is what [`most_bytes`] is for. Room is reserved for one
 //! tensor at a time, and what cannot be had is an error. As Linux promises more memory than there is,
 //! a larger file also asks once for all of what its reading may take: no system promises more in one
 //! piece than it has in all, unless it was set up to.
@@ -331,7 +331,7 @@ fn is_there_room(bytes: u64) -> bool {
 }
 
 fn no_room(bytes: u64) -> Error {
-    let problem = format!("reading it takes {bytes} bytes of memory, which there are not");
+    let problem = format!("reading it takes {bytes} bytes of memory, more than the system has");
     damaged(problem, "a file that fits into memory")
 }
 

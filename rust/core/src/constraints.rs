@@ -25,8 +25,8 @@ use crate::profiles::Pool;
 /// there are rules.
 pub const MOST_GROUPS: usize = 64;
 
-/// Bytes of a glob at most, and braces that it may open: what a longer one takes to compile, and how
-/// deep it nests, would be for its author to say.
+/// Bytes of a glob at most, and braces that it may open: they bound what it takes to compile, and how
+/// deep it nests.
 pub const MOST_GLOB_BYTES: usize = 256;
 const MOST_BRACES: usize = 16;
 
@@ -346,7 +346,7 @@ impl Constraints {
         let mut mask = Mask::all(pool.len());
         for rule in self.terms.rules(None) {
             match rule {
-                // Where costs depend on the prompt, so does who stays below the cap.
+                // Where costs depend on the prompt, so do the models below the cap.
                 Rule::MaxCost(_) if pool.metering().is_some() => {}
                 rule => mask.and(&rule.mask(&rule.matcher(), pool, pool.costs())),
             }
@@ -478,11 +478,18 @@ impl Compiled {
             Ok(needed) => needed,
             Err(error) => return error,
         };
-        let rules = self.constraints.terms.rules(needed).into_iter();
-        let stopped = rules.map(|rule| {
-            let through = rule.mask(&rule.matcher(), pool, costs).count();
-            (rule.argument(), pool.len() - through)
-        });
+        // What one argument asks counts together, however many rules it comes to.
+        let mut through: Vec<(&str, Mask)> = Vec::new();
+        for rule in self.constraints.terms.rules(needed) {
+            let mask = rule.mask(&rule.matcher(), pool, costs);
+            match through.last_mut() {
+                Some((argument, all)) if *argument == rule.argument() => all.and(&mask),
+                _ => through.push((rule.argument(), mask)),
+            }
+        }
+        let stopped = through
+            .iter()
+            .map(|(a, mask)| (a, pool.len() - mask.count()));
         let counts = stopped.filter(|(_, count)| *count > 0);
         let counts: Vec<_> = counts.map(|(rule, n)| format!("{rule} {n}")).collect();
         Error::NoCandidate {

@@ -71,8 +71,8 @@ pub fn artifact(data: &[u8]) {
     assert_eq!(again.expect("and read again"), written);
 }
 
-/// Lines that begin with `a`, `d`, `f`, `r`, `c`, `l` or `n` are the terms of constraints: whom they stop
-/// is who is not let through, and each is told why.
+/// Lines that begin with `a`, `d`, `f`, `r`, `c`, `l` or `n` are the terms of constraints. Every model is
+/// either allowed or excluded, and what is excluded has a reason.
 pub fn constraints(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut terms = Terms::default();

@@ -173,8 +173,17 @@ impl Fields {
 /// What is known of each of some models: a sequence of mappings, or None for one.
 pub fn each(py: Python<'_>, all: &Bound<'_, PyAny>, models: usize) -> PyResult<Vec<Metadata>> {
     let expected = "a dict, or None, for each of the models";
-    let Ok(items) = all.try_iter() else {
-        return Err(wrong(all, "metadata", expected));
+    // One dict is no list of dicts, though its keys are one after another.
+    let items = all
+        .try_iter()
+        .ok()
+        .filter(|_| !all.is_instance_of::<PyDict>());
+    let Some(items) = items else {
+        return Err(wrong(
+            all,
+            "metadata",
+            "a list with a dict, or None, for each of the models",
+        ));
     };
     let one = |item: PyResult<Bound<'_, PyAny>>| {
         let item = item?;

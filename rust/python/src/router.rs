@@ -10,7 +10,7 @@ use uniroute_core::profiles::Pool;
 use uniroute_core::router::Snapshot;
 use uniroute_core::{Result, drift, persist, router as core};
 
-use crate::arguments::{all_names, count, one_cost, one_name, refuse_booleans, wrong};
+use crate::arguments::{all_names, boolean, count, one_cost, one_name, refuse_booleans, wrong};
 use crate::arrays::array;
 use crate::changes::PyChange;
 use crate::drift::DriftReport;
@@ -97,7 +97,7 @@ impl Router {
     /// tokens, float64[added] each, and what they use (see `set_usage`) where given; with a
     /// dict of metadata for each, and disabled, where that is said: all of it one new version.
     #[pyo3(signature = (
-        names, costs, profiles, *, prices=None, usage=None, metadata=None, enabled=true
+        names, costs, profiles, *, prices=None, usage=None, metadata=None, enabled=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn insert(
@@ -109,7 +109,7 @@ impl Router {
         prices: Option<&Bound<'_, PyAny>>,
         usage: Option<&Bound<'_, PyAny>>,
         metadata: Option<&Bound<'_, PyAny>>,
-        enabled: bool,
+        enabled: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         refuse_booleans("costs", costs)?;
         let costs = array::<f64>(costs, "costs", 1, "[models]")?;
@@ -134,6 +134,7 @@ impl Router {
         let usages = usages.transpose()?;
         let metadata = metadata.map(|all| model_info::each(py, all, names.len()));
         let metadata = metadata.transpose()?.unwrap_or_default();
+        let enabled = enabled.map_or(Ok(true), |enabled| boolean("enabled", enabled))?;
         self.change(py, Action::Add, &names, |pool| {
             let mut pool = pool.with(&names, costs, profiles)?;
             for (name, one) in names.iter().zip(metadata) {

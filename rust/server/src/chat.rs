@@ -166,7 +166,9 @@ impl Upstreams {
         let prepare = || self.prepare(service, body, &snapshot);
         // Taken before anything is booked and asked, for what is asked is paid: for the copy of the
         // body that goes on, and for the stream that comes back.
-        let room = service.room().take(STREAM + body.len())?;
+        let room = service
+            .room()
+            .take_beside(STREAM + body.len(), body.len())?;
         let (fields, candidates, booked) = if body.len() <= IN_PLACE_BYTES {
             prepare()?
         } else {
@@ -349,7 +351,7 @@ impl Upstreams {
 }
 
 /// Whether a status comes with an answer to a chat, or with a client's mistake. Others say nothing
-/// that a client of ours could act on, or are a talk of the upstream's with us.
+/// that a client of ours could act on, or concern the connection to the upstream.
 fn answers(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200..=203 | 400..=499)
 }

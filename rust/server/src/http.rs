@@ -93,10 +93,21 @@ impl Room {
     /// A share for so many bytes, of which a few need none. What is longer than all there is may
     /// have all there is.
     pub fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-        if bytes <= SMALL {
+        self.take_beside(bytes, 0)
+    }
+
+    /// The same for a request that holds a share for `held` bytes already: together they are never
+    /// more than all there is, so that a request that is alone is never told to wait.
+    pub fn take_beside(
+        &self,
+        bytes: usize,
+        held: usize,
+    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let left = self.all.saturating_sub(held.div_ceil(1 << 10));
+        let share = bytes.div_ceil(1 << 10).min(left) as u32;
+        if bytes <= SMALL || share == 0 {
             return Ok(None);
         }
-        let share = bytes.div_ceil(1 << 10).min(self.all) as u32;
         let taken = Arc::clone(&self.left).try_acquire_many_owned(share);
         taken.map(Some).map_err(|_| {
             let message = "too many large requests are under way";
@@ -146,8 +157,13 @@ impl Reading {
     /// Reads a JSON body.
     ///
     /// Another content type is refused: it keeps a page of another site from having a browser send
-    /// what the browser would first ask about.
-    pub async fn json(&self, headers: &HeaderMap, body: &mut Incoming) -> Result<Bytes, Refusal> {
+    /// what the browser would first ask about. The body counts `times` its length, for what is made of it.
+    pub async fn json(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+        times: usize,
+    ) -> Result<Bytes, Refusal> {
         let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let essence = kind.unwrap_or("").split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/json") {
@@ -159,13 +175,13 @@ impl Reading {
         let declared = declared.and_then(|v| v.parse().ok());
         let length = declared.unwrap_or(self.most);
         if length > self.most {
-            return Err(self.too_long());
+            return Err(self.too_long(&format!("{length} bytes")));
         }
-        let share = self.room.take(length)?;
+        let share = self.room.take(length.saturating_mul(times))?;
         let read = read_body(body, self.most, declared.unwrap_or(0));
         match tokio::time::timeout(self.time, read).await {
             Ok(Ok(Some(body))) => Ok(held(body, share)),
-            Ok(Ok(None)) => Err(self.too_long()),
+            Ok(Ok(None)) => Err(self.too_long("longer than that")),
             Ok(Err(_)) => {
                 let message = "body: ended early, or is not framed as HTTP says";
                 Err(Refusal::new(
@@ -182,8 +198,8 @@ impl Reading {
         }
     }
 
-    fn too_long(&self) -> Refusal {
-        let message = format!("body: too long; expected {} bytes at most", self.most);
+    fn too_long(&self, found: &str) -> Refusal {
+        let message = format!("body: {found}; expected {} bytes at most", self.most);
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 }

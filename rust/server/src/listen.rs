@@ -81,6 +81,7 @@ pub async fn serve(
     let stopped = async {
         // An error means that nobody is left who could stop it.
         let _ = stop.wait_for(|stop| *stop).await;
+        tracing::info!("stopping");
         tokio::time::sleep(drain).await;
     };
     tokio::pin!(stopped);

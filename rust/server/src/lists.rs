@@ -1,4 +1,4 @@
-//! Lists that end while they are read: what a body may make of memory is not for its length to say.
+//! Lists that end while they are read, so that memory does not depend on how long a body is.
 //!
 //! A list of two million zeros is 4 MB of JSON and many times that in memory. So whatever has one
 //! value for each prompt stops at the number of prompts that a request may have, before anything is

@@ -249,6 +249,14 @@ impl Metrics {
         self.seconds.get_or_create(&Kind { kind }).observe(elapsed);
     }
 
+    /// Counts a prompt that no model answers.
+    pub fn undecided(&self, snapshot: &Snapshot, status: &'static str) {
+        let model = Arc::clone(&self.none);
+        let decided = Decided { model, status };
+        self.decisions
+            .inc(&decided, |old| is_gone(snapshot, &old.model));
+    }
+
     /// Counts one answer.
     pub fn answered(&self, route: &'static str, code: u16) {
         self.requests.get_or_create(&Answered { route, code }).inc();
@@ -303,6 +311,10 @@ impl Metrics {
             for (name, shift) in [("distance", report.distance), ("coverage", report.coverage)] {
                 self.set_drift(name, shift.deviations, shift.threshold, shift.alarm);
             }
+        }
+        // Those that have not happened yet are 0, for alerts to see.
+        for outcome in ["ok", "failed"] {
+            drop(self.reloads.get_or_create(&Reloaded { outcome }));
         }
         self.decisions.sweep(|old| is_gone(snapshot, &old.model));
         self.upstream.sweep(|old| is_gone(snapshot, &old.model));

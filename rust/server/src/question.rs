@@ -314,8 +314,9 @@ impl<'a> Fields<'a> {
                 )));
             }
         }
-        if self.top.is_some_and(|top| top > MOST_RANKED) {
-            return Err(E::custom(format_args!("top: expected 0 to {MOST_RANKED}")));
+        if let Some(top) = self.top.filter(|top| *top > MOST_RANKED) {
+            let expected = format_args!("top: {top}; expected 0 to {MOST_RANKED}");
+            return Err(E::custom(expected));
         }
         if let Some(constraints) = &self.constraints {
             constraints.check()?;

@@ -121,13 +121,16 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for Refusal {
             return error.into_inner().into();
         }
         let path = error.path().to_string();
-        // A dot stands for the body itself.
-        let param = Some(&*path).filter(|path| *path != ".");
+        let inner = error.inner().to_string();
+        // A dot stands for the body itself; what is wrong between its fields begins with one of them.
+        let is_field = |c: char| c.is_ascii_lowercase() || c == '_';
+        let (param, problem) = match inner.split_once(": ") {
+            _ if path != "." => (Some(&*path), &*inner),
+            Some((field, problem)) if field.chars().all(is_field) => (Some(field), problem),
+            _ => (None, &*inner),
+        };
         let place = param.unwrap_or("body");
-        let message = format!(
-            "{place}: {}; expected JSON as /openapi.json describes it",
-            error.inner()
-        );
+        let message = format!("{place}: {problem}; expected JSON as /openapi.json describes it");
         let refusal = Self::new(StatusCode::BAD_REQUEST, "invalid_argument", message);
         match param {
             Some(param) => refusal.of(param),

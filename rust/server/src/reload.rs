@@ -72,7 +72,7 @@ impl Watched {
         changed || demanded || again
     }
 
-    /// Notes what became of loading it; the next try comes after longer and longer.
+    /// Notes what became of loading it; after each failure the pause is doubled.
     fn tried(&mut self, loaded: bool, every: Duration, now: Instant) {
         let before = self.failed.take();
         if !loaded {

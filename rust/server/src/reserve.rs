@@ -1,4 +1,4 @@
-//! Connections beyond the limit: a few are kept, so that those who look after the service are
+//! Connections beyond the limit: a few are kept, so that health checks are
 //! answered however many others are connected.
 
 use std::collections::VecDeque;

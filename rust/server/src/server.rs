@@ -89,6 +89,7 @@ impl Server {
         let served = Arc::clone(&service);
         runtime.spawn(async move {
             listen::serve(listener, served, &config, stopping, &open).await;
+            tracing::info!("stopped");
             end.send_replace(true);
         });
         tracing::info!(%address, "listening");

@@ -37,8 +37,9 @@ pub const IN_PLACE_BYTES: usize = 64 << 10;
 const IN_PLACE_MATCHES: usize = 10_000;
 const IN_PLACE_MODELS: usize = 1_000;
 
-/// What parsing makes of a body that changes the pool, in Python too, is this many times as long.
-const PARSED: usize = 24;
+/// A body that changes the pool, and what parsing makes of it, in Python too, are together this many
+/// times as long.
+const PARSED: usize = 25;
 
 /// Headers of W3C trace context, which go wherever a request goes.
 pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
@@ -111,7 +112,7 @@ impl Service {
         &self.reading.room
     }
 
-    /// Answers one request; from the reserve only those that look after the service.
+    /// Answers one request; in the reserve only health checks and metrics.
     pub async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -226,20 +227,21 @@ impl Service {
         if let Some(token) = &self.client_token {
             http::authorise(headers, token)?;
         }
-        self.reading.json(headers, body).await
+        self.reading.json(headers, body, 1).await
     }
 
     async fn route(&self, body: Bytes) -> Result<Response<Body>, Refusal> {
         let began = Instant::now();
         let parse = || Question::parse(&body, self.max_batch);
+        let decide = |question| self.decide(&question, body.len(), began);
         if body.len() > IN_PLACE_BYTES {
-            return self.in_turn(|| self.decide(&parse()?, began)).await;
+            return self.in_turn(|| decide(parse()?)).await;
         }
         let question = parse()?;
         if self.is_little(&question) {
-            return self.decide(&question, began);
+            return decide(question);
         }
-        self.in_turn(|| self.decide(&question, began)).await
+        self.in_turn(|| decide(question)).await
     }
 
     /// Whether a question can be answered on the thread that read it.
@@ -256,13 +258,26 @@ impl Service {
         tokio::task::block_in_place(work)
     }
 
-    fn decide(&self, question: &Question<'_>, began: Instant) -> Result<Response<Body>, Refusal> {
+    /// Decides on a question from a body of `length` bytes.
+    fn decide(
+        &self,
+        question: &Question<'_>,
+        length: usize,
+        began: Instant,
+    ) -> Result<Response<Body>, Refusal> {
         let snapshot = self.router.snapshot();
         let (prompts, models) = (question.prompts.len(), snapshot.pool().len());
         let ranked = question.top.unwrap_or(0).min(models);
-        let _share = self.reading.room.take(decide::size(prompts, ranked))?;
+        let size = decide::size(prompts, ranked);
+        let _share = self.reading.room.take_beside(size, length)?;
         let asked = self.policies.resolve(question, &snapshot)?;
-        let answer = decide::answer(question, &asked, &snapshot, self.now())?;
+        let answer = decide::answer(question, &asked, &snapshot, self.now());
+        let answer = answer.inspect_err(|refusal| {
+            // A single prompt without a model, or a batch that ran into one.
+            if refusal.status == StatusCode::UNPROCESSABLE_ENTITY {
+                self.metrics.undecided(&snapshot, refusal.code);
+            }
+        })?;
         self.metrics.decided(&snapshot, &answer.rows, began);
         Ok(http::json(StatusCode::OK, answer.body))
     }
@@ -284,18 +299,14 @@ impl Service {
         let method = head.method.clone();
         let body = match method {
             Method::DELETE => Bytes::new(),
-            _ => self.reading.json(&head.headers, body).await?,
+            _ => self.reading.json(&head.headers, body, PARSED).await?,
         };
-        let share = self.reading.room.take(PARSED * body.len())?;
         let service = Arc::clone(self);
         // Changing a pool of thousands takes milliseconds, profiling longer.
-        let work = move || {
-            let _share = share;
-            match method {
-                Method::DELETE => models::delete(&service, &name),
-                Method::PATCH => models::patch(&service, &name, &body),
-                _ => models::put(&service, &name, &body),
-            }
+        let work = move || match method {
+            Method::DELETE => models::delete(&service, &name),
+            Method::PATCH => models::patch(&service, &name, &body),
+            _ => models::put(&service, &name, &body),
         };
         let worked = tokio::task::spawn_blocking(work).await;
         worked.unwrap_or_else(|_| Err(internal()))
@@ -310,13 +321,9 @@ impl Service {
             return Err(not_allowed(&head.method, "POST"));
         }
         self.authorise_admin(&head.headers)?;
-        let body = self.reading.json(&head.headers, body).await?;
-        let share = self.reading.room.take(PARSED * body.len())?;
+        let body = self.reading.json(&head.headers, body, PARSED).await?;
         let backend = Arc::clone(&self.backend);
-        let work = move || {
-            let _share = share;
-            backend.observe(&Observed::parse(&body)?)
-        };
+        let work = move || backend.observe(&Observed::parse(&body)?);
         let worked = tokio::task::spawn_blocking(work).await;
         let used = worked.unwrap_or_else(|_| Err(internal()))?;
         let body = json!({"used": used, "version": self.router.snapshot().version()});
@@ -394,7 +401,7 @@ impl Service {
     }
 }
 
-/// What comes of some work; `None` if it panicked, of which the panic itself has written the log.
+/// The result of some work; `None` if it panicked. The panic itself has been logged.
 async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     std::future::poll_fn(|context| {
