@@ -305,11 +305,14 @@ def test_long_bodies_share_a_bounded_memory() -> None:
         Server(make_router(), port=0, log="off", **limits) as server,
         contextlib.ExitStack() as open_,
     ):
-        begun = [open_.enter_context(begin(server, BODY_LIMIT)) for _ in range(2)]
-        assert len(begun) == 2
-        with socket.create_connection(server.address, timeout=20) as stream:
-            stream.sendall(post(BODY_LIMIT) + b"{")
-            assert refusal(stream.recv(65536)) == (503, "busy")
+        # What is announced and not sent keeps nothing from others.
+        begun = [open_.enter_context(begin(server, BODY_LIMIT)) for _ in range(8)]
+        big = {"text": "add 1 " * (BODY_LIMIT // 7)}
+        assert call(server, "POST", "/v1/route", big).status == 200
+        for stream in begun[:2]:
+            stream.sendall(b"{" + b" " * (BODY_LIMIT - 2))
+        reply = until(lambda: call(server, "POST", "/v1/route", big), 503)
+        assert reply.code == "busy"
         # Short bodies that ask for long answers wait as well.
         reply = call(server, "POST", "/v1/route", {"texts": ["add 1"] * 200, "top": 4})
         assert (reply.status, reply.code) == (503, "busy")

@@ -271,8 +271,9 @@ def _as_objects(lines: list[bytes], status: Any) -> Iterator[bytes]:
 
 def _json_objects(table: Any) -> Iterator[bytes]:
     """Yield the rows of a table as JSON objects; NaN, which JSON does not know, as null."""
+    names = table.column_names
     for values in zip(*map(pylist, table.columns), strict=True):
-        row = without_nan(dict(zip(table.column_names, values, strict=True)))
+        row = without_nan(dict(zip(names, values, strict=True)))
         yield json.dumps(row, ensure_ascii=False, allow_nan=False, default=_as_text).encode()
 
 

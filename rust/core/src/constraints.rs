@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use globset::{Glob, GlobMatcher};
+use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
 use crate::fork;
@@ -174,7 +174,8 @@ fn check_pattern(argument: &'static str, pattern: &str) -> Result<()> {
 /// Names or tags, and globs over them, ready to be looked up.
 struct Matcher<'t> {
     literals: HashSet<&'t str>,
-    globs: Vec<GlobMatcher>,
+    /// All of them at once: a name is looked through once, however many there are.
+    globs: GlobSet,
 }
 
 impl<'t> Matcher<'t> {
@@ -182,24 +183,28 @@ impl<'t> Matcher<'t> {
     fn new(patterns: &'t [String]) -> Self {
         let (globs, literals): (Vec<&str>, Vec<&str>) =
             patterns.iter().map(|p| &**p).partition(|p| is_glob(p));
-        let globs = globs.into_iter().filter_map(|glob| Glob::new(glob).ok());
+        let mut set = GlobSetBuilder::new();
+        for glob in globs.into_iter().filter_map(|glob| Glob::new(glob).ok()) {
+            set.add(glob);
+        }
         Self {
             literals: literals.into_iter().collect(),
-            globs: globs.map(|glob| glob.compile_matcher()).collect(),
+            // Each was compiled once when it was checked.
+            globs: set.build().unwrap_or_default(),
         }
     }
 
     fn matches(&self, text: &str) -> bool {
-        self.literals.contains(text) || self.globs.iter().any(|glob| glob.is_match(text))
+        self.literals.contains(text) || self.globs.is_match(text)
     }
 
-    /// The models whose names match. O(literals + models x globs).
+    /// The models whose names match. O(literals + models).
     fn named(&self, pool: &Pool) -> Mask {
-        let mut mask = Mask::of(pool.len(), |m| {
-            self.globs
-                .iter()
-                .any(|glob| glob.is_match(&pool.names()[m]))
-        });
+        let mut mask = if self.globs.is_empty() {
+            Mask::none(pool.len())
+        } else {
+            Mask::of(pool.len(), |m| self.globs.is_match(&pool.names()[m]))
+        };
         for model in self.literals.iter().filter_map(|name| pool.position(name)) {
             mask.set(model as usize, true);
         }

@@ -131,6 +131,11 @@ impl Directory {
             .map(|(tag, members)| (&**tag, &**members))
     }
 
+    /// Number of distinct tags.
+    pub fn tag_count(&self) -> usize {
+        self.tagged.len()
+    }
+
     /// The models that have a tag, ascending; `None` if none has.
     pub fn tagged(&self, tag: &str) -> Option<&[u32]> {
         self.tagged.get(tag).map(Vec::as_slice)

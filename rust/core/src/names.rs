@@ -15,6 +15,8 @@ pub struct Names {
     text: String,
     /// Where each name ends in `text`.
     ends: Vec<usize>,
+    /// Of the longest name so far.
+    longest: usize,
     /// Positions, by the hash of the name.
     index: HashTable<u32>,
     /// Drawn anew for each pool: a file cannot choose names that all have the same hash.
@@ -30,6 +32,11 @@ impl Names {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Bytes of a name at most: of the longest one that was ever there.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
     /// All names, in index order.
@@ -50,6 +57,7 @@ impl Names {
             ends,
             index,
             hasher,
+            ..
         } = self;
         ends.reserve(added);
         let hash = |&at: &u32| hasher.hash_one(slice(text, ends, at as usize));
@@ -63,12 +71,14 @@ impl Names {
         }
         let at = self.len() as u32;
         self.text.push_str(name);
+        self.longest = self.longest.max(name.len());
         self.ends.push(self.text.len());
         let Self {
             text,
             ends,
             index,
             hasher,
+            ..
         } = self;
         let hash = |&at: &u32| hasher.hash_one(slice(text, ends, at as usize));
         index.insert_unique(hasher.hash_one(name), at, hash);

@@ -958,25 +958,26 @@ impl Router {
 
     /// Publishes a snapshot whose pool is made from the current one's; on an error nothing changes.
     /// Writers take turns; readers go on with the snapshot they have. The log notes `action` on
-    /// `models`.
+    /// `models`. Returns what was published.
     pub fn change(
         &self,
         action: Action,
         models: &[&str],
         change: impl FnOnce(&Pool) -> Result<Pool>,
-    ) -> Result<()> {
+    ) -> Result<Arc<Snapshot>> {
         self.publish(action, models, |now| Ok(now.with_pool(change(now.pool())?)))
     }
 
     /// Publishes another snapshot in place of the current one, as the next version of this router.
     pub fn replace(&self, snapshot: &Snapshot) -> Result<()> {
         let names: Vec<&str> = snapshot.pool.names().iter().collect();
-        self.publish(Action::Replace, &names, |now| {
+        let next = |now: &Snapshot| {
             Ok(Snapshot {
                 version: now.version + 1,
                 ..snapshot.clone().counting_anew()
             })
-        })
+        };
+        self.publish(Action::Replace, &names, next).map(drop)
     }
 
     /// Compares prompts to come with another baseline, in windows of so many; or with none. No
@@ -1003,15 +1004,15 @@ impl Router {
         action: Action,
         models: &[&str],
         next: impl FnOnce(&Snapshot) -> Result<Snapshot>,
-    ) -> Result<()> {
+    ) -> Result<Arc<Snapshot>> {
         fork::whole(|| {
             // A log poisoned by a panic is whole: entries are pushed at once.
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             let now = self.current.load_full();
-            let next = next(&now)?;
+            let next = Arc::new(next(&now)?);
             log.note(next.version, action, models);
-            self.current.store(Arc::new(next));
-            Ok(())
+            self.current.store(Arc::clone(&next));
+            Ok(next)
         })
     }
 }

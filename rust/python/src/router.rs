@@ -45,7 +45,7 @@ impl Router {
         models: &[&str],
         change: impl FnOnce(&Pool) -> Result<Pool> + Send,
     ) -> PyResult<()> {
-        detached(py, |_| self.core.change(action, models, change))
+        detached(py, |_| self.core.change(action, models, change)).map(drop)
     }
 }
 
@@ -300,15 +300,15 @@ impl Router {
         py: Python<'_>,
         texts: Option<&Bound<'_, PyAny>>,
         embeddings: Option<&Bound<'_, PyAny>>,
-        window: Option<u64>,
+        window: Option<&Bound<'_, PyAny>>,
         leave_out: bool,
     ) -> PyResult<()> {
+        let window = window.map_or(Ok(drift::WINDOW), |window| count("window", window))?;
         let now = self.now();
         let input = now.input(py, texts, embeddings)?;
         now.with_prompts(py, &input, |snapshot, prompts, run| {
             let baseline = snapshot.baseline_of(prompts, leave_out, run)?;
-            self.core
-                .set_baseline(Some(baseline), window.unwrap_or(drift::WINDOW))
+            self.core.set_baseline(Some(baseline), window)
         })
     }
 

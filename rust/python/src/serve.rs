@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyLookupError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use uniroute_core::Error;
+use uniroute_core::router::Snapshot;
 use uniroute_server::{
     Backend, Change, Config, Newcomer, Observed, Outcomes, Prompts, Refusal, Server as Service,
     StatusCode,
@@ -33,7 +34,13 @@ fn refusal(py: Python<'_>, error: &PyErr) -> Refusal {
     let is = |known: bool, status, code| known.then_some((status, code));
     let bad_value =
         error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py);
-    let (status, code) = is(bad_value, StatusCode::BAD_REQUEST, "invalid_argument")
+    // Another request has added the model since this one looked.
+    let is_duplicate = error
+        .get_type(py)
+        .name()
+        .is_ok_and(|name| name == "DuplicateModelError");
+    let (status, code) = is(is_duplicate, StatusCode::CONFLICT, "duplicate_model")
+        .or_else(|| is(bad_value, StatusCode::BAD_REQUEST, "invalid_argument"))
         .or_else(|| {
             let unknown = error.is_instance_of::<PyLookupError>(py);
             is(unknown, StatusCode::NOT_FOUND, "unknown_model")
@@ -79,7 +86,7 @@ impl Backend for Keeper {
         })
     }
 
-    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
+    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<Arc<Snapshot>, Refusal> {
         // The lock is Python's and belongs to this thread; the change itself needs no GIL. It is
         // given back whatever becomes of the change.
         self.call(|keeper| keeper.call_method0("hold").map(drop))?;

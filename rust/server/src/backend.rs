@@ -8,7 +8,7 @@ use serde::Deserialize;
 use uniroute_core::artifact::Artifact;
 use uniroute_core::metadata::Metadata;
 use uniroute_core::persist;
-use uniroute_core::router::Router;
+use uniroute_core::router::{Router, Snapshot};
 
 use crate::observe::Observed;
 use crate::refusal::Refusal;
@@ -36,8 +36,8 @@ pub struct Newcomer<'a> {
     pub enabled: bool,
 }
 
-/// A change of the pool.
-pub type Change<'a> = dyn FnMut() -> uniroute_core::Result<()> + 'a;
+/// A change of the pool: what it published.
+pub type Change<'a> = dyn FnMut() -> uniroute_core::Result<Arc<Snapshot>> + 'a;
 
 /// What the service asks of whoever made the router. Called from threads that may wait.
 pub trait Backend: Send + Sync {
@@ -52,7 +52,7 @@ pub trait Backend: Send + Sync {
 
     /// Runs a change after which a model's profile, or the model, is no longer what its outcomes
     /// made it. Nothing is learnt meanwhile.
-    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<(), Refusal>;
+    fn replacing(&self, name: &str, change: &mut Change<'_>) -> Result<Arc<Snapshot>, Refusal>;
 
     /// Learns from outcomes that were observed, as one new version; which of them it could use.
     fn observe(&self, observed: &Observed) -> Result<Vec<bool>, Refusal>;
@@ -80,7 +80,7 @@ impl Backend for FileBackend {
         self.profile(newcomer.outcomes).map(drop)
     }
 
-    fn replacing(&self, _: &str, change: &mut Change<'_>) -> Result<(), Refusal> {
+    fn replacing(&self, _: &str, change: &mut Change<'_>) -> Result<Arc<Snapshot>, Refusal> {
         Ok(change()?)
     }
 

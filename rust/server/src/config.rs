@@ -1,6 +1,7 @@
 //! What an operator sets: a TOML or JSON file, and values that override it.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -261,10 +262,7 @@ fn parse<T: DeserializeOwned>(
 /// The settings of a file, whatever it is written in.
 fn table(file: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     let path = || file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|source| Error::Io {
-        path: path(),
-        source,
-    })?;
+    let text = read(file)?;
     let parsed = if file.extension().is_some_and(|end| end == "json") {
         serde_json::from_str(&text).map_err(|e| e.to_string())
     } else {
@@ -277,16 +275,34 @@ fn table(file: &Path) -> Result<serde_json::Map<String, serde_json::Value>> {
     })
 }
 
+/// The text of a file, which is short: else it is not what was meant.
+fn read(file: &Path) -> Result<String> {
+    const MOST: u64 = 1 << 20;
+    let shown = || file.display().to_string();
+    let mut text = String::new();
+    let opened = std::fs::File::open(file);
+    let read = opened.and_then(|file| file.take(MOST + 1).read_to_string(&mut text));
+    read.map_err(|source| Error::Io {
+        path: shown(),
+        source,
+    })?;
+    if text.len() as u64 > MOST {
+        return Err(Error::Artifact {
+            path: shown(),
+            problem: format!("longer than {MOST} bytes"),
+            expected: "a file of settings, or of a token".into(),
+        });
+    }
+    Ok(text)
+}
+
 /// The token in a file, without white space around it.
 pub fn token(argument: &'static str, file: Option<&Path>) -> Result<Option<Vec<u8>>> {
     const LEAST: usize = 16;
     let Some(file) = file else {
         return Ok(None);
     };
-    let text = std::fs::read_to_string(file).map_err(|source| Error::Io {
-        path: file.display().to_string(),
-        source,
-    })?;
+    let text = read(file)?;
     let token = text.trim();
     if token.len() < LEAST || !token.bytes().all(|b| b.is_ascii_graphic()) {
         let problem = format!("the token in {} cannot be used", file.display());

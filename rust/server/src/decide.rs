@@ -61,9 +61,11 @@ pub struct Answer {
     pub rows: Vec<Row>,
 }
 
-/// Bytes of an answer, more or less, that ranks so many models for each prompt.
-pub fn size(prompts: usize, ranked: usize) -> usize {
-    64 + prompts * (256 + 128 * ranked)
+/// Bytes of an answer, more or less, that ranks so many models for each prompt. A name of which every
+/// character is escaped is twice as long.
+pub fn size(prompts: usize, ranked: usize, snapshot: &Snapshot) -> usize {
+    let name = 2 * snapshot.pool().names().longest();
+    64 + prompts * (256 + name + (128 + name) * ranked)
 }
 
 /// Answers a question over a snapshot. `now` is the time by which budgets go.
@@ -281,7 +283,7 @@ fn many(
         counted: true,
     };
     let n = question.top.unwrap_or(0);
-    let mut body = Vec::with_capacity(size(question.prompts.len(), n.min(snapshot.pool().len())));
+    let mut body = Vec::with_capacity(64 + 256 * question.prompts.len());
     put(&mut body, "{\"version\":", &snapshot.version());
     body.extend_from_slice(b",\"decisions\":[");
     let mut rows;

@@ -107,7 +107,8 @@ impl Hosts {
         for origin in headers.get_all(ORIGIN) {
             said = true;
             let origin = origin.as_bytes();
-            let own = authority(origin).zip(host);
+            let page = [&b"http://"[..], b"https://"];
+            let own = (page.iter().find_map(|scheme| origin.strip_prefix(*scheme))).zip(host);
             let own = own.is_some_and(|(from, host)| from.eq_ignore_ascii_case(host));
             let mut allowed = self.origins.iter().map(String::as_bytes);
             if !own && !allowed.any(|allowed| allowed.eq_ignore_ascii_case(origin)) {

@@ -115,6 +115,22 @@ impl Room {
         })
     }
 
+    /// Makes a share one for so many bytes, if it is for fewer.
+    fn grow(&self, share: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Refusal> {
+        let held = share.as_ref().map_or(0, |share| share.num_permits() << 10);
+        match (share, self.take_beside(bytes.saturating_sub(held), held)?) {
+            (Some(share), Some(more)) => share.merge(more),
+            (share @ None, more) => *share = more,
+            (Some(_), None) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether so many bytes are more than all there is.
+    pub fn is_exceeded_by(&self, bytes: usize) -> bool {
+        bytes.div_ceil(1 << 10) > self.all
+    }
+
     /// The same answer, with a share of the memory that is given back once the client has taken it
     /// or is gone. What is streamed piece by piece needs none.
     pub async fn hold(&self, answer: Response<Body>) -> Result<Response<Body>, Refusal> {
@@ -164,7 +180,12 @@ impl Reading {
         body: &mut Incoming,
         times: usize,
     ) -> Result<Bytes, Refusal> {
-        let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+        let (kind, None) = (kinds.next().and_then(|v| v.to_str().ok()), kinds.next()) else {
+            let message = "content-type: given more than once; expected application/json";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Refusal::new(status, "unsupported_media_type", message));
+        };
         let essence = kind.unwrap_or("").split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             let message = format!("content-type: {essence:?}; expected application/json");
@@ -172,62 +193,62 @@ impl Reading {
             return Err(Refusal::new(status, "unsupported_media_type", message));
         }
         let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-        let declared = declared.and_then(|v| v.parse().ok());
-        let length = declared.unwrap_or(self.most);
+        let length = declared.and_then(|v| v.parse().ok()).unwrap_or(self.most);
         if length > self.most {
             return Err(self.too_long(&format!("{length} bytes")));
         }
-        let share = self.room.take(length.saturating_mul(times))?;
-        let read = read_body(body, self.most, declared.unwrap_or(0));
-        match tokio::time::timeout(self.time, read).await {
-            Ok(Ok(Some(body))) => Ok(held(body, share)),
-            Ok(Ok(None)) => Err(self.too_long("longer than that")),
-            Ok(Err(_)) => {
-                let message = "body: ended early, or is not framed as HTTP says";
-                Err(Refusal::new(
-                    StatusCode::BAD_REQUEST,
-                    "invalid_body",
-                    message,
-                ))
-            }
-            Err(_) => Err(Refusal::new(
+        let read = self.read(body, length, times);
+        let read = tokio::time::timeout(self.time, read).await;
+        read.unwrap_or_else(|_| {
+            Err(Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "body_timeout",
                 format!("body: not complete after {} s", self.time.as_secs_f64()),
-            )),
+            ))
+        })
+    }
+
+    /// Reads a body of `length` bytes at most. Its share of the memory grows as it arrives: one that is
+    /// announced and not sent keeps nothing from others.
+    async fn read(
+        &self,
+        body: &mut Incoming,
+        length: usize,
+        times: usize,
+    ) -> Result<Bytes, Refusal> {
+        let mut share = None;
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| {
+                let message = "body: ended early, or is not framed as HTTP says";
+                Refusal::new(StatusCode::BAD_REQUEST, "invalid_body", message)
+            })?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let arrived = whole.len() + data.len();
+            if arrived > length {
+                return Err(self.too_long("longer than that"));
+            }
+            // Most bodies arrive in one piece, which is then not copied.
+            if whole.is_empty() && body.is_end_stream() {
+                self.room.grow(&mut share, arrived.saturating_mul(times))?;
+                return Ok(held(data, share));
+            }
+            if arrived > whole.capacity() {
+                let room = (2 * whole.capacity()).max(arrived).max(SMALL).min(length);
+                self.room.grow(&mut share, room.saturating_mul(times))?;
+                whole.reserve(room - whole.len());
+            }
+            whole.extend_from_slice(&data);
         }
+        Ok(held(whole.freeze(), share))
     }
 
     fn too_long(&self, found: &str) -> Refusal {
         let message = format!("body: {found}; expected {} bytes at most", self.most);
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
-}
-
-/// The whole body; `None` if it is longer than `most`.
-async fn read_body(
-    body: &mut Incoming,
-    most: usize,
-    declared: usize,
-) -> hyper::Result<Option<Bytes>> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        if whole.len() + data.len() > most {
-            return Ok(None);
-        }
-        if whole.is_empty() {
-            // Most bodies arrive in one piece, which is then not copied.
-            if body.is_end_stream() {
-                return Ok(Some(data));
-            }
-            whole.reserve(declared.max(data.len()));
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(Some(whole.freeze()))
 }
 
 /// Reads on for a while without keeping anything: a client that is still sending would otherwise not

@@ -149,8 +149,8 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
         pool.with_metadata(name, put.metadata.clone())?
             .with_enabled(name, put.enabled)
     };
-    if let Some(profile) = profile {
-        service.backend.replacing(name, &mut || {
+    let published = match profile {
+        Some(profile) => service.backend.replacing(name, &mut || {
             service.router.change(action, &[name], |pool| {
                 describe(&match pool.position(name) {
                     Some(_) => pool
@@ -159,10 +159,16 @@ pub fn put(service: &Service, name: &str, body: &[u8]) -> Answer {
                     None => pool.with(&[name], &[put.cost], &profile)?,
                 })
             })
-        })?;
-    }
+        })?,
+        // Added already.
+        None => service.router.snapshot(),
+    };
     tracing::info!(model = name, action = action.name(), "pool changed");
-    answer(status, &service.router.snapshot(), name)
+    if published.pool().position(name).is_none() {
+        let message = format!("name: {name:?} was added, and removed by another request since");
+        return Err(Refusal::new(StatusCode::CONFLICT, "conflict", message));
+    }
+    answer(status, &published, name)
 }
 
 /// Changes some of what is known of a model.
@@ -208,23 +214,23 @@ pub fn patch(service: &Service, name: &str, body: &[u8]) -> Answer {
         Ok(next)
     };
     let mut change = || service.router.change(action, &[name], apply);
-    if patch.profile.is_some() {
-        service.backend.replacing(name, &mut change)?;
+    let published = if patch.profile.is_some() {
+        service.backend.replacing(name, &mut change)?
     } else {
-        change()?;
-    }
+        change()?
+    };
     tracing::info!(model = name, action = action.name(), "pool changed");
-    answer(StatusCode::OK, &service.router.snapshot(), name)
+    answer(StatusCode::OK, &published, name)
 }
 
 /// Takes a model out of the pool.
 pub fn delete(service: &Service, name: &str) -> Answer {
     let remove = |pool: &Pool| pool.without(name);
-    service.backend.replacing(name, &mut || {
+    let published = service.backend.replacing(name, &mut || {
         service.router.change(Action::Remove, &[name], remove)
     })?;
     tracing::info!(model = name, action = "remove", "pool changed");
-    let version = service.router.snapshot().version();
+    let version = published.version();
     let body =
         serde_json::json!({"id": name, "object": "model", "deleted": true, "version": version});
     Ok(http::json(StatusCode::OK, body.to_string()))

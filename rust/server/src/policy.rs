@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uniroute_core::Error;
 use uniroute_core::choice::{Leaving, Stay};
-use uniroute_core::constraints::{Compiled, Constraints, Terms};
+use uniroute_core::constraints::{Compiled, Constraints, Terms, is_glob};
 use uniroute_core::router::{Snapshot, positive_zero};
 
 use crate::budget::Pacer;
@@ -86,6 +86,21 @@ impl Policies {
             };
             Refusal::field("policy", &format!("no policy named {name:?}"), &expected)
         })
+    }
+
+    /// How many globs the policy of a question has.
+    pub fn globs(&self, question: &Question<'_>) -> usize {
+        let policy = self.find(question.policy.as_deref());
+        policy.map_or(0, |policy| {
+            let patterns = policy.terms.patterns();
+            patterns.filter(|(_, pattern)| is_glob(pattern)).count()
+        })
+    }
+
+    /// Whether the policy of a question has a budget, for which prompts are decided one by one.
+    pub fn paces(&self, question: &Question<'_>) -> bool {
+        let policy = self.find(question.policy.as_deref());
+        policy.is_ok_and(|policy| policy.pacer.is_some())
     }
 
     /// What a question asks of a snapshot.

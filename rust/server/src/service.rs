@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_SECURITY_POLICY, EXPECT, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
@@ -27,15 +27,16 @@ use crate::metrics::Metrics;
 use crate::models;
 use crate::observe::Observed;
 use crate::policy::Policies;
-use crate::question::{Conditions, Question};
+use crate::question::Question;
 use crate::refusal::Refusal;
 
-/// What is done on the thread that read the request, a millisecond of work at most: prompts that are
-/// routed, bytes that are parsed, names that globs are held against, models that are listed.
+/// What is done on the thread that read the request, some milliseconds of work at most: prompts that are
+/// routed, bytes that are parsed, names and tags that globs are held against, and models that are ranked
+/// for all prompts of a batch.
 const IN_PLACE: usize = 128;
 pub const IN_PLACE_BYTES: usize = 64 << 10;
 const IN_PLACE_MATCHES: usize = 10_000;
-const IN_PLACE_MODELS: usize = 1_000;
+const IN_PLACE_RANKED: usize = 20_000;
 
 /// A body that changes the pool, and what parsing makes of it, in Python too, are together this many
 /// times as long.
@@ -129,13 +130,15 @@ impl Service {
             }
             Err(refusal) => ("other", Err(refusal)),
         };
-        // In the reserve nobody may stay for that long.
-        if handled.is_err() && !reserve {
+        // In the reserve nobody may stay for that long; and who asks before sending need not send.
+        if handled.is_err() && !reserve && !head.headers.contains_key(EXPECT) {
             http::skip(&mut body).await;
         }
         let traceparent = trace[0].as_ref().and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(ToOwned::to_owned);
         let handled = match handled {
+            // These are part of the program.
+            Ok(answer) if matches!(route, "/" | "/openapi.json") => Ok(answer),
             Ok(answer) => self.reading.room.hold(answer).await,
             refused => refused,
         };
@@ -203,7 +206,15 @@ impl Service {
             ),
             "/healthz" => ("/healthz", got(method).map(|()| alive())),
             "/readyz" => ("/readyz", got(method).and_then(|()| self.ready())),
-            "/metrics" => ("/metrics", self.read_metrics(method).await),
+            "/metrics" => (
+                "/metrics",
+                match got(method) {
+                    // What chance makes of drift is simulated once a window, and a pool of thousands
+                    // has as many series.
+                    Ok(()) => Ok(self.in_turn(|| self.metrics_text()).await),
+                    Err(refusal) => Err(refusal),
+                },
+            ),
             "/openapi.json" => ("/openapi.json", got(method).map(|()| document())),
             "/" => ("/", got(method).map(|()| page())),
             _ => {
@@ -246,9 +257,18 @@ impl Service {
 
     /// Whether a question can be answered on the thread that read it.
     pub(crate) fn is_little(&self, question: &Question<'_>) -> bool {
-        let globs = question.constraints.as_ref().map_or(0, Conditions::globs);
-        let matches = globs * self.router.snapshot().pool().len();
-        question.prompts.len() <= IN_PLACE && matches <= IN_PLACE_MATCHES
+        let (snapshot, prompts) = (self.router.snapshot(), question.prompts.len());
+        let pool = snapshot.pool();
+        let matches = match &question.constraints {
+            // Those of a policy alone are compiled once for each version of the pool.
+            None => 0,
+            Some(own) if own.globs() + self.policies.globs(question) == 0 => 0,
+            Some(_) => pool.len() + pool.directory().tag_count(),
+        };
+        let ranks = prompts > 1 && (question.top.unwrap_or(0) > 0 || self.policies.paces(question));
+        prompts <= IN_PLACE
+            && matches <= IN_PLACE_MATCHES
+            && (!ranks || prompts * pool.len() <= IN_PLACE_RANKED)
     }
 
     /// Does work that takes long, once it is its turn, while other threads read other requests.
@@ -268,7 +288,12 @@ impl Service {
         let snapshot = self.router.snapshot();
         let (prompts, models) = (question.prompts.len(), snapshot.pool().len());
         let ranked = question.top.unwrap_or(0).min(models);
-        let size = decide::size(prompts, ranked);
+        let size = decide::size(prompts, ranked, &snapshot);
+        if self.reading.room.is_exceeded_by(size) {
+            let problem = format!("{ranked} for each of {prompts} prompts, {size} bytes or so");
+            let expected = "fewer of either: the answer would not fit max_body_memory_bytes";
+            return Err(Refusal::field("top", &problem, expected));
+        }
         let _share = self.reading.room.take_beside(size, length)?;
         let asked = self.policies.resolve(question, &snapshot)?;
         let answer = decide::answer(question, &asked, &snapshot, self.now());
@@ -357,11 +382,7 @@ impl Service {
 
     async fn models(&self) -> Response<Body> {
         let snapshot = self.router.snapshot();
-        let list = || models::list(&snapshot);
-        if snapshot.pool().len() <= IN_PLACE_MODELS {
-            return list();
-        }
-        self.in_turn(list).await
+        self.in_turn(|| models::list(&snapshot)).await
     }
 
     fn ready(&self) -> Result<Response<Body>, Refusal> {
@@ -381,14 +402,6 @@ impl Service {
         }
         let body = json!({"status": "ready", "version": snapshot.version()});
         Ok(http::json(StatusCode::OK, body.to_string()))
-    }
-
-    async fn read_metrics(self: &Arc<Self>, method: &Method) -> Result<Response<Body>, Refusal> {
-        got(method)?;
-        let service = Arc::clone(self);
-        // What chance makes of drift is simulated once a window, which takes milliseconds.
-        let work = tokio::task::spawn_blocking(move || service.metrics_text());
-        work.await.map_err(|_| internal())
     }
 
     fn metrics_text(&self) -> Response<Body> {
