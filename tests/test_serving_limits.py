@@ -306,12 +306,18 @@ def test_long_bodies_share_a_bounded_memory() -> None:
         contextlib.ExitStack() as open_,
     ):
         # What is announced and not sent keeps nothing from others.
-        begun = [open_.enter_context(begin(server, BODY_LIMIT)) for _ in range(8)]
+        for _ in range(8):
+            open_.enter_context(begin(server, BODY_LIMIT))
         big = {"text": "add 1 " * (BODY_LIMIT // 7)}
         assert call(server, "POST", "/v1/route", big).status == 200
-        for stream in begun[:2]:
-            stream.sendall(b"{" + b" " * (BODY_LIMIT - 2))
-        reply = until(lambda: call(server, "POST", "/v1/route", big), 503)
+
+        def fill_and_ask() -> Reply:
+            for _ in range(2):
+                stream = open_.enter_context(begin(server, BODY_LIMIT))
+                stream.sendall(b"{" + b" " * (BODY_LIMIT - 2))
+            return call(server, "POST", "/v1/route", big)
+
+        reply = until(fill_and_ask, 503)
         assert reply.code == "busy"
         # Short bodies that ask for long answers wait as well.
         reply = call(server, "POST", "/v1/route", {"texts": ["add 1"] * 200, "top": 4})
