@@ -36,7 +36,8 @@ TOKEN = "a-token-for-the-bench-only"
 
 #: Makes wrk send the bodies of a file in turn, and print what it measured as JSON.
 SCRIPT = """
-local bodies, at, headers = {}, 0, {["content-type"] = "application/json"}
+local bodies, at = {}, 0
+local headers = {["content-type"] = "application/json", ["Host"] = "127.0.0.1"}
 for line in io.lines("%s") do
   bodies[#bodies + 1] = wrk.format("POST", "/v1/route", headers, line)
 end
