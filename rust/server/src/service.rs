@@ -34,7 +34,7 @@ use crate::refusal::Refusal;
 /// routed, bytes that are parsed, names and tags that globs are held against, and models that are ranked
 /// for all prompts of a batch.
 const IN_PLACE: usize = 128;
-pub const IN_PLACE_BYTES: usize = 64 << 10;
+pub const IN_PLACE_BYTES: usize = 256 << 10;
 const IN_PLACE_MATCHES: usize = 10_000;
 const IN_PLACE_RANKED: usize = 20_000;
 
