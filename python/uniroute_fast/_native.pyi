@@ -266,7 +266,7 @@ class Router(Routing):
         prices: tuple[ArrayLike, ArrayLike] | None = None,
         usage: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
         metadata: Sequence[dict[str, Any] | None] | None = None,
-        enabled: bool = ...,
+        enabled: bool = True,
     ) -> None: ...
     def set_usage(
         self,

@@ -99,6 +99,9 @@ impl Router {
     #[pyo3(signature = (
         names, costs, profiles, *, prices=None, usage=None, metadata=None, enabled=None
     ))]
+    #[pyo3(
+        text_signature = "($self, names, costs, profiles, *, prices=None, usage=None, metadata=None, enabled=True)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn insert(
         &self,
