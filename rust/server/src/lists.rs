@@ -50,26 +50,40 @@ fn read<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     Ok(all)
 }
 
+/// What reads a list of so many items at most.
+struct Items<T> {
+    most: usize,
+    of: PhantomData<T>,
+}
+
+impl<T> Items<T> {
+    fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+        read(list, self.most)
+    }
+}
+
 /// A list of `MOST` items at most.
 #[derive(Clone, Debug, Default)]
 pub struct AtMost<const MOST: usize, T>(pub Vec<T>);
 
 impl<'de, const MOST: usize, T: Deserialize<'de>> Deserialize<'de> for AtMost<MOST, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<const MOST: usize, T>(PhantomData<T>);
-        impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for Items<MOST, T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                read(list, MOST)
-            }
-        }
-        let items = Items::<MOST, T>(PhantomData);
-        deserializer.deserialize_seq(items).map(Self)
+        deserializer.deserialize_seq(Items::at_most(MOST)).map(Self)
     }
 }
 
@@ -79,19 +93,8 @@ pub struct OfPrompts<T>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfPrompts<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                read(list, MOST.get())
-            }
-        }
-        deserializer.deserialize_seq(Items(PhantomData)).map(Self)
+        let items = Items::at_most(MOST.get());
+        deserializer.deserialize_seq(items).map(Self)
     }
 }
 
