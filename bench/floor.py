@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniroute_fast import datasets, evaluate
-from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.profiles.fit import fit_profiler
 
 FLOORS = (0.0, 1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 8)
 

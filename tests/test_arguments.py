@@ -14,7 +14,7 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.arguments import as_count, as_number, at_least
+from uniroute_fast._checks.scalars import as_count, as_number, at_least
 from uniroute_fast.batch import BatchRouter
 from uniroute_fast.integrations.among import allowing, route_among
 

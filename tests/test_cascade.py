@@ -7,7 +7,7 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.cascade import Prompts, ScoreModel
+from uniroute_fast.decisions.cascade import Prompts, ScoreModel
 
 TEXTS = ["what is 3 + 4", "what is 9 - 5", "a poem about rain", "a poem on snow"] * 60
 N = len(TEXTS)

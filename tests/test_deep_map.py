@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from uniroute_fast import deep_map
-from uniroute_fast.deep_map import _backward, _Dense, _forward, _Norm, _slope, learn_deep_map
+from uniroute_fast.evaluate import deep_map
+from uniroute_fast.evaluate.deep_map import (
+    _backward,
+    _Dense,
+    _forward,
+    _Norm,
+    _slope,
+    learn_deep_map,
+)
 
 
 def log_loss(dense, norms, x, losses, psi):

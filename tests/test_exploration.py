@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import uniroute_fast as uf
 from uniroute_fast import errors
+from uniroute_fast.decisions.explore import best_probabilities
 from uniroute_fast.evaluate import off_policy
-from uniroute_fast.exploration import best_probabilities
 
 TEXTS = ["what is 3 + 4", "what is 9 - 5", "a poem about rain", "a poem on snow"] * 10
 

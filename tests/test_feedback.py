@@ -11,8 +11,8 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.evidence import observe
-from uniroute_fast.records import Records, Tally
+from uniroute_fast.profiles.evidence import observe
+from uniroute_fast.profiles.records import Records, Tally
 
 NAMES = ["a", "b", "c", "d"]
 COSTS = [1.0, 2.0, 3.0, 4.0]
@@ -89,7 +89,7 @@ def test_feedback_gives_what_profiling_with_all_outcomes_gives(
 def test_an_outcome_touches_one_model_unless_it_tips_the_choice_for_all(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from uniroute_fast.profiling import MeansProfiler
+    from uniroute_fast.profiles.profilers import MeansProfiler
 
     texts = prompts()
     router = uf.Router.fit(texts)

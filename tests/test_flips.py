@@ -5,9 +5,9 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
-from uniroute_fast.evidence import observe
-from uniroute_fast.fitting import fit_profiler
-from uniroute_fast.flips import without_flips
+from uniroute_fast.profiles.evidence import observe
+from uniroute_fast.profiles.fit import fit_profiler
+from uniroute_fast.profiles.label_noise import without_flips
 
 
 def flipped(losses, rate, seed):

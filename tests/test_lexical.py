@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import uniroute_fast as uf
 from uniroute_fast import _native, chat_text
-from uniroute_fast.embedders import Embedder
+from uniroute_fast.embedding.embedder import Embedder
 
 TOPICS = {
     "maths": "solve the equation x y z sum product integral of prime number root square 1 2 3 4",
@@ -489,7 +489,7 @@ def test_a_teacher_is_asked_for_the_sample_alone(texts, teacher):
 def test_ridge_equals_the_closed_form(texts):
     from scipy.sparse import csr_array
 
-    from uniroute_fast.embedders import _ridge_regression
+    from uniroute_fast.embedding.lexical import _ridge_regression
 
     rng = np.random.default_rng(0)
     x = csr_array((rng.random((80, 40)) < 0.2) * rng.random((80, 40)).astype(np.float32))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.usage import fit_usage
+from uniroute_fast.costs.tokens import fit_usage
 
 DIM, CLUSTERS, MODELS = 4, 6, 300
 RNG = np.random.default_rng(0)

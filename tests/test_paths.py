@@ -14,10 +14,10 @@ import pytest
 
 from made_up import DATA
 from uniroute_fast import datasets, errors
+from uniroute_fast._checks.files import whole_file
 from uniroute_fast.batch import readers, route_log
 from uniroute_fast.cli import main
 from uniroute_fast.report import save_page
-from uniroute_fast.whole_file import whole_file
 
 STAGING = Path(".out.jsonl.partial")
 

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 import uniroute_fast as uf
 from uniroute_fast.errors import ArgumentTypeError, DuplicateModelError, InvalidArgumentError
-from uniroute_fast.preferences import fit_strengths, profile_from_preferences
+from uniroute_fast.profiles.preferences import fit_strengths, profile_from_preferences
 
 
 def test_strengths_are_the_posterior_mode_and_its_curvature():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import uniroute_fast as uf
-from uniroute_fast.bayes import COMMON_LEVEL
 from uniroute_fast.errors import InvalidArgumentError, UnknownModelError
-from uniroute_fast.fitting import fit_profiler
-from uniroute_fast.probes import choose_probes
-from uniroute_fast.profiling import BayesProfiler
+from uniroute_fast.profiles.bayes import COMMON_LEVEL
+from uniroute_fast.profiles.fit import fit_profiler
+from uniroute_fast.profiles.probes import choose_probes
+from uniroute_fast.profiles.profilers import BayesProfiler
 
 
 def outcomes(n=400, n_models=30, seed=0):

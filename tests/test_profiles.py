@@ -5,31 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniroute_fast.bayes import COMMON_LEVEL, Prior, fit_prior, fit_priors, posterior
-from uniroute_fast.calibration import cluster_errors, coverage, inflation
-from uniroute_fast.cluster_map import (
-    ClusterMap,
-    Familiarity,
-    NearestHead,
-    SoftmaxHead,
-    assign,
-    kmeans,
-)
+from uniroute_fast.clusters.cluster_map import ClusterMap, Familiarity, NearestHead, SoftmaxHead
+from uniroute_fast.clusters.kmeans import assign, kmeans
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
-from uniroute_fast.evidence import Evidence, observe
-from uniroute_fast.fitting import fit_profiler
-from uniroute_fast.profiling import (
-    BayesProfiler,
-    MeansProfiler,
-    head_posteriors,
-    hierarchical,
-    left_out_error,
-    overall_mean,
-    profiler_from_parts,
-    prompt_keys,
-    shrunk_means,
-)
-from uniroute_fast.rehearsal import choose
+from uniroute_fast.profiles.bayes import COMMON_LEVEL, Prior, fit_prior, fit_priors, posterior
+from uniroute_fast.profiles.evidence import Evidence, observe
+from uniroute_fast.profiles.fit import fit_profiler
+from uniroute_fast.profiles.heads import head_posteriors, overall_mean
+from uniroute_fast.profiles.intervals import cluster_errors, coverage, inflation
+from uniroute_fast.profiles.known_prompts import prompt_keys
+from uniroute_fast.profiles.profilers import BayesProfiler, MeansProfiler
+from uniroute_fast.profiles.profilers_in_files import profiler_from_parts
+from uniroute_fast.profiles.rehearsal import choose
+from uniroute_fast.profiles.shrinkage import hierarchical, left_out_error, shrunk_means
 
 
 def clustered(n=300, k=6, d=8, n_models=12, seed=0, missing=0.0):

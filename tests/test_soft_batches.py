@@ -13,7 +13,7 @@ import pytest
 import uniroute_fast as uf
 
 DIM = 12
-# Batches of this size over 256 models pack the pool; see rust/core/src/soft.rs.
+# Batches of this size over 256 models pack the pool; see rust/core/src/route/packed.rs.
 LARGE = 2100
 RNG = np.random.default_rng
 

@@ -1,6 +1,6 @@
-"""Write rust/core/src/lexical/unicode.rs: what the feature definition needs to know of Unicode.
+"""Write rust/core/src/text/unicode.rs: what the feature definition needs to know of Unicode.
 
-    python tools/unicode_tables.py > rust/core/src/lexical/unicode.rs
+    python tools/unicode_tables.py > rust/core/src/text/unicode.rs
 
 The table belongs to the feature definition: another table means other features, so it is written
 once for each version of the definition and kept, whatever Unicode version the compiler or Python

@@ -14,14 +14,14 @@ from functools import partial
 import numpy as np
 from sets import SETS, complete, embed
 
-from uniroute_fast import fitting
-from uniroute_fast.baselines import uniroute, uniroute_unseen
-from uniroute_fast.embedders import LexicalEmbedder
+from uniroute_fast.embedding.lexical import LexicalEmbedder
 from uniroute_fast.evaluate import Split, area
+from uniroute_fast.evaluate.baselines import uniroute, uniroute_unseen
+from uniroute_fast.evaluate.learned_map import learn_map
 from uniroute_fast.evaluate.methods import Method
 from uniroute_fast.evaluate.trial import Trial, make_trial, random_split
 from uniroute_fast.evaluate.trials import predict_curve
-from uniroute_fast.learned_map import learn_map
+from uniroute_fast.profiles import fit as fitting
 
 COUNTS, LEARNED, DIMENSIONS = (6, 24, 96), 24, (32, 128, 256)
 

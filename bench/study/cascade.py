@@ -21,7 +21,7 @@ import pyarrow.parquet as parquet
 from sets import DATA, complete
 
 import uniroute_fast as uf
-from uniroute_fast.cascade import Prompts
+from uniroute_fast.decisions.cascade import Prompts
 from uniroute_fast.evaluate import DeferralCurve, area, deferral_curve, random_split
 
 AUCS = (0.5, 0.7, 0.8, 0.9)

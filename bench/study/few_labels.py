@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 from sets import complete, embed
 
-from uniroute_fast.baselines import fitted
 from uniroute_fast.evaluate import Method, run_trials
+from uniroute_fast.evaluate.baselines import fitted
 from uniroute_fast.evaluate.table import sign_test
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.probes import choose_probes
+from uniroute_fast.profiles.probes import choose_probes
 
 PAIRS = {"zeroeval": (50, 635), "mmlu_pro": (100, 1200)}
 

@@ -11,10 +11,11 @@ import argparse
 import numpy as np
 from sets import SETS, trials
 
-from uniroute_fast.baselines import fitted
-from uniroute_fast.calibration import cluster_errors, coverage
 from uniroute_fast.evaluate import Trial
-from uniroute_fast.profiling import BayesProfiler, head_posteriors
+from uniroute_fast.evaluate.baselines import fitted
+from uniroute_fast.profiles.heads import head_posteriors
+from uniroute_fast.profiles.intervals import cluster_errors, coverage
+from uniroute_fast.profiles.profilers import BayesProfiler
 
 
 def errors_of(trial: Trial) -> tuple[np.ndarray, float]:

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 from sets import trials
 
-from uniroute_fast.baselines import zero_router
 from uniroute_fast.evaluate import area, deferral_curve
+from uniroute_fast.evaluate.baselines import zero_router
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.fitting import fit_profiler
-from uniroute_fast.flips import without_flips
+from uniroute_fast.profiles.fit import fit_profiler
+from uniroute_fast.profiles.label_noise import without_flips
 
 RATES = (0.0, 0.1, 0.2, 0.3)
 

@@ -15,11 +15,12 @@ from dataclasses import replace
 import numpy as np
 from sets import SETS, trials
 
-from uniroute_fast.baselines import fitted
-from uniroute_fast.bayes import fit_priors
 from uniroute_fast.evaluate import area, deferral_curve
+from uniroute_fast.evaluate.baselines import fitted
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.profiling import BayesProfiler, KnownPrompts
+from uniroute_fast.profiles.bayes import fit_priors
+from uniroute_fast.profiles.known_prompts import KnownPrompts
+from uniroute_fast.profiles.profilers import BayesProfiler
 
 #: Seen LLMs whose outcomes explain others': more would be as many as there are prompts.
 MOST_SEEN = 60

@@ -13,10 +13,10 @@ import argparse
 import numpy as np
 from sets import trials
 
-from uniroute_fast.baselines import fitted
 from uniroute_fast.evaluate import area, deferral_curve
+from uniroute_fast.evaluate.baselines import fitted
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.preferences import profile_from_preferences
+from uniroute_fast.profiles.preferences import profile_from_preferences
 
 
 def areas_of(trial: Trial) -> list[float]:

@@ -11,11 +11,11 @@ import argparse
 import numpy as np
 from sets import trials
 
-from uniroute_fast.baselines import fitted
 from uniroute_fast.evaluate import area, deferral_curve
+from uniroute_fast.evaluate.baselines import fitted
 from uniroute_fast.evaluate.table import sign_test
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.probes import choose_probes
+from uniroute_fast.profiles.probes import choose_probes
 
 #: Random draws that are averaged in each trial.
 DRAWS = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from uniroute_fast.datasets import Dataset, load
-from uniroute_fast.embedders import LexicalEmbedder
+from uniroute_fast.embedding.lexical import LexicalEmbedder
 from uniroute_fast.evaluate import Split, random_split
 from uniroute_fast.evaluate.trial import Trial, make_trial
 

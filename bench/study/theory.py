@@ -16,10 +16,10 @@ import argparse
 import numpy as np
 from sets import SETS, trials
 
-from uniroute_fast.baselines import clairvoyant_mf
-from uniroute_fast.cluster_map import assign, kmeans
+from uniroute_fast.clusters.kmeans import assign, kmeans
+from uniroute_fast.evaluate.baselines import clairvoyant_mf
 from uniroute_fast.evaluate.trial import Trial
-from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.profiles.fit import fit_profiler
 
 N_CLUSTERS = 24
 

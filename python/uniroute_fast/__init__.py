@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import errors
+from uniroute_fast._checks.extras import importing
 from uniroute_fast._native import (
     Alternative,
     Change,
@@ -22,20 +23,16 @@ from uniroute_fast._native import (
     set_num_threads,
 )
 from uniroute_fast._versions import show_versions, warn_if_debug_build
-from uniroute_fast.cascade import Cascade
-from uniroute_fast.centroids import Centroids, nearest_centroid
-from uniroute_fast.chat import chat_text
-from uniroute_fast.embedders import (
-    LexicalEmbedder,
-    OpenAIEmbedder,
-    SentenceTransformerEmbedder,
-)
-from uniroute_fast.exploration import Comparison, Exploration, Explorer
-from uniroute_fast.late import importing
-from uniroute_fast.outcomes import Outcomes
-from uniroute_fast.pacing import BudgetPacer
+from uniroute_fast.clusters.nearest import Centroids, nearest_centroid
+from uniroute_fast.costs.pacing import BudgetPacer
+from uniroute_fast.costs.plan import SpendingPlan
+from uniroute_fast.decisions.cascade import Cascade
+from uniroute_fast.decisions.explore import Comparison, Exploration, Explorer
+from uniroute_fast.embedding.chat import chat_text
+from uniroute_fast.embedding.external import OpenAIEmbedder, SentenceTransformerEmbedder
+from uniroute_fast.embedding.lexical import LexicalEmbedder
+from uniroute_fast.profiles.outcomes import Outcomes
 from uniroute_fast.router import Router
-from uniroute_fast.spending import SpendingPlan
 
 if TYPE_CHECKING:
     from uniroute_fast import batch, datasets, evaluate, integrations, serving

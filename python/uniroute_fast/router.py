@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import (
-    as_count,
-    as_embedder,
-    as_instance,
-    as_names,
-    as_number,
-    as_path,
-    as_sequence,
-    as_string,
-    shown,
-)
-from uniroute_fast.embedders import LexicalEmbedder
+from uniroute_fast._checks.arrays import GREATEST_WEIGHT, as_array, as_losses, as_weights
+from uniroute_fast._checks.extras import importing
+from uniroute_fast._checks.instances import as_embedder, as_instance
+from uniroute_fast._checks.locks import Lock
+from uniroute_fast._checks.scalars import as_count, as_number, as_path, as_string, shown
+from uniroute_fast._checks.sequences import as_names, as_sequence
+from uniroute_fast.clusters.examples import MOST_PROMPTS, Typical
+from uniroute_fast.costs.tokens import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
+from uniroute_fast.embedding.lexical import LexicalEmbedder
 from uniroute_fast.errors import (
     ArgumentTypeError,
     ArtifactError,
@@ -28,15 +25,12 @@ from uniroute_fast.errors import (
     UnknownModelError,
     UnroutableError,
 )
-from uniroute_fast.feedback import checked, refined
-from uniroute_fast.flips import without_flips
-from uniroute_fast.late import importing
-from uniroute_fast.locks import Lock
-from uniroute_fast.outcomes import GREATEST_WEIGHT, Outcomes, as_array, as_losses, as_weights
-from uniroute_fast.profiling import profiler_from_parts, prompt_keys
-from uniroute_fast.records import Records
-from uniroute_fast.typical import MOST_PROMPTS, Typical
-from uniroute_fast.usage import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
+from uniroute_fast.profiles.known_prompts import prompt_keys
+from uniroute_fast.profiles.label_noise import without_flips
+from uniroute_fast.profiles.outcomes import Outcomes
+from uniroute_fast.profiles.profilers_in_files import profiler_from_parts
+from uniroute_fast.profiles.records import Records
+from uniroute_fast.profiles.updates import checked, refined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,11 +39,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from uniroute_fast._native import Constraints
-    from uniroute_fast.calibrate import Calibration
-    from uniroute_fast.embedders import Embedder
-    from uniroute_fast.explain import Explanation
-    from uniroute_fast.probes import Probes
-    from uniroute_fast.profiling import Profiler
+    from uniroute_fast.costs.calibration import Calibration
+    from uniroute_fast.decisions.explain import Explanation
+    from uniroute_fast.embedding.embedder import Embedder
+    from uniroute_fast.profiles.probes import Probes
+    from uniroute_fast.profiles.profilers import Profiler
 
 
 #: Largest magnitude in the embeddings that a router is fitted on.
@@ -163,8 +157,8 @@ class Router(_native.Router):
         the learned map of S seen LLMs.
         """
         with importing:
-            from uniroute_fast.attributes import checked_attributes
-            from uniroute_fast.fitting import fit_profiler
+            from uniroute_fast.clusters.attributes import checked_attributes
+            from uniroute_fast.profiles.fit import fit_profiler
 
         if seen is not None:
             as_instance("seen", seen, Outcomes, "uniroute_fast.Outcomes, or None")
@@ -432,8 +426,8 @@ class Router(_native.Router):
         Notes
         -----
         A Bradley-Terry model in each cluster, with a prior from the pool: see
-        `uniroute_fast.preferences`. O(n K² + K³) a step of Newton's method, a few steps. Outcomes
-        cannot refine such a profile later.
+        `uniroute_fast.profiles.preferences`. O(n K² + K³) a step of Newton's method, a few steps.
+        Outcomes cannot refine such a profile later.
 
         Examples
         --------
@@ -449,7 +443,10 @@ class Router(_native.Router):
         ['sums', 'old']
         """
         with importing:
-            from uniroute_fast.preferences import checked_preferences, profile_from_preferences
+            from uniroute_fast.profiles.preferences import (
+                checked_preferences,
+                profile_from_preferences,
+            )
 
         [name] = as_names([name])
         cost = as_number("cost", cost, 0)
@@ -504,7 +501,7 @@ class Router(_native.Router):
 
         Notes
         -----
-        A greedy V-optimal design, see `uniroute_fast.probes`; O(n N F) for F features.
+        A greedy V-optimal design, see `uniroute_fast.profiles.probes`; O(n N F) for F features.
 
         Examples
         --------
@@ -516,7 +513,7 @@ class Router(_native.Router):
         (2, True)
         """
         with importing:
-            from uniroute_fast.probes import Probes, choose_probes
+            from uniroute_fast.profiles.probes import Probes, choose_probes
 
         profiler = self._fitted()
         if model is not None:
@@ -896,7 +893,7 @@ class Router(_native.Router):
         3000
         """
         with importing:
-            from uniroute_fast.calibrate import calibrate
+            from uniroute_fast.costs.calibration import calibrate
 
         return calibrate(
             self,
@@ -956,7 +953,7 @@ class Router(_native.Router):
         ('large', 'small')
         """
         with importing:
-            from uniroute_fast.explain import explain
+            from uniroute_fast.decisions.explain import explain
 
         snapshot, errors = (
             self._with_errors() if self._profiler is not None else (self.snapshot(), None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import at_least
+from uniroute_fast._checks.scalars import at_least
 from uniroute_fast.batch.losses import Losses, LossReader
 from uniroute_fast.errors import InvalidArgumentError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.arguments import as_number, as_string
+from uniroute_fast._checks.scalars import as_number, as_string
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.prompter import Prompter, Prompts
 from uniroute_fast.errors import ArgumentTypeError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import as_number
+from uniroute_fast._checks.scalars import as_number
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.budget import Spending, Steps
 from uniroute_fast.batch.decide import BatchRouter

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from uniroute_fast.batch.arrow import pyarrow
-from uniroute_fast.chat import chat_text
+from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.errors import UniRouteError
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast.arguments import as_string
+from uniroute_fast._checks.scalars import as_string
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.messages import text_of, texts_of
-from uniroute_fast.embedders import LexicalEmbedder
+from uniroute_fast.embedding.lexical import LexicalEmbedder
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 
 if TYPE_CHECKING:

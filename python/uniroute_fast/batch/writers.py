@@ -11,12 +11,12 @@ import io
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from uniroute_fast._checks.json import without_nan
 from uniroute_fast.batch import parquet_footer
 from uniroute_fast.batch.arrow import pyarrow
 from uniroute_fast.batch.decide import COLUMNS
 from uniroute_fast.batch.parts import CsvRows, JsonLines, Part, csv_line, pylist
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.plain import without_nan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.files import whole_file
 from uniroute_fast.cli.output import add_json, columns, report
 from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
-from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse

@@ -15,7 +15,7 @@ from uniroute_fast.errors import InvalidArgumentError
 if TYPE_CHECKING:
     import argparse
 
-    from uniroute_fast.embedders import Embedder
+    from uniroute_fast.embedding.embedder import Embedder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.json import without_nan
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.plain import without_nan
 from uniroute_fast.wording import printable
 
 if TYPE_CHECKING:

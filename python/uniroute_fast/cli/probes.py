@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uniroute_fast._checks.files import whole_file
 from uniroute_fast.cli.fit import add_column_names
 from uniroute_fast.cli.output import add_json, check_writable, keep_apart, report
 from uniroute_fast.cli.pool import add_pool, load_pool
-from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.chat import chat_text
 from uniroute_fast.datasets.collect import Collector
 from uniroute_fast.datasets.prices import Costs, read_costs
+from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.errors import DatasetError, UniRouteError
 
 if TYPE_CHECKING:

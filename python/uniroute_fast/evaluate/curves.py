@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uniroute_fast.deferral import DeferralCurve
+    from uniroute_fast.evaluate.deferral import DeferralCurve
 
 #: Budgets at which curves are averaged: from the cheapest LLM's cost (0) to the dearest one's (1).
 #: Pools differ between trials, so budgets are shares of each pool's own range.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.deferral import BlindPlan
 from uniroute_fast.errors import UniRouteError
+from uniroute_fast.evaluate.deferral import BlindPlan
 from uniroute_fast.evaluate.methods import Method, resolve
 from uniroute_fast.evaluate.trial import Split, Trial, make_trial, random_split
 from uniroute_fast.evaluate.trials import lexical_embeddings

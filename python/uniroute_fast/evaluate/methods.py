@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast import baselines
 from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.evaluate import baselines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
-    from uniroute_fast.deferral import BlindPlan
+    from uniroute_fast.evaluate.deferral import BlindPlan
     from uniroute_fast.evaluate.trial import Access, Trial
 
 

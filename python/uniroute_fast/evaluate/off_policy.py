@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast._checks.arrays import as_array
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
-from uniroute_fast.outcomes import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

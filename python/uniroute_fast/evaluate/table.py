@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from uniroute_fast.deferral import DeferralCurve
+    from uniroute_fast.evaluate.deferral import DeferralCurve
 
 #: Figures of one trial, in the order of the table's columns.
 FIGURES = ("area", "area_50", "qnc", "reached", "peak_quality")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.deferral import area, deferral_curve
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.fitting import fit_profiler
+from uniroute_fast.evaluate.deferral import area, deferral_curve
+from uniroute_fast.profiles.fit import fit_profiler
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from uniroute_fast.datasets import Dataset
-    from uniroute_fast.embedders import LexicalEmbedder
+    from uniroute_fast.embedding.lexical import LexicalEmbedder
 
 
 def against_teacher(

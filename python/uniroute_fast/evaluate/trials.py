@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.deferral import (
+from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast.evaluate.deferral import (
     BlindPlan,
     area,
     deferral_curve,
     qnc,
     reaches_best,
 )
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
 from uniroute_fast.evaluate.methods import Method, resolve
 from uniroute_fast.evaluate.table import Table
 from uniroute_fast.evaluate.trial import Split, Trial, make_trial, random_split
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uniroute_fast.datasets import Dataset
-    from uniroute_fast.deferral import DeferralCurve
+    from uniroute_fast.evaluate.deferral import DeferralCurve
 
 
 def run_trials(
@@ -154,7 +154,7 @@ def _figures(curve: DeferralCurve, trial: Trial) -> list[float]:
 
 def lexical_embeddings(dataset: Dataset, split: Split, seed: int) -> NDArray[np.float32]:
     """Embed all prompts with a `LexicalEmbedder` fitted on the training prompts."""
-    from uniroute_fast.embedders import LexicalEmbedder
+    from uniroute_fast.embedding.lexical import LexicalEmbedder
 
     embedder = LexicalEmbedder.fit([dataset.texts[i] for i in split.train], seed=seed)
     embeddings: NDArray[np.float32] = embedder.embed(list(dataset.texts))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.deferral import deferral_curve, qnc, reaches_best
 from uniroute_fast.errors import DatasetError
+from uniroute_fast.evaluate.deferral import deferral_curve, qnc, reaches_best
 from uniroute_fast.evaluate.statistics import two_standard_errors
 from uniroute_fast.evaluate.trial import random_split
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from uniroute_fast.batch import Outcome
     from uniroute_fast.datasets import Dataset
-    from uniroute_fast.deferral import DeferralCurve
+    from uniroute_fast.evaluate.deferral import DeferralCurve
     from uniroute_fast.router import Router
 
 #: Cost weights shown. Between two of them the same number of decisions change.
@@ -133,7 +133,7 @@ def route_whole_pool(dataset: Dataset, n_val: int | None = None, seed: int = 0) 
     DatasetError, InvalidArgumentError
         A set that is too small to split, or none of whose test prompts can be routed.
     """
-    from uniroute_fast.outcomes import Outcomes
+    from uniroute_fast.profiles.outcomes import Outcomes
     from uniroute_fast.router import Router
 
     block = dataset.complete_block() if np.isnan(dataset.scores).any() else dataset

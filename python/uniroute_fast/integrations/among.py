@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast._checks.instances import as_constraints
 from uniroute_fast._native import Constraints
-from uniroute_fast.arguments import as_constraints
+from uniroute_fast.costs.tokens import estimate_tokens
 from uniroute_fast.errors import InvalidArgumentError, UnroutableError
-from uniroute_fast.usage import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

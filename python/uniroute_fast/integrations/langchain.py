@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.arguments import as_instance, as_number
-from uniroute_fast.chat import chat_text
+from uniroute_fast._checks.instances import as_instance
+from uniroute_fast._checks.scalars import as_number
+from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
 from uniroute_fast.integrations.engine import engine

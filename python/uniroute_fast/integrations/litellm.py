@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.arguments import as_instance, as_number
-from uniroute_fast.chat import chat_text
+from uniroute_fast._checks.instances import as_instance
+from uniroute_fast._checks.scalars import as_number
+from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
 from uniroute_fast.integrations.engine import engine

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uniroute_fast._checks.files import whole_file
 from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
 from uniroute_fast.evaluate.curves import BUDGETS
-from uniroute_fast.whole_file import whole_file
 
 if TYPE_CHECKING:
     from uniroute_fast.evaluate import Table

@@ -16,8 +16,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
-from uniroute_fast.plain import without_nan
-from uniroute_fast.whole_file import whole_file
+from uniroute_fast._checks.files import whole_file
+from uniroute_fast._checks.json import without_nan
 
 if TYPE_CHECKING:
     import os

@@ -99,6 +99,6 @@ def _column(losses: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def _is_own(embedder: object) -> bool:
-    from uniroute_fast.embedders import LexicalEmbedder
+    from uniroute_fast.embedding.lexical import LexicalEmbedder
 
     return isinstance(embedder, LexicalEmbedder)

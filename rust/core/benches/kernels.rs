@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use uniroute_core::centroids::Centroids;
+use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::kernels::{
     Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, weighted_rows,
 };

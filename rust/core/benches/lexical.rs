@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use uniroute_core::centroids::Centroids;
-use uniroute_core::cluster_map::{ClusterMap, Head};
+use uniroute_core::clusters::centroids::Centroids;
+use uniroute_core::clusters::cluster_map::{ClusterMap, Head};
 use uniroute_core::kernels::available;
-use uniroute_core::lexical::fit::FeatureCounter;
-use uniroute_core::lexical::{LexicalEmbedder, Scratch, features};
-use uniroute_core::router::{self, Request, Snapshot};
+use uniroute_core::route::router::{self, Request, Snapshot};
+use uniroute_core::text::features;
+use uniroute_core::text::fit::FeatureCounter;
+use uniroute_core::text::lexical::{LexicalEmbedder, Scratch};
 
 const PASSES: usize = 15;
 const CLUSTERS: usize = 64;

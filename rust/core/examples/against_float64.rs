@@ -11,9 +11,9 @@
 use std::error::Error;
 use std::thread;
 
-use uniroute_core::centroids::Centroids;
+use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::kernels::{Isa, Kernels, PackedPool, Weights, available};
-use uniroute_core::threads::Run;
+use uniroute_core::sys::threads::Run;
 
 #[path = "../benches/made_up/mod.rs"]
 #[allow(dead_code)] // Some are for benches alone.

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use uniroute_core::Result;
-use uniroute_core::centroids::Centroids;
+use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::kernels::{
     Aligned, Costs, PackedPool, Rough, Scan, argmin_cost, available, weighted_rows,
 };

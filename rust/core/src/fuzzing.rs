@@ -6,14 +6,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::artifact::{Artifact, Unread};
-use crate::constraints::{Constraints, Terms};
+use crate::file::artifact::{Artifact, Unread};
+use crate::file::persist;
 use crate::kernels;
-use crate::lexical::{self, LexicalEmbedder};
-use crate::metadata::Metadata;
-use crate::persist;
-use crate::profiles::Pool;
-use crate::router::{Request, Scratch, Snapshot};
+use crate::pool::metadata::Metadata;
+use crate::pool::table::Pool;
+use crate::request::constraints::{Constraints, Terms};
+use crate::route::router::{Request, Scratch, Snapshot};
+use crate::text::lexical::{self, LexicalEmbedder};
 
 /// A router that embeds text, as a file.
 const FITTED: &[u8] = include_bytes!("../../../fuzz/seeds/router.uniroute");

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
-use uniroute_core::artifact::Artifact;
-use uniroute_core::constraints::{Constraints, Terms};
-use uniroute_core::persist;
-use uniroute_core::router::{Request, Scratch, Stay};
+use uniroute_core::file::artifact::Artifact;
+use uniroute_core::file::persist;
+use uniroute_core::request::constraints::{Constraints, Terms};
+use uniroute_core::route::router::{Request, Scratch, Stay};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance")

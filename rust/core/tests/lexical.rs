@@ -3,9 +3,9 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use uniroute_core::lexical::features::{Buffers, MAX_ORDER, VERSION, collect_ids};
-use uniroute_core::lexical::fit::FeatureCounter;
-use uniroute_core::lexical::{LexicalEmbedder, Scratch, Status};
+use uniroute_core::text::features::{Buffers, MAX_ORDER, VERSION, collect_ids};
+use uniroute_core::text::fit::FeatureCounter;
+use uniroute_core::text::lexical::{LexicalEmbedder, Scratch, Status};
 
 #[derive(Deserialize)]
 struct Conformance {

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use uniroute_core::artifact::{Artifact, Tensor};
-use uniroute_core::centroids::Centroids;
-use uniroute_core::changes::Action;
-use uniroute_core::cluster_map::{ClusterMap, Head, Softmax};
-use uniroute_core::lexical::fit::FeatureCounter;
-use uniroute_core::lexical::{LexicalEmbedder, Status};
-use uniroute_core::persist::{self, Extra};
-use uniroute_core::profiles::STRIP;
-use uniroute_core::router::{PerRow, Prompts, Request, Requests, Router, Scratch, Snapshot};
-use uniroute_core::threads::Run;
+use uniroute_core::clusters::centroids::Centroids;
+use uniroute_core::clusters::cluster_map::{ClusterMap, Head, Softmax};
+use uniroute_core::file::artifact::{Artifact, Tensor};
+use uniroute_core::file::persist::{self, Extra};
+use uniroute_core::pool::changes::Action;
+use uniroute_core::pool::table::STRIP;
+use uniroute_core::route::router::{PerRow, Prompts, Request, Requests, Router, Scratch, Snapshot};
+use uniroute_core::sys::threads::Run;
+use uniroute_core::text::fit::FeatureCounter;
+use uniroute_core::text::lexical::{LexicalEmbedder, Status};
 use uniroute_core::{Error, Result};
 
 const DIM: usize = 8;

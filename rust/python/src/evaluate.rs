@@ -2,9 +2,9 @@
 
 use numpy::{IntoPyArray, PyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use uniroute_core::hull;
+use uniroute_core::pool::hull;
 
-use crate::arrays::array;
+use crate::checks::arrays::array;
 use crate::run::detached;
 
 type RowHulls<'py> = (

@@ -1,10 +1,10 @@
-//! Nothing is half done when Python forks: see [`uniroute_core::fork`].
+//! Nothing is half done when Python forks: see [`uniroute_core::sys::fork`].
 
 use std::cell::RefCell;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use uniroute_core::fork::Pause;
+use uniroute_core::sys::fork::Pause;
 
 thread_local! {
     static PAUSE: RefCell<Option<Pause>> = const { RefCell::new(None) };

@@ -8,47 +8,37 @@
     clippy::needless_pass_by_value
 )]
 
-mod arguments;
-mod arrays;
-mod asked;
-mod centroids;
-mod changes;
-mod constraints;
-mod decision;
+mod checks;
+mod clusters;
 mod drift;
+mod embedding;
 mod errors;
 mod evaluate;
+mod file;
 mod fork;
-mod heads;
-mod lexical;
-mod loaded;
-mod model_info;
 mod pool;
-mod router;
-mod routing;
+mod request;
+mod route;
 mod run;
 mod serve;
-mod tensors;
-mod text;
-mod view;
 
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    centroids::register(m)?;
-    changes::register(m)?;
-    constraints::register(m)?;
-    decision::register(m)?;
+    clusters::centroids::register(m)?;
+    pool::changes::register(m)?;
+    request::constraints::register(m)?;
+    route::decision::register(m)?;
     drift::register(m)?;
     evaluate::register(m)?;
     fork::register(m)?;
-    lexical::register(m)?;
-    m.add_class::<pool::PyPackedPool>()?;
+    embedding::lexical::register(m)?;
+    m.add_class::<route::packed::PyPackedPool>()?;
     m.add_class::<serve::Server>()?;
-    loaded::register(m)?;
-    model_info::register(m)?;
-    routing::register(m)?;
-    router::register(m)
+    file::loaded::register(m)?;
+    pool::model_info::register(m)?;
+    route::routing::register(m)?;
+    route::router::register(m)
 }

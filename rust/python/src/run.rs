@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use uniroute_core::threads::{Run, num_threads};
+use uniroute_core::sys::threads::{Run, num_threads};
 use uniroute_core::{Error, Result};
 
 use crate::errors::to_py;

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyLookupError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use uniroute_core::Error;
-use uniroute_core::router::Snapshot;
+use uniroute_core::route::router::Snapshot;
 use uniroute_server::{
     Backend, Change, Config, Newcomer, Observed, Outcomes, Prompts, Refusal, Server as Service,
     StatusCode,
 };
 
 use crate::errors::to_py;
-use crate::router::Router;
+use crate::route::router::Router;
 use crate::run::{caught, released};
 
 /// How long a wait goes on before it looks for signals.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use uniroute_core::artifact::Artifact;
-use uniroute_core::metadata::Metadata;
-use uniroute_core::persist;
-use uniroute_core::router::{Router, Snapshot};
+use uniroute_core::file::artifact::Artifact;
+use uniroute_core::file::persist;
+use uniroute_core::pool::metadata::Metadata;
+use uniroute_core::route::router::{Router, Snapshot};
 
-use crate::observe::Observed;
-use crate::refusal::Refusal;
+use crate::api::observe::Observed;
+use crate::http::refusal::Refusal;
 
 /// Prompts that a model was run on, and its losses on them.
 #[derive(Debug, Deserialize)]

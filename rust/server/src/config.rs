@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uniroute_core::{Error, Result};
 
-use crate::question::Conditions;
+use crate::api::question::Conditions;
 
 /// Everything that can be set. Durations are in seconds.
 #[derive(Clone, Debug, Deserialize)]

@@ -6,18 +6,18 @@
 
 use std::sync::LazyLock;
 
-use uniroute_core::artifact::Artifact;
-use uniroute_core::persist;
-use uniroute_core::router::Snapshot;
+use uniroute_core::file::artifact::Artifact;
+use uniroute_core::file::persist;
+use uniroute_core::route::router::Snapshot;
 
-use crate::chat_text::ChatText;
+use crate::api::chat_text::ChatText;
+use crate::api::models;
+use crate::api::observe::Observed;
+use crate::api::question::Question;
+use crate::api::route;
 use crate::config::Config;
-use crate::decide;
-use crate::models;
-use crate::observe::Observed;
+use crate::http::refusal::Refusal;
 use crate::policy::Policies;
-use crate::question::Question;
-use crate::refusal::Refusal;
 
 /// A fitted router of the tests.
 static ROUTER: LazyLock<Snapshot> = LazyLock::new(|| {
@@ -49,7 +49,7 @@ fn check(refusal: &Refusal) {
 pub fn question(data: &[u8]) {
     let answer = Question::parse(data, 64).and_then(|question| {
         let asked = POLICIES.resolve(&question, &ROUTER)?;
-        decide::answer(&question, &asked, &ROUTER, 0.0)
+        route::answer(&question, &asked, &ROUTER, 0.0)
     });
     match answer {
         Ok(answer) => {

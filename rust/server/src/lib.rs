@@ -8,7 +8,7 @@
 //! ```no_run
 //! # fn main() -> uniroute_core::Result<()> {
 //! use std::sync::Arc;
-//! use uniroute_core::{artifact::Artifact, persist, router::Router};
+//! use uniroute_core::{file::artifact::Artifact, file::persist, route::router::Router};
 //! use uniroute_server::{Config, FileBackend, Server};
 //!
 //! let path = std::path::PathBuf::from("pool.uniroute");
@@ -23,36 +23,22 @@
 //! # }
 //! ```
 
+mod api;
 mod backend;
 mod budget;
-mod chat;
-mod chat_text;
 mod config;
-mod decide;
-mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod host;
 mod http;
-mod listen;
-mod lists;
 mod log;
 mod metrics;
-mod models;
-mod observe;
 mod policy;
-mod question;
-mod refusal;
 mod reload;
-mod reserve;
 mod server;
-mod service;
-mod socket;
-mod write_timeout;
 
+pub use api::observe::{Observed, Prompts};
 pub use backend::{Backend, Change, FileBackend, Newcomer, Outcomes};
 pub use config::Config;
+pub use http::refusal::Refusal;
 pub use hyper::StatusCode;
-pub use observe::{Observed, Prompts};
-pub use refusal::Refusal;
 pub use server::Server;

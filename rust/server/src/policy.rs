@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uniroute_core::Error;
-use uniroute_core::choice::{Leaving, Stay};
-use uniroute_core::constraints::{Compiled, Constraints, Terms, is_glob};
-use uniroute_core::router::{Snapshot, positive_zero};
+use uniroute_core::request::constraints::{Compiled, Constraints, Terms, is_glob};
+use uniroute_core::route::choose::{Leaving, Stay};
+use uniroute_core::route::router::{Snapshot, positive_zero};
 
+use crate::api::question::{Conditions, Question};
 use crate::budget::Pacer;
 use crate::config::{Config, PolicyConfig};
-use crate::lists::PerPrompt;
-use crate::question::{Conditions, Question};
-use crate::refusal::Refusal;
+use crate::http::lists::PerPrompt;
+use crate::http::refusal::Refusal;
 
 /// A named way to route.
 pub struct Policy {

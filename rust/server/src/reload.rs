@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::service::Service;
+use crate::api::service::Service;
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, PartialEq)]

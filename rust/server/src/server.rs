@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
-use uniroute_core::router::Router;
+use uniroute_core::route::router::Router;
 use uniroute_core::{Error, Result};
 
+use crate::api::service::Service;
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::listen;
+use crate::http::listen;
 use crate::log;
 use crate::reload::{self, Watched};
-use crate::service::Service;
 
 /// A service that listens, on threads of its own, until it is stopped or dropped.
 ///

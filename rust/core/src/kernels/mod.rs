@@ -15,20 +15,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
-#[allow(unsafe_code)]
-pub mod lexical;
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-mod lexical_avx2;
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-mod lexical_avx512;
 pub(crate) mod packed;
 mod pool;
 mod portable;
 mod scan;
 pub(crate) mod search;
 mod sparse;
+#[allow(unsafe_code)]
+pub mod text;
 
 use std::sync::OnceLock;
 

@@ -9,7 +9,7 @@ use super::search::{Candidate, Search};
 use super::sparse::{Mixtures, PriceWeight, Screening, Strips};
 use super::{Costs, Isa, Kernels, Scan, isa};
 use crate::error::{Error, Result};
-use crate::threads::Run;
+use crate::sys::threads::Run;
 
 /// Multiplications worth a task of its own: some tenths of a millisecond.
 const TASK_WORK: usize = 1 << 24;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::packed::{GROUP, LANES, Packed};
 use super::search::{Best, Task};
 use super::*;
-use crate::threads::Run;
+use crate::sys::threads::Run;
 
 /// Those of this CPU, and AMX on the model of its registers where the rest of it can run.
 fn tables() -> impl Iterator<Item = &'static Kernels> {
@@ -161,7 +161,8 @@ fn words_of_other_searches_do_not_overflow() {
             let mut centroids = vec![1.0; dim];
             centroids.resize(2 * dim, -1.0);
             let centroids =
-                crate::centroids::Centroids::with_kernels(&centroids, dim, kernels).unwrap();
+                crate::clusters::centroids::Centroids::with_kernels(&centroids, dim, kernels)
+                    .unwrap();
             assert_eq!(centroids.nearest(&vec![greatest; dim]).unwrap().0, 0);
         }
     }
@@ -181,7 +182,8 @@ fn products_of_the_greatest_integers_do_not_overflow() {
             .flat_map(|pattern| (0..dim).map(pattern))
             .collect();
         for kernels in tables() {
-            let centroids = crate::centroids::Centroids::with_kernels(&rows, dim, kernels).unwrap();
+            let centroids =
+                crate::clusters::centroids::Centroids::with_kernels(&rows, dim, kernels).unwrap();
             let mut found = [0; 4];
             centroids
                 .assign(&rows, &mut found, None, &Run::default())

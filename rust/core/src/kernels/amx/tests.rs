@@ -9,8 +9,8 @@ use super::super::packed::{Packed, Precision};
 use super::super::search::Task;
 use super::super::{PackedPool, Weights, portable};
 use super::*;
-use crate::centroids::Centroids;
-use crate::threads::Run;
+use crate::clusters::centroids::Centroids;
+use crate::sys::threads::Run;
 
 /// The registers as Intel's manual describes them (palette 1), in plain Rust. It stops where the
 /// CPU would raise an exception.

@@ -1,0 +1,1 @@
+"""Money: tokens, budgets, and the cost weight that keeps to them."""

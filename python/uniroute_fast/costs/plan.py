@@ -1,0 +1,203 @@
+"""What the prompts of a whole period are expected to cost, cluster by cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uniroute_fast._checks.instances import as_snapshot
+from uniroute_fast.costs.calibration import calibrate
+from uniroute_fast.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from uniroute_fast._native import Snapshot
+    from uniroute_fast.router import Router
+
+#: Cost weights at which a plan knows the costs: so many quantiles of those where choices change.
+WEIGHTS = 96
+
+
+@dataclass(frozen=True, eq=False)
+class SpendingPlan:
+    """What a period like a known one costs, at every cost weight: for `BudgetPacer`.
+
+    `SpendingPlan.of` makes one from the prompts of a known period, such as yesterday's.
+
+    Attributes
+    ----------
+    shares : float64[K]
+        Share of the prompts that belong to each cluster, as `Decision.cluster` tells it.
+    cost_weights : float64[G]
+        Ascending, above 0.
+    costs : float64[K, G]
+        Mean cost of the cluster's prompts at each cost weight, falling.
+    """
+
+    shares: NDArray[np.float64]
+    cost_weights: NDArray[np.float64]
+    costs: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        router: Router | Snapshot,
+        texts: Sequence[str] | None = None,
+        *,
+        embeddings: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+    ) -> SpendingPlan:
+        """Plan from prompts of a whole period, in any order.
+
+        Parameters
+        ----------
+        router : Router or Snapshot
+        texts : sequence of str, N of them
+            No labels are needed. Those that cannot be embedded are left out.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+        tokens : int[N], optional
+            As in `Router.route`, where LLMs are charged by the token.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            As `Router.calibrate`.
+
+        Notes
+        -----
+        Routes the prompts 96 times. A router whose pool or prices changed wants a new plan; until
+        then the pacer makes up for what the old one gets wrong.
+        """
+        # A router counts what it routes as its traffic, which these prompts are not.
+        snapshot = as_snapshot("router", router)
+        frontier = calibrate(
+            snapshot, texts, quality_drop=0.0, embeddings=embeddings, tokens=tokens, n_bootstrap=1
+        ).frontier
+        corners = frontier.cost_weight[frontier.cost_weight > 0]
+        if not len(corners):  # One model is best at every cost weight.
+            corners = np.ones(1)
+        weights = np.unique(np.quantile(corners, np.linspace(0, 1, WEIGHTS)))
+        # Just above the last corner everything is at its cheapest.
+        weights = np.append(weights, 2 * weights[-1])
+        columns = []
+        for weight in weights:
+            decisions = snapshot.route_batch(
+                texts, float(weight), embeddings=embeddings, tokens=tokens
+            )
+            columns.append(decisions.cost[decisions.ok])
+        cluster = decisions.cluster[decisions.ok].astype(np.intp)
+        counts = np.bincount(cluster)
+        sums = np.stack([np.bincount(cluster, cost) for cost in columns], axis=1)
+        overall = sums.sum(axis=0) / counts.sum()
+        # A cluster without a prompt is taken to cost what all do.
+        costs = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], overall)
+        return cls(counts / counts.sum(), weights, costs)
+
+    def price(self, mix: NDArray[np.float64], mean_cost: float) -> float:
+        """Return the cost weight at which prompts of a mix cost so much on average.
+
+        Parameters
+        ----------
+        mix : float64[K]
+            Shares of the clusters.
+        mean_cost : float
+            What a prompt may cost.
+
+        Notes
+        -----
+        O(K G); between two known cost weights by interpolation.
+        """
+        curve = mix @ self.costs
+        at = int(np.searchsorted(-curve, -mean_cost))
+        if at == 0:
+            return float(self.cost_weights[0])
+        if at == len(curve):
+            return float(self.cost_weights[-1])
+        above, below = curve[at - 1], curve[at]
+        share = (above - mean_cost) / (above - below)
+        low, high = self.cost_weights[at - 1 : at + 1]
+        return float(low ** (1 - share) * high**share)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON-able values, for `from_state`."""
+        return {
+            "shares": self.shares.tolist(),
+            "cost_weights": self.cost_weights.tolist(),
+            "costs": self.costs.tolist(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> SpendingPlan:
+        """Restore a plan from `state`.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Not what `state` returned.
+        """
+        try:
+            parts = [
+                np.array(state[key], np.float64) for key in ("shares", "cost_weights", "costs")
+            ]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"plan: {error!r}; expected what `SpendingPlan.state` returned"
+            ) from error
+        shares, weights, costs = parts
+        if costs.shape != (len(shares), len(weights)) or not all(
+            np.isfinite(p).all() for p in parts
+        ):
+            raise InvalidArgumentError(
+                f"plan: shapes {[p.shape for p in parts]}; expected [K], [G] and [K, G], all finite"
+            )
+        return cls(*parts)
+
+
+class Forecast:
+    """The mix of the prompts still to come, as a period goes by that was planned.
+
+    What the plan has and the period has not yet seen is taken to be still to come, for the better
+    part; for the rest, what came of late goes on.
+
+    Parameters
+    ----------
+    plan : SpendingPlan
+    trust : float
+        How much of the forecast is the plan's, in [0, 1].
+    """
+
+    #: How many prompts "of late" reaches back, more or less.
+    LATE = 200
+
+    def __init__(self, plan: SpendingPlan, trust: float) -> None:
+        self.plan, self._trust = plan, trust
+        self.seen, self.late = np.zeros(len(plan.shares)), plan.shares.copy()
+
+    def note(self, cluster: int | None) -> None:
+        """Count a prompt; one whose cluster is not told is taken to be like the plan."""
+        if cluster is None:
+            self.seen += self.plan.shares
+        elif cluster < len(self.seen):
+            self.seen[cluster] += 1
+            self.late *= 1 - 1 / self.LATE
+            self.late[cluster] += 1 / self.LATE
+
+    def price(self, left: float, to_come: float) -> float:
+        """Return the cost weight at which the prompts to come cost what is left. O(K G)."""
+        expected = self.plan.shares * (self.seen.sum() + to_come)
+        unseen = np.maximum(expected - self.seen, 0.0)
+        total = unseen.sum()
+        planned = unseen / total if total > 0 else self.plan.shares
+        mix = self._trust * planned + (1 - self._trust) * self.late
+        return self.plan.price(mix, left / max(to_come, 1.0))
+
+    def renew(self) -> None:
+        """Begin the period again."""
+        self.seen[:] = 0

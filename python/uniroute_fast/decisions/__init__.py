@@ -1,0 +1,1 @@
+"""What a decision was made by, and rules around single decisions."""

@@ -1,0 +1,4 @@
+//! Embedding to clusters.
+
+pub mod centroids;
+pub mod cluster_map;

@@ -1,0 +1,3 @@
+//! Whether prompts are still like those that the router was fitted on.
+
+pub mod report;

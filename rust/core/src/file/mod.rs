@@ -1,0 +1,4 @@
+//! One file that holds a router.
+
+pub mod artifact;
+pub mod persist;

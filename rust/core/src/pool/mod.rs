@@ -1,0 +1,9 @@
+//! The LLMs that prompts are routed to: names, costs, profiles, and what else is known of them.
+
+pub mod changes;
+pub mod hull;
+pub mod mask;
+pub mod metadata;
+pub mod names;
+pub mod table;
+pub mod tokens;

@@ -1,0 +1,3 @@
+//! What is asked of a decision.
+
+pub mod constraints;

@@ -1,0 +1,6 @@
+//! Clusters and pool to decision.
+
+pub mod choose;
+mod packed;
+pub mod ranking;
+pub mod router;

@@ -1,0 +1,4 @@
+//! Threads, and processes that fork.
+
+pub mod fork;
+pub mod threads;

@@ -1,0 +1,7 @@
+//! Text to embedding: hashed n-grams, looked up in a table.
+
+pub mod features;
+pub mod fit;
+pub mod lexical;
+mod unicode;
+mod vocabulary;

@@ -1,0 +1,4 @@
+//! Embedding to clusters.
+
+pub(crate) mod centroids;
+pub(crate) mod heads;

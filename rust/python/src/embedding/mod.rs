@@ -1,0 +1,3 @@
+//! Text to embedding.
+
+pub(crate) mod lexical;

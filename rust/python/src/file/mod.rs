@@ -1,0 +1,4 @@
+//! What a file holds.
+
+pub(crate) mod loaded;
+pub(crate) mod tensors;

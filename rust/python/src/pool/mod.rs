@@ -1,0 +1,4 @@
+//! What is known of the LLMs.
+
+pub(crate) mod changes;
+pub(crate) mod model_info;

@@ -1,0 +1,4 @@
+//! What a call asks.
+
+pub(crate) mod asked;
+pub(crate) mod constraints;

@@ -1,0 +1,469 @@
+//! `POST /v1/route`: from the body of a request to the body of its answer.
+//!
+//! Microseconds of work without a lock or a wait, done on the thread that read the request.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::{Serialize, Serializer};
+use uniroute_core::request::constraints::Compiled;
+use uniroute_core::route::choose::Stay;
+use uniroute_core::route::ranking::Ranking;
+use uniroute_core::route::router::{
+    self, PerRow, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
+};
+use uniroute_core::sys::threads::Run;
+use uniroute_core::text::lexical::Status;
+
+use crate::api::explain::explain;
+use crate::api::question::{Prompts, Question, Text};
+use crate::http::refusal::Refusal;
+use crate::policy::Asked;
+
+/// Models that the answer to one prompt ranks, unless it is told otherwise.
+const RANKED: usize = 3;
+
+/// Room for the work on one request; grows once, then is reused.
+#[derive(Default)]
+struct Room {
+    scratch: Scratch,
+    ranking: Ranking,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+/// The name of what became of a prompt.
+pub fn status_name(row: &Row) -> &'static str {
+    match (row.status, row.choice) {
+        (Status::Ok, None) => "no_candidate",
+        (status, _) => status.name(),
+    }
+}
+
+/// One of the models that may answer, the best first.
+#[derive(Serialize)]
+struct Ranked<'a> {
+    model: &'a str,
+    predicted_loss: f32,
+    cost: f64,
+    /// Predicted loss + cost weight x cost.
+    objective: f64,
+}
+
+/// What came of a request: the body of its answer, and what to count.
+pub struct Answer {
+    /// JSON
+    pub body: Vec<u8>,
+    /// What became of each prompt.
+    pub rows: Vec<Row>,
+}
+
+/// Bytes of an answer, more or less, that ranks so many models for each prompt. A name of which every
+/// character is escaped is twice as long.
+pub fn size(prompts: usize, ranked: usize, snapshot: &Snapshot) -> usize {
+    let name = 2 * snapshot.pool().names().longest();
+    64 + prompts * (256 + name + (128 + name) * ranked)
+}
+
+/// Answers a question over a snapshot. `now` is the time by which budgets go.
+pub fn answer(
+    question: &Question<'_>,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    now: f64,
+) -> Result<Answer, Refusal> {
+    ROOM.with_borrow_mut(|room| match &question.prompts {
+        Prompts::Text(text) => one(Prompt::Text(Ok(text)), question, asked, snapshot, now, room),
+        Prompts::Embedding(e) => one(Prompt::Embedding(e), question, asked, snapshot, now, room),
+        Prompts::Texts(_) | Prompts::Embeddings(_) => many(question, asked, snapshot, now, room),
+    })
+}
+
+/// Decides and ranks for a chat that is passed on: models by index, the best first.
+pub fn rank_chat(
+    text: &str,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    n: usize,
+    now: f64,
+) -> Result<(Row, Vec<u32>), Refusal> {
+    ROOM.with_borrow_mut(|room| {
+        let prompt = Prompt::Text(Ok(text));
+        let decided = decide(prompt, 0, asked, snapshot, n, now, room)?;
+        refuse_unrouted(&decided, snapshot, room)?;
+        let chosen = decided.row.choice.map(|choice| choice.model);
+        let ranked = room.ranking.candidates().map(|c| c.model);
+        let others = ranked.filter(|model| Some(*model) != chosen);
+        Ok((decided.row, chosen.into_iter().chain(others).collect()))
+    })
+}
+
+/// One prompt of a request.
+#[derive(Clone, Copy)]
+enum Prompt<'a> {
+    Text(router::Text<'a>),
+    Embedding(&'a [f32]),
+}
+
+/// What was decided on one prompt, and on what grounds. The ranking is in the room.
+struct Decided {
+    row: Row,
+    cost_weight: f64,
+    /// What stops models, if nothing else then that some are disabled.
+    compiled: Arc<Compiled>,
+    tokens: Option<u64>,
+    stay: Option<Stay>,
+}
+
+impl Decided {
+    fn request(&self, fallback: Option<u32>) -> Request<'_> {
+        Request {
+            cost_weight: self.cost_weight,
+            constraints: Some(&self.compiled),
+            tokens: self.tokens,
+            fallback,
+            stay: self.stay,
+            ..Request::default()
+        }
+    }
+}
+
+/// Chooses a model for one prompt, the `at`-th of its request, books it, and ranks the `n` best.
+fn decide(
+    prompt: Prompt<'_>,
+    at: usize,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    n: usize,
+    now: f64,
+    room: &mut Room,
+) -> Result<Decided, Refusal> {
+    let estimate = || match prompt {
+        Prompt::Text(text) => text.ok().map(estimate_tokens),
+        Prompt::Embedding(_) => None,
+    };
+    let unconstrained = || snapshot.compile(&Arc::default());
+    let compiled = asked.compiled.as_ref().map(Arc::clone);
+    let mut decided = Decided {
+        row: Row {
+            status: Status::Ok,
+            coverage: 1.0,
+            choice: None,
+        },
+        cost_weight: match asked.pacer {
+            Some(pacer) => pacer.show(now).cost_weight,
+            None => asked.weight_at(at),
+        },
+        compiled: compiled.unwrap_or_else(unconstrained),
+        tokens: asked.tokens.at(at).or_else(estimate),
+        stay: *asked.stays.at(at),
+    };
+    let scratch = &mut room.scratch;
+    let mut route = |request: &Request<'_>| match prompt {
+        Prompt::Text(text) => snapshot.route_text(text, request, scratch),
+        Prompt::Embedding(embedding) => snapshot.route_embedding(embedding, request, scratch),
+    };
+    decided.row = route(&Request {
+        counted: true,
+        ..decided.request(asked.fallback)
+    })?;
+    // At the price of the moment; else the best of those that can still be paid for.
+    while let (Some(pacer), Some(choice)) = (asked.pacer, decided.row.choice)
+        && !pacer.book(choice.cost, now)
+    {
+        decided.compiled = asked.capped(pacer.most(now), snapshot)?;
+        decided.row = route(&decided.request(None))?;
+        if decided.row.choice.is_none() {
+            return Err(exhausted());
+        }
+    }
+    if decided.row.status == Status::Ok && n > 0 {
+        let phi = room.scratch.phi();
+        room.ranking
+            .fill(snapshot, phi, &decided.request(None), n)?;
+    }
+    Ok(decided)
+}
+
+fn exhausted() -> Refusal {
+    let message = "budget: what is left of this period's pays for no model that may answer";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "budget_exhausted", message)
+}
+
+/// Fails if the prompt goes to no model.
+fn refuse_unrouted(decided: &Decided, snapshot: &Snapshot, room: &Room) -> Result<(), Refusal> {
+    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+    match (decided.row.status, decided.row.choice) {
+        (Status::Ok, Some(_)) => Ok(()),
+        (Status::Ok, None) => {
+            let pool = snapshot.pool();
+            let costs = snapshot.costs(room.scratch.phi(), decided.tokens)?;
+            Err(decided.compiled.nobody(pool, decided.tokens, &costs).into())
+        }
+        (status, _) => {
+            let name = status.name();
+            let message = format!("text: {name}; expected text that the embedder knows");
+            Err(Refusal::new(unprocessable, name, message))
+        }
+    }
+}
+
+fn one(
+    prompt: Prompt<'_>,
+    question: &Question<'_>,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    now: f64,
+    room: &mut Room,
+) -> Result<Answer, Refusal> {
+    let n = question.top.unwrap_or(RANKED);
+    let needed = n.max(usize::from(question.explain));
+    let decided = decide(prompt, 0, asked, snapshot, needed, now, room)?;
+    refuse_unrouted(&decided, snapshot, room)?;
+    let Room { scratch, ranking } = room;
+    let explanation = question.explain.then(|| {
+        let request = decided.request(asked.fallback);
+        explain(
+            snapshot,
+            ranking,
+            scratch.phi(),
+            &decided.compiled,
+            &request,
+        )
+    });
+    let mut body = Vec::with_capacity(1024);
+    put(&mut body, "{\"version\":", &snapshot.version());
+    body.push(b',');
+    put_decision(&mut body, &decided.row, snapshot);
+    put_ranked(&mut body, &decided, n, ranking, snapshot);
+    put(&mut body, ",\"cost_weight\":", &decided.cost_weight);
+    put(&mut body, ",\"tokens\":", &decided.tokens);
+    if let Some(explanation) = explanation {
+        put(&mut body, ",\"explanation\":", &explanation?);
+    }
+    body.push(b'}');
+    Ok(Answer {
+        body,
+        rows: vec![decided.row],
+    })
+}
+
+fn many(
+    question: &Question<'_>,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    now: f64,
+    room: &mut Room,
+) -> Result<Answer, Refusal> {
+    let texts: Vec<router::Text<'_>>;
+    let embeddings: Vec<f32>;
+    let prompts = match &question.prompts {
+        Prompts::Embeddings(rows) => {
+            embeddings = flatten(rows, snapshot.map().dim())?;
+            router::Prompts::Embeddings(&embeddings)
+        }
+        Prompts::Texts(given) => {
+            texts = given.iter().map(|text| as_row(text.as_ref())).collect();
+            router::Prompts::Texts(&texts)
+        }
+        Prompts::Text(_) | Prompts::Embedding(_) => router::Prompts::Texts(&[]),
+    };
+    let requests = Requests {
+        cost_weights: match &asked.each_weight {
+            None => PerRow::Same(asked.cost_weight),
+            Some(weights) => PerRow::Each(weights),
+        },
+        constraints: PerRow::Same(asked.compiled.as_deref()),
+        tokens: asked.tokens.as_rows(),
+        fallback: asked.fallback,
+        stay: asked.stays.as_rows(),
+        counted: true,
+    };
+    let n = question.top.unwrap_or(0);
+    let mut body = Vec::with_capacity(64 + 256 * question.prompts.len());
+    put(&mut body, "{\"version\":", &snapshot.version());
+    body.extend_from_slice(b",\"decisions\":[");
+    let mut rows;
+    if n == 0 && asked.pacer.is_none() {
+        // On this thread: others have requests of their own to answer.
+        let here = Run {
+            threads: 1,
+            interrupted: &|| false,
+        };
+        rows = snapshot.route_batch(prompts, &requests, &here)?;
+        for (i, row) in rows.iter().enumerate() {
+            body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
+            put_decision(&mut body, row, snapshot);
+            body.push(b'}');
+        }
+    } else {
+        rows = Vec::new();
+        for (i, prompt) in each(prompts, snapshot.map().dim()).enumerate() {
+            let decided = match decide(prompt, i, asked, snapshot, n, now, room) {
+                Ok(decided) => decided,
+                Err(refusal) => {
+                    // All or none: what was booked for the prompts before this one is given back.
+                    unbook(asked, &rows, now);
+                    return Err(refusal);
+                }
+            };
+            body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
+            put_decision(&mut body, &decided.row, snapshot);
+            put_ranked(&mut body, &decided, n, &room.ranking, snapshot);
+            body.push(b'}');
+            rows.push(decided.row);
+        }
+    }
+    body.extend_from_slice(b"]}");
+    Ok(Answer { body, rows })
+}
+
+fn unbook(asked: &Asked<'_>, rows: &[Row], now: f64) {
+    if let Some(pacer) = asked.pacer {
+        let booked = rows.iter().filter_map(|row| row.choice).map(|c| c.cost);
+        pacer.settle(booked.sum(), 0.0, now);
+    }
+}
+
+fn as_row<'a>(text: Option<&'a Text<'_>>) -> router::Text<'a> {
+    text.map(|text| &*text.0).ok_or(Status::Null)
+}
+
+/// Prompts one by one.
+fn each<'a>(prompts: router::Prompts<'a>, dim: usize) -> Box<dyn Iterator<Item = Prompt<'a>> + 'a> {
+    match prompts {
+        router::Prompts::Texts(texts) => Box::new(texts.iter().map(|text| Prompt::Text(*text))),
+        router::Prompts::Embeddings(all) => Box::new(all.chunks(dim).map(Prompt::Embedding)),
+    }
+}
+
+/// Rows of one length, one after the other.
+fn flatten(rows: &[Vec<f32>], dim: usize) -> Result<Vec<f32>, Refusal> {
+    if let Some(at) = rows.iter().position(|row| row.len() != dim) {
+        let problem = format!("{} values in row {at}", rows[at].len());
+        return Err(Refusal::field(
+            "embeddings",
+            &problem,
+            &format!("{dim} in each"),
+        ));
+    }
+    Ok(rows.concat())
+}
+
+/// Appends the fields that tell what became of a prompt, without braces. Written out by hand, for
+/// what is the same in every decision need not be looked through for what JSON escapes.
+fn put_decision(body: &mut Vec<u8>, row: &Row, snapshot: &Snapshot) {
+    let choice = row.choice.as_ref();
+    let model = choice.map(|c| &snapshot.pool().names()[c.model as usize]);
+    body.extend_from_slice(b"\"status\":\"");
+    body.extend_from_slice(status_name(row).as_bytes());
+    put(body, "\",\"model\":", &model);
+    put(
+        body,
+        ",\"predicted_loss\":",
+        &choice.map(|c| c.predicted_loss),
+    );
+    put(body, ",\"cost\":", &choice.map(|c| c.cost));
+    put(body, ",\"cluster\":", &choice.map(|c| c.cluster));
+    put(body, ",\"coverage\":", &row.coverage);
+    body.extend_from_slice(b",\"reason\":\"");
+    body.extend_from_slice(reason(row).as_bytes());
+    body.push(b'"');
+    if choice.is_some_and(|c| c.stayed) {
+        body.extend_from_slice(b",\"stayed\":true");
+    }
+}
+
+/// Why, in words that need no escapes in JSON.
+fn reason(row: &Row) -> &'static str {
+    match row.choice {
+        Some(choice) if choice.fallback => "fallback: no model meets the constraints",
+        Some(choice) if choice.stayed => "the current model: a switch costs more than it gains",
+        Some(_) => "least predicted loss + cost weight x cost",
+        None if row.status == Status::Ok => "no model meets the constraints",
+        None => "the text cannot be embedded",
+    }
+}
+
+/// Appends the `n` best models, if there are any.
+fn put_ranked(
+    body: &mut Vec<u8>,
+    decided: &Decided,
+    n: usize,
+    ranking: &Ranking,
+    snapshot: &Snapshot,
+) {
+    let candidates = ranking.candidates();
+    if decided.row.status != Status::Ok || n == 0 || candidates.len() == 0 {
+        return;
+    }
+    let names = snapshot.pool().names();
+    let ranked = candidates.take(n).map(|candidate| Ranked {
+        model: &names[candidate.model as usize],
+        predicted_loss: candidate.loss as f32,
+        cost: candidate.cost,
+        objective: finite(candidate.objective(decided.cost_weight)),
+    });
+    body.extend_from_slice(b",\"ranked\":");
+    let mut serializer = serde_json::Serializer::new(body);
+    // Only a map with keys that are no strings, or a failing writer, could fail.
+    let _ = serializer.collect_seq(ranked);
+}
+
+/// A number that JSON can say: one that has overflowed is the largest there is.
+pub fn finite(objective: f64) -> f64 {
+    objective.min(f64::MAX)
+}
+
+/// Appends a field: `name` is written as it is, punctuation included.
+fn put(body: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    body.extend_from_slice(name.as_bytes());
+    // As above.
+    let _ = serde_json::to_writer(body, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use uniroute_core::route::choose::Choice;
+
+    use super::*;
+
+    #[test]
+    fn words_need_no_escapes() {
+        let choice = Choice {
+            model: 0,
+            cluster: 0,
+            predicted_loss: 0.0,
+            cost: 0.0,
+            fallback: false,
+            stayed: false,
+        };
+        let choices = [
+            None,
+            Some(choice),
+            Some(Choice {
+                fallback: true,
+                ..choice
+            }),
+            Some(Choice {
+                stayed: true,
+                ..choice
+            }),
+        ];
+        for choice in choices {
+            for status in [Status::Ok, Status::Empty, Status::Blank, Status::Null] {
+                let row = Row {
+                    status,
+                    coverage: 1.0,
+                    choice,
+                };
+                for word in [reason(&row), status_name(&row)] {
+                    assert_eq!(serde_json::to_string(word).unwrap(), format!("\"{word}\""));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Lists that end while they are read, so that memory does not depend on how long a body is.
+//!
+//! A list of two million zeros is 4 MB of JSON and many times that in memory. So whatever has one
+//! value for each prompt stops at the number of prompts that a request may have, before anything is
+//! made of the rest.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::{
+    BoolDeserializer, BorrowedStrDeserializer, F64Deserializer, I64Deserializer, StrDeserializer,
+    U64Deserializer, UnitDeserializer,
+};
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use uniroute_core::route::router::PerRow;
+
+thread_local! {
+    /// Prompts of the request that this thread is reading, at most.
+    static MOST: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Runs `read` with lists of `most` prompts at most.
+pub fn within<T>(most: usize, read: impl FnOnce() -> T) -> T {
+    /// Puts back what was, even after a panic.
+    struct Before(usize);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            MOST.set(self.0);
+        }
+    }
+    let _before = Before(MOST.replace(most));
+    read()
+}
+
+/// Reads a list of `most` items at most.
+fn read<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    mut list: A,
+    most: usize,
+) -> Result<Vec<T>, A::Error> {
+    let mut all = Vec::new();
+    while let Some(item) = list.next_element()? {
+        if all.len() == most {
+            let message = format_args!("more than {most} items; expected {most} at most");
+            return Err(de::Error::custom(message));
+        }
+        all.push(item);
+    }
+    Ok(all)
+}
+
+/// What reads a list of so many items at most.
+struct Items<T> {
+    most: usize,
+    of: PhantomData<T>,
+}
+
+impl<T> Items<T> {
+    fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+        read(list, self.most)
+    }
+}
+
+/// A list of `MOST` items at most.
+#[derive(Clone, Debug, Default)]
+pub struct AtMost<const MOST: usize, T>(pub Vec<T>);
+
+impl<'de, const MOST: usize, T: Deserialize<'de>> Deserialize<'de> for AtMost<MOST, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Items::at_most(MOST)).map(Self)
+    }
+}
+
+/// A list with one item for each prompt.
+#[derive(Debug)]
+pub struct OfPrompts<T>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfPrompts<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = Items::at_most(MOST.get());
+        deserializer.deserialize_seq(items).map(Self)
+    }
+}
+
+/// A value for all prompts, or one for each.
+#[derive(Debug)]
+pub enum PerPrompt<T> {
+    /// The same for all.
+    Same(T),
+    /// One for each.
+    Each(Vec<T>),
+}
+
+impl<T> PerPrompt<T> {
+    /// The values there are.
+    pub fn values(&self) -> &[T] {
+        match self {
+            Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    /// The value of one prompt.
+    pub fn at(&self, prompt: usize) -> &T {
+        match self {
+            Self::Same(value) => value,
+            Self::Each(values) => &values[prompt],
+        }
+    }
+
+    /// The same as the core takes it.
+    pub fn as_rows(&self) -> PerRow<'_, T>
+    where
+        T: Copy,
+    {
+        match self {
+            Self::Same(value) => PerRow::Same(*value),
+            Self::Each(all) => PerRow::Each(all),
+        }
+    }
+
+    /// Whether there is one for each.
+    pub fn is_each(&self) -> bool {
+        matches!(self, Self::Each(_))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerPrompt<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        /// A visit of a single value, which the type itself reads or refuses.
+        macro_rules! same {
+            ($($visit:ident($type:ty) => $deserializer:ident),*) => {$(
+                fn $visit<E: de::Error>(self, value: $type) -> Result<Self::Value, E> {
+                    T::deserialize($deserializer::new(value)).map(PerPrompt::Same)
+                }
+            )*};
+        }
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = PerPrompt<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value of its type, or a list of them")
+            }
+
+            same! {
+                visit_bool(bool) => BoolDeserializer,
+                visit_u64(u64) => U64Deserializer,
+                visit_i64(i64) => I64Deserializer,
+                visit_f64(f64) => F64Deserializer,
+                visit_str(&str) => StrDeserializer,
+                visit_borrowed_str(&'de str) => BorrowedStrDeserializer
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                T::deserialize(UnitDeserializer::new()).map(PerPrompt::Same)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                read(list, MOST.get()).map(PerPrompt::Each)
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(json: &str) -> Result<PerPrompt<u64>, serde_json::Error> {
+        within(3, || serde_json::from_str(json))
+    }
+
+    #[test]
+    fn lists_end_where_they_should() {
+        assert!(matches!(numbers("7"), Ok(PerPrompt::Same(7))));
+        assert!(matches!(numbers("[1, 2, 3]"), Ok(PerPrompt::Each(all)) if all == [1, 2, 3]));
+        // The rest is not looked at: it need not even be JSON.
+        let error = numbers("[1, 2, 3, 4, oops").unwrap_err().to_string();
+        assert!(
+            error.contains("more than 3 items; expected 3 at most"),
+            "{error}"
+        );
+        let texts: Result<OfPrompts<String>, _> =
+            within(1, || serde_json::from_str(r#"["a", "b"]"#));
+        assert!(texts.is_err());
+        let pairs: Result<AtMost<2, u8>, _> = serde_json::from_str("[1, 2, 3]");
+        assert!(pairs.is_err());
+        // Outside of a request nothing is limited.
+        assert!(serde_json::from_str::<PerPrompt<u64>>("[1, 2, 3, 4]").is_ok());
+    }
+
+    #[test]
+    fn a_single_value_is_of_its_type() {
+        for json in ["-1", "1.5", "true", r#""7""#, "null", "{}"] {
+            assert!(numbers(json).is_err(), "{json}");
+        }
+        let names: PerPrompt<String> = serde_json::from_str(r#""a\n""#).unwrap();
+        assert!(matches!(names, PerPrompt::Same(name) if name == "a\n"));
+        let names: PerPrompt<Option<u8>> = serde_json::from_str("[1, null]").unwrap();
+        assert!(matches!(names, PerPrompt::Each(all) if all == [Some(1), None]));
+        let weight: PerPrompt<f64> = serde_json::from_str("2").unwrap();
+        assert!(matches!(weight, PerPrompt::Same(2.0)));
+    }
+}
