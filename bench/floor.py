@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniroute_fast import datasets, evaluate
+from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.profiles.fit import fit_profiler
 
 FLOORS = (0.0, 1 / 512, 1 / 128, 1 / 64, 1 / 32, 1 / 8)
@@ -24,7 +25,9 @@ def method(floor: float, entries: dict[str, list[float]]) -> evaluate.Method:
     def predict(trial: evaluate.Trial) -> NDArray[np.float64]:
         profiler = trial.shared(
             "profiler",
-            lambda: fit_profiler(trial.train, trial.seen_train, trial.seen_costs, seed=trial.seed),
+            lambda: fit_profiler(
+                trial.train, trial.seen_train, trial.seen_costs, seed=trial.seed, area=area_of
+            ),
         )
         (head,) = profiler.map.heads
 

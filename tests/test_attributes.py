@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import uniroute_fast as uf
+from made_up import fit_profiler
 from uniroute_fast.clusters.attributes import attribute_head
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
-from uniroute_fast.profiles.fit import fit_profiler
 
 
 def with_attributes(n=300, seed=0):

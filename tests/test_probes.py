@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import uniroute_fast as uf
+from made_up import fit_profiler
 from uniroute_fast.errors import InvalidArgumentError, UnknownModelError
 from uniroute_fast.profiles.bayes import COMMON_LEVEL
-from uniroute_fast.profiles.fit import fit_profiler
 from uniroute_fast.profiles.probes import choose_probes
 from uniroute_fast.profiles.profilers import BayesProfiler
 

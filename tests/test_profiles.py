@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_up import fit_profiler
 from uniroute_fast.clusters.cluster_map import ClusterMap, Familiarity, NearestHead, SoftmaxHead
 from uniroute_fast.clusters.kmeans import assign, kmeans
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
+from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.profiles.bayes import COMMON_LEVEL, Prior, fit_prior, fit_priors, posterior
 from uniroute_fast.profiles.evidence import Evidence, observe
-from uniroute_fast.profiles.fit import fit_profiler
 from uniroute_fast.profiles.heads import head_posteriors, overall_mean
 from uniroute_fast.profiles.intervals import cluster_errors, coverage, inflation
 from uniroute_fast.profiles.known_prompts import prompt_keys
@@ -530,9 +531,9 @@ def test_protection_from_foreign_prompts_has_a_price_that_is_kept_low(far_ones_g
         chance[far] = 1.0
     losses = (rng.random((900, 16)) < chance).astype(float)
     distances = np.where(far, 9.0, rng.uniform(0.5, 1.0, 900)).astype(np.float32)
-    familiar = choose(phi, [3], losses, np.zeros(16), distances, 0).familiar
+    familiar = choose(phi, [3], losses, np.zeros(16), distances, 0, area_of).familiar
     assert familiar is None if far_ones_gain else familiar == 0.95
-    assert choose(phi, [3], losses, np.zeros(16), None, 0).familiar is None
+    assert choose(phi, [3], losses, np.zeros(16), None, 0, area_of).familiar is None
 
 
 def test_prompts_in_a_few_places_have_no_landmarks():

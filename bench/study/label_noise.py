@@ -14,6 +14,7 @@ from sets import trials
 
 from uniroute_fast.evaluate import area, deferral_curve
 from uniroute_fast.evaluate.baselines import zero_router
+from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.evaluate.trial import Trial
 from uniroute_fast.profiles.fit import fit_profiler
 from uniroute_fast.profiles.label_noise import without_flips
@@ -27,7 +28,9 @@ def figures(trial: Trial) -> np.ndarray:
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     keys = np.arange(len(prompts), dtype=np.uint64)
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed)
+    profiler = fit_profiler(
+        prompts, seen, trial.seen_costs, keys=keys, seed=trial.seed, area=area_of
+    )
     phi, test = profiler.map.phi(trial.validation), profiler.map.phi(trial.test).astype(np.float64)
     draws = np.random.default_rng(trial.seed).random(trial.losses.shape)
     quality, truth = 1 - trial.test_losses, trial.test_losses.mean(axis=0)

@@ -18,6 +18,7 @@ from sets import SETS, trials
 
 from uniroute_fast.clusters.kmeans import assign, kmeans
 from uniroute_fast.evaluate.baselines import clairvoyant_mf
+from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.evaluate.trial import Trial
 from uniroute_fast.profiles.fit import fit_profiler
 
@@ -44,7 +45,7 @@ def carried_weight(trial: Trial) -> float:
     """Return where in [c_min, c_max] of the unseen LLMs the seen LLMs' cost weight ends up."""
     prompts = np.vstack([trial.train, trial.validation])
     seen = np.vstack([trial.seen_train, trial.seen_validation])
-    profiler = fit_profiler(prompts, seen, trial.seen_costs, seed=trial.seed)
+    profiler = fit_profiler(prompts, seen, trial.seen_costs, seed=trial.seed, area=area_of)
     phi = profiler.map.phi(trial.validation)
     test = profiler.map.phi(trial.test)
 

@@ -158,6 +158,7 @@ class Router(_native.Router):
         """
         with importing:
             from uniroute_fast.clusters.attributes import checked_attributes
+            from uniroute_fast.evaluate.deferral import area_of
             from uniroute_fast.profiles.fit import fit_profiler
 
         if seen is not None:
@@ -209,6 +210,7 @@ class Router(_native.Router):
             n_clusters=n_clusters,
             attributes=None if known is None else known[usable],
             seed=seed,
+            area=area_of,
         )
         router = cls(embedder, profiler.map.to_native())
         router._profiler = profiler

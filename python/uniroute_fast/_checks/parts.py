@@ -12,12 +12,6 @@ from uniroute_fast.errors import ArtifactError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from uniroute_fast._checks.parts import Parts
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
-
 
 #: Named arrays and a dict that JSON can hold: what an object is saved as, and restored from.
 Parts: TypeAlias = "tuple[dict[str, NDArray[Any]], dict[str, Any]]"

@@ -1,6 +1,13 @@
 """How good a router is: deferral curves, the figures read off them, and repeated trials."""
 
-from uniroute_fast.evaluate.deferral import DeferralCurve, area, deferral_curve, qnc, reaches_best
+from uniroute_fast.evaluate.deferral import (
+    DeferralCurve,
+    area,
+    area_of,
+    deferral_curve,
+    qnc,
+    reaches_best,
+)
 from uniroute_fast.evaluate.leaks import LeakError, check_leaks
 from uniroute_fast.evaluate.methods import METHODS, Method, describe
 from uniroute_fast.evaluate.off_policy import Estimate, OffPolicy, off_policy
@@ -24,6 +31,7 @@ __all__ = [
     "WholePool",
     "against_teacher",
     "area",
+    "area_of",
     "check_leaks",
     "deferral_curve",
     "describe",

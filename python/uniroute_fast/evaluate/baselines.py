@@ -17,7 +17,7 @@ from uniroute_fast.clusters.cluster_map import NearestHead
 from uniroute_fast.clusters.kmeans import assign, kmeans
 from uniroute_fast.errors import DatasetError, MissingExtraError
 from uniroute_fast.evaluate.deep_map import learn_deep_map
-from uniroute_fast.evaluate.deferral import BlindPlan, area, deferral_curve
+from uniroute_fast.evaluate.deferral import BlindPlan, area, area_of, deferral_curve
 from uniroute_fast.evaluate.learned_map import learn_map
 from uniroute_fast.profiles.evidence import observe
 from uniroute_fast.profiles.fit import fit_profiler
@@ -160,14 +160,20 @@ def fitted(trial: Trial, n_clusters: int | None = None) -> tuple[AnyProfiler, ND
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     keys = np.arange(len(prompts), dtype=np.uint64)
     profiler = fit_profiler(
-        prompts, seen, trial.seen_costs, keys=keys, n_clusters=n_clusters, seed=trial.seed
+        prompts,
+        seen,
+        trial.seen_costs,
+        keys=keys,
+        n_clusters=n_clusters,
+        seed=trial.seed,
+        area=area_of,
     )
     return profiler, keys
 
 
 def uniroute_unseen(trial: Trial) -> NDArray[np.float64]:
     """Profile without any seen LLM: this package's default where there are none."""
-    return _route(fit_profiler(trial.train, seed=trial.seed), trial)
+    return _route(fit_profiler(trial.train, seed=trial.seed, area=area_of), trial)
 
 
 def _route(

@@ -191,6 +191,11 @@ def area(curve: DeferralCurve, costs: ArrayLike, fraction: float = 1.0) -> float
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / (high - low))
 
 
+def area_of(predicted_loss: ArrayLike, quality: ArrayLike, costs: ArrayLike) -> float:
+    """Return the `area` under the `deferral_curve` of predicted losses."""
+    return area(deferral_curve(predicted_loss, quality, costs), costs)
+
+
 def qnc(curve: DeferralCurve, quality: ArrayLike, costs: ArrayLike) -> float:
     """Return the quality-neutral cost: what it takes to equal the best single LLM, relatively.
 

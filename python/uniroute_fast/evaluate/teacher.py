@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.evaluate.deferral import area, deferral_curve
+from uniroute_fast.evaluate.deferral import area, area_of, deferral_curve
 from uniroute_fast.profiles.fit import fit_profiler
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _area(
     seed: int,
 ) -> float:
     """Return the Area of routing some prompts with profiles learned on others."""
-    profiler = fit_profiler(x[learned], seed=seed)
+    profiler = fit_profiler(x[learned], seed=seed, area=area_of)
     evidence = profiler.observe(profiler.map.phi(x[learned]), 1 - quality[learned])
     predicted = profiler.map.phi(x[routed]) @ profiler.profile(evidence).psi
     return area(deferral_curve(predicted, quality[routed], costs), costs)

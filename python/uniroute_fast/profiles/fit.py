@@ -26,7 +26,7 @@ from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.profiles.bayes import fit_priors
 from uniroute_fast.profiles.known_prompts import KnownPrompts
 from uniroute_fast.profiles.profilers import AnyProfiler, BayesProfiler, MeansProfiler
-from uniroute_fast.profiles.rehearsal import choose
+from uniroute_fast.profiles.rehearsal import Area, Settings, choose
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,7 @@ def fit_profiler(
     n_clusters: int | None = None,
     attributes: NDArray[np.float64] | None = None,
     seed: int = 0,
+    area: Area | None = None,
 ) -> AnyProfiler:
     """Fit a profiler on training prompts.
 
@@ -92,6 +93,10 @@ def fit_profiler(
         Of the training prompts, in [0, 1]: clusters are then of these, 24 at most by default.
     seed : int
         Same seed and inputs, same profiler.
+    area : callable, optional
+        What routing by some predictions is worth, by which settings are chosen:
+        `uniroute_fast.evaluate.area_of`. Default: settings are not chosen but those that serve
+        where few LLMs were seen.
 
     Raises
     ------
@@ -128,7 +133,7 @@ def fit_profiler(
         heads = [_soft_head(embeddings, size, seed) for size in sizes]
     else:
         heads = [_with_background(head, embeddings)]
-    return _fit_bayes(ClusterMap(heads), embeddings, losses, costs, keys, seed)
+    return _fit_bayes(ClusterMap(heads), embeddings, losses, costs, keys, seed, area)
 
 
 def _fit_means(
@@ -149,13 +154,16 @@ def _fit_bayes(
     costs: NDArray[np.float64],
     keys: NDArray[np.uint64] | None,
     seed: int,
+    area: Area | None,
 ) -> BayesProfiler:
     phi = cluster_map.phi(embeddings)
     distinct, index = _distinct(embeddings)
     distances = _distances_to_others(distinct, seed)
     if distances is not None:
         distances = distances[index]
-    settings = choose(phi, cluster_map.sizes, losses, costs, distances, seed)
+    settings = Settings()
+    if area is not None:
+        settings = choose(phi, cluster_map.sizes, losses, costs, distances, seed, area)
     if distances is not None and settings.familiar is not None:
         distance = float(np.quantile(distances, settings.familiar))
         familiarity = Familiarity(_landmarks(distinct, seed), distance)

@@ -8,19 +8,18 @@ them. No prompt and no LLM from outside the training data takes part.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from uniroute_fast.clusters.cluster_map import foreign_shares, moved_to_background
-from uniroute_fast.evaluate.deferral import area, deferral_curve
 from uniroute_fast.profiles.bayes import Posterior, fit_priors
 from uniroute_fast.profiles.evidence import observe
 from uniroute_fast.profiles.heads import averaged, head_posteriors
 from uniroute_fast.profiles.intervals import cluster_errors, inflation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +44,13 @@ MIN_SEEN, MIN_STAGE = 6, 60
 
 #: Rehearsals: how many, with how many labels for a new LLM, and how many LLMs at most.
 REHEARSALS, LABELS, PLAYERS = 24, 400, 300
+
+
+#: What routing is worth: the area under the deferral curve (`uniroute_fast.evaluate.area_of`) of
+#: predicted losses float[N, M], qualities float[N, M] and costs float[M].
+Area: TypeAlias = (
+    "Callable[[NDArray[np.floating], NDArray[np.float64], NDArray[np.float64]], float]"
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ def choose(
     costs: NDArray[np.float64],
     distances: NDArray[np.float32] | None,
     seed: int,
+    area: Area,
 ) -> Settings:
     """Choose settings by routing seen LLMs as if they were new.
 
@@ -91,6 +98,8 @@ def choose(
     distances : float32[N] or None
         Squared distances to landmarks that the prompts had no part in; None: there are none.
     seed : int
+    area : callable
+        What routing by some predictions is worth: `Area`.
 
     Returns
     -------
@@ -107,7 +116,7 @@ def choose(
     if len(players) < MIN_SEEN or len(stage) < MIN_STAGE:
         return Settings()
     rehearsals = list(
-        _rehearse(phi[stage], sizes, losses[np.ix_(stage, players)], costs[players], seed)
+        _rehearse(phi[stage], sizes, losses[np.ix_(stage, players)], costs[players], seed, area)
     )
     areas = np.zeros((len(SPREADS), len(TRUSTS)))
     errors: list[list[NDArray[np.float64]]] = [[] for _ in SPREADS]
@@ -162,6 +171,7 @@ class _Rehearsal:
     all_phi: NDArray[np.float32]
     all_losses: NDArray[np.float64]
     all_costs: NDArray[np.float64]
+    measure: Area
 
     @property
     def phi(self) -> NDArray[np.float32]:
@@ -179,8 +189,7 @@ class _Rehearsal:
         return cluster_errors(found, self.sizes, self.phi, self.losses, self.mean)
 
     def area(self, predicted: NDArray[np.floating]) -> float:
-        costs = self.all_costs[self.new]
-        return area(deferral_curve(predicted, 1 - self.losses, costs), costs)
+        return self.measure(predicted, 1 - self.losses, self.all_costs[self.new])
 
 
 def _rehearse(
@@ -189,6 +198,7 @@ def _rehearse(
     losses: NDArray[np.float64],
     costs: NDArray[np.float64],
     seed: int,
+    area: Area,
 ) -> Iterator[_Rehearsal]:
     """Yield rehearsals: two thirds of the prompts are learned from, a third is routed."""
     rng = np.random.default_rng(seed)
@@ -212,4 +222,5 @@ def _rehearse(
             phi,
             losses,
             costs,
+            area,
         )
