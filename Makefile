@@ -43,7 +43,7 @@ test-engines: build ## Run the tests of Ray and Spark, in .venv-engines (Spark n
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/pip install --quiet --force-reinstall --no-deps target/wheels/*.whl
 	.venv-engines/bin/pip install --quiet 'uniroute_fast[fit,ray,spark]' pytest pytest-benchmark
-	UNIROUTE_ENGINES=$(ENGINES) .venv-engines/bin/python -m pytest tests/test_integrations.py -k 'ray or spark'
+	UNIROUTE_ENGINES=$(ENGINES) .venv-engines/bin/python -m pytest tests/integrations/test_engines.py -k 'ray or spark'
 
 check: build ## Formatting, lints, types, stubs, licences: what CI runs before the tests
 	cargo fmt --all --check

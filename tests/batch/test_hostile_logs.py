@@ -24,7 +24,7 @@ from uniroute_fast.cli import main
 from uniroute_fast.errors import UniRouteError
 from uniroute_fast.wording import bounded, printable
 
-FUZZ = Path(__file__).parent.parent / "fuzz" / "batch_readers.py"
+FUZZ = Path(__file__).parent.parent.parent / "fuzz" / "batch_readers.py"
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -349,6 +349,6 @@ def test_damaged_logs_give_rows_or_an_error(tmp_path):
 
 
 def test_what_fuzzing_found():
-    found = sorted((Path(__file__).parent / "data" / "damaged_logs").iterdir())
+    found = sorted((Path(__file__).parent.parent / "data" / "damaged_logs").iterdir())
     assert found
     fuzz("--read", *map(str, found))

@@ -561,7 +561,7 @@ assert codes == [0] * 3, codes
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_in_a_forked_child_the_service_has_ended() -> None:
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).parent.parent)
     command = [sys.executable, "-W", "ignore", "-c", FORKED + ENDED + OBSERVE]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *sys.path])}
     subprocess.run(command, check=True, timeout=120, env=environment)

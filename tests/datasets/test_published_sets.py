@@ -23,7 +23,7 @@ from uniroute_fast import datasets
 from uniroute_fast.cli import main
 from uniroute_fast.errors import DatasetError, MissingExtraError
 
-LOGS = Path(__file__).parent / "data" / "lm_eval"
+LOGS = Path(__file__).parent.parent / "data" / "lm_eval"
 COSTS = {"org/one": 1.0, "org/two": 2.0}
 
 
@@ -417,7 +417,7 @@ def test_routerbench_is_read(suffix, tmp_path):
 
 class Attack:
     def __reduce__(self):
-        return Path.touch, (Path(__file__).parent / "pwned",)
+        return Path.touch, (Path(__file__).parent.parent / "pwned",)
 
 
 @pytest.mark.parametrize("payload", [Attack(), eval, pickle.loads])
@@ -427,7 +427,7 @@ def test_a_pickle_that_asks_for_more_than_a_table_is_refused(payload, inside, tm
     file.write_bytes(pickle.dumps(routerbench(prompt=[payload, "x"]) if inside else payload))
     with pytest.raises(DatasetError, match=r"routerbench_0shot\.pkl: .*which no table needs"):
         datasets.from_routerbench(tmp_path)
-    assert not (Path(__file__).parent / "pwned").exists()
+    assert not (Path(__file__).parent.parent / "pwned").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import uniroute_fast as uf
 from forged import put_together, taken_apart
 from uniroute_fast import errors
 
-STORED = Path(__file__).parent / "conformance"
+STORED = Path(__file__).parent.parent / "conformance"
 TEXTS = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 5
 
 

@@ -14,7 +14,7 @@ import lexical_reference as reference
 from uniroute_fast import _native
 
 CONFORMANCE = json.loads(
-    (Path(__file__).parent / "conformance" / "lexical_v1.json").read_text("utf-8")
+    (Path(__file__).parent.parent / "conformance" / "lexical_v1.json").read_text("utf-8")
 )
 
 needs_same_unicode = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 
 from serving import TEXTS, make_router
 
-APP = Path(__file__).parent.parent / "examples" / "asgi" / "app.py"
+APP = Path(__file__).parent.parent.parent / "examples" / "asgi" / "app.py"
 
 
 def load(pool: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

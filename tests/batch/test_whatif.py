@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "bench"))
 pytest.importorskip("pyarrow", reason="the measured log is one of pyarrow's (extra batch)")
 from simulate_cluster import Cluster, Job, Measured
 

@@ -169,4 +169,4 @@ for call in (selector.runnable, selector.middleware, lambda: selector.choose([])
     else:
         raise AssertionError("it was found")
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
