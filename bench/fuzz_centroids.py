@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/clusters"))
+
+from test_nearest_centroid import ISAS, KINDS, data
 
 import uniroute_fast as uf
-from test_nearest_centroid import ISAS, KINDS, data
 
 
 def brute_force(x: np.ndarray, c: np.ndarray) -> np.ndarray:
