@@ -3,8 +3,8 @@
 python bench/fuzz_centroids.py                  # 10 million rows
 python bench/fuzz_centroids.py --rows 100000 --seed 7
 
-Kinds of data are those of tests/clusters/test_nearest_centroid.py. Stops at the first difference and prints
-what reproduces it.
+Kinds of data are those of tests/clusters/test_nearest_centroid.py. Stops at the first difference
+and prints what reproduces it.
 """
 
 from __future__ import annotations
