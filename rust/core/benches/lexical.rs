@@ -15,7 +15,9 @@ use serde_json::Value;
 use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::clusters::cluster_map::{ClusterMap, Head};
 use uniroute_core::kernels::available;
-use uniroute_core::route::router::{self, Request, Snapshot};
+use uniroute_core::request::Request;
+use uniroute_core::route::scratch;
+use uniroute_core::route::snapshot::Snapshot;
 use uniroute_core::text::features;
 use uniroute_core::text::fit::FeatureCounter;
 use uniroute_core::text::lexical::{LexicalEmbedder, Scratch};
@@ -138,7 +140,7 @@ fn main() {
         cost_weight: 0.1,
         ..Request::default()
     };
-    let mut scratch = router::Scratch::default();
+    let mut scratch = scratch::Scratch::default();
     let name = format!("text to model, {MODELS} LLMs");
     time(&name, &prompts, |text| {
         black_box(snapshot.route_text(Ok(text), &request, &mut scratch)).expect("a routable pool");

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use uniroute_core::pool::table::Pool;
+use uniroute_core::pool::Pool;
 
 const CLUSTERS: usize = 256;
 const MODELS: usize = 10_000;

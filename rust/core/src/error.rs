@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::pool::table::is_unprintable;
+use crate::pool::checks::is_unprintable;
 
 /// What went wrong, in terms of the caller's arguments.
 #[derive(Debug, thiserror::Error)]

@@ -9,10 +9,12 @@ use std::sync::{Arc, LazyLock};
 use crate::file::artifact::{Artifact, Unread};
 use crate::file::persist;
 use crate::kernels;
+use crate::pool::Pool;
 use crate::pool::metadata::Metadata;
-use crate::pool::table::Pool;
+use crate::request::Request;
 use crate::request::constraints::{Constraints, Terms};
-use crate::route::router::{Request, Scratch, Snapshot};
+use crate::route::scratch::Scratch;
+use crate::route::snapshot::Snapshot;
 use crate::text::lexical::{self, LexicalEmbedder};
 
 /// A router that embeds text, as a file.

@@ -8,7 +8,8 @@ use serde_json::Value;
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist;
 use uniroute_core::request::constraints::{Constraints, Terms};
-use uniroute_core::route::router::{Request, Scratch, Stay};
+use uniroute_core::request::{Request, Stay};
+use uniroute_core::route::scratch::Scratch;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance")

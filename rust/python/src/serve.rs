@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyLookupError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use uniroute_core::Error;
-use uniroute_core::route::router::Snapshot;
+use uniroute_core::route::snapshot::Snapshot;
 use uniroute_server::{
     Backend, Change, Config, Newcomer, Observed, Outcomes, Prompts, Refusal, Server as Service,
     StatusCode,

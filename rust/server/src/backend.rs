@@ -8,7 +8,8 @@ use serde::Deserialize;
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist;
 use uniroute_core::pool::metadata::Metadata;
-use uniroute_core::route::router::{Router, Snapshot};
+use uniroute_core::route::router::Router;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::observe::Observed;
 use crate::http::refusal::Refusal;

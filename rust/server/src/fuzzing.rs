@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist;
-use uniroute_core::route::router::Snapshot;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::chat_text::ChatText;
 use crate::api::models;

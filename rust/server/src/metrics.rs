@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use uniroute_core::route::router::{Row, Snapshot};
+use uniroute_core::route::snapshot::{Row, Snapshot};
 
 use crate::api::route::status_name;
 use crate::budget::Budget;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use uniroute_core::Error;
 use uniroute_core::request::constraints::{Compiled, Constraints, Terms, is_glob};
-use uniroute_core::route::choose::{Leaving, Stay};
-use uniroute_core::route::router::{Snapshot, positive_zero};
+use uniroute_core::request::{Leaving, Stay, positive_zero};
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::question::{Conditions, Question};
 use crate::budget::Pacer;

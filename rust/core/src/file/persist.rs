@@ -31,10 +31,11 @@ use crate::clusters::cluster_map::{ClusterMap, Familiarity, Head, Softmax, check
 use crate::drift::report::{Baseline, Moments};
 use crate::error::{Error, Result};
 use crate::file::artifact::{self, Artifact, Tensor, Unread, damaged};
+use crate::pool::Pool;
 use crate::pool::mask::Mask;
 use crate::pool::metadata::Metadata;
-use crate::pool::table::{Pool, STRIP};
-use crate::route::router::Snapshot;
+use crate::pool::table::STRIP;
+use crate::route::snapshot::Snapshot;
 use crate::text::lexical::{self, LexicalEmbedder};
 
 /// What a caller keeps beside the snapshot.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::pool::table::is_unprintable;
+use crate::pool::checks::is_unprintable;
 
 /// Prices of a million tokens are at most this: then no cost of a call overflows.
 pub const LARGEST_PRICE: f64 = 1e30;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Costs, Rough, round_down};
 use crate::pool::mask::Mask;
 use crate::pool::metadata::Metadata;
-use crate::pool::table::{Profiles, STRIP};
+use crate::pool::table::{STRIP, Table};
 
 /// Prices are those of so many tokens.
 const PER: f64 = 1e6;
@@ -70,7 +70,7 @@ fn is_count(tokens: f64) -> bool {
 #[derive(Clone, Debug)]
 pub struct Metering {
     /// [clusters, models]; 0 where the usage is not known.
-    output_tokens: Profiles,
+    output_tokens: Table,
     /// Scale and extra; NaN where the usage is not known.
     input: Vec<[f64; 2]>,
     /// The models that are charged by the token.
@@ -117,7 +117,7 @@ impl Metering {
     /// For models of these costs, of which no usage is known.
     pub(crate) fn new(clusters: usize, costs: &[f64]) -> Self {
         let mut metering = Self {
-            output_tokens: Profiles::new(clusters),
+            output_tokens: Table::new(clusters),
             input: Vec::new(),
             metered: Mask::default(),
             charges: Charges::default(),
@@ -143,7 +143,7 @@ impl Metering {
             let expected = format!("numbers, 0 to {MOST_TOKENS:e}");
             return Err(Error::invalid("usage", problem, expected));
         }
-        let mut table = Profiles::new(clusters);
+        let mut table = Table::new(clusters);
         table.push(output_tokens, models);
         Ok(Self {
             output_tokens: table,
@@ -168,7 +168,7 @@ impl Metering {
     }
 
     /// Expected tokens of answers, [clusters, models]; 0 where the usage is not known.
-    pub fn output_tokens(&self) -> &Profiles {
+    pub fn output_tokens(&self) -> &Table {
         &self.output_tokens
     }
 

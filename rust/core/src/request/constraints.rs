@@ -16,9 +16,9 @@ use arc_swap::ArcSwap;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
+use crate::pool::Pool;
 use crate::pool::hull::{Candidate, Hull};
 use crate::pool::mask::Mask;
-use crate::pool::table::Pool;
 use crate::sys::fork;
 
 /// Groups of required tags at most: each is a rule, and a look at every model is as much work as

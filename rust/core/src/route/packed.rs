@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::clusters::cluster_map::Phi;
 use crate::error::Result;
 use crate::kernels::{PackedPool, Weights};
-use crate::pool::table::Pool;
+use crate::pool::Pool;
 use crate::sys::fork;
 use crate::sys::threads::Run;
 

@@ -5,8 +5,9 @@ use crate::error::Result;
 use crate::kernels::{Costs, Scan};
 use crate::pool::hull::Candidate;
 use crate::pool::mask::Mask;
+use crate::request::Request;
 use crate::request::constraints::Compiled;
-use crate::route::router::{Request, Snapshot};
+use crate::route::snapshot::Snapshot;
 
 /// A prompt as every model sees it, and the best models for it. Grows once, then is reused.
 #[derive(Default)]
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
     use crate::clusters::centroids::Centroids;
     use crate::clusters::cluster_map::{ClusterMap, Head, Softmax};
-    use crate::route::router::Scratch;
+    use crate::route::scratch::Scratch;
     use proptest::prelude::*;
 
     const DIM: usize = 4;

@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use uniroute_core::Error;
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist::{self, Extra};
-use uniroute_core::route::router::Snapshot;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::embedding::lexical::LexicalEmbedder;
 use crate::errors::to_py;

@@ -4,8 +4,8 @@ use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use uniroute_core::Error;
+use uniroute_core::pool::Pool;
 use uniroute_core::pool::metadata::Metadata;
-use uniroute_core::pool::table::Pool;
 use uniroute_core::pool::tokens::Usage;
 
 use crate::checks::arrays::array;

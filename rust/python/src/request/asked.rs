@@ -5,10 +5,10 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use uniroute_core::request::constraints::Compiled;
-use uniroute_core::route::choose::{Leaving, Request, Stay};
-use uniroute_core::route::router::{
-    PerRow, Requests, Snapshot, check_numbers, estimate_tokens, positive_zero,
+use uniroute_core::request::{
+    Leaving, PerRow, Request, Requests, Stay, check_numbers, estimate_tokens, positive_zero,
 };
+use uniroute_core::route::snapshot::Snapshot;
 use uniroute_core::{Error, Result};
 
 use crate::checks::scalars::{count, counts, model_name, number, numbers, optional_names, wrong};

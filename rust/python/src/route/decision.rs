@@ -7,8 +7,8 @@ use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyType};
 use uniroute_core::clusters::cluster_map::Phi;
-use uniroute_core::route::choose::{self, Blend};
-use uniroute_core::route::router::{Choice, Row, Snapshot};
+use uniroute_core::route::choose::{self, Blend, Choice};
+use uniroute_core::route::snapshot::{Row, Snapshot};
 use uniroute_core::text::lexical::Status;
 use uniroute_core::{Error, Result};
 

@@ -8,10 +8,10 @@ use pyo3::types::{PyBytes, PyDict};
 use uniroute_core::Result;
 use uniroute_core::drift::report as drift;
 use uniroute_core::file::persist;
+use uniroute_core::pool::Pool;
 use uniroute_core::pool::changes::Action;
-use uniroute_core::pool::table::Pool;
 use uniroute_core::route::router as core;
-use uniroute_core::route::router::Snapshot;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::checks::arrays::array;
 use crate::checks::scalars::{

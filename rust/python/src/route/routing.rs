@@ -5,7 +5,9 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
-use uniroute_core::route::router::{self as core, Requests, Snapshot};
+use uniroute_core::request::Requests;
+use uniroute_core::route::router as core;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::checks::scalars::{one_cost_weight, one_name};
 use crate::clusters::heads;
@@ -396,7 +398,7 @@ impl Routing {
         let now = self.now();
         let input = now.input(py, texts, embeddings)?;
         let models = now.snapshot.pool().len();
-        now.matrix(py, &input, models, core::Snapshot::predict_loss)
+        now.matrix(py, &input, models, Snapshot::predict_loss)
     }
 
     /// What every model is expected to cost on every prompt.
@@ -451,7 +453,7 @@ impl Routing {
         let now = self.now();
         let input = now.input(py, texts, embeddings)?;
         let clusters = now.snapshot.map().clusters();
-        now.matrix(py, &input, clusters, core::Snapshot::phi)
+        now.matrix(py, &input, clusters, Snapshot::phi)
     }
 
     /// The parts of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`,

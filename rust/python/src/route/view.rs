@@ -7,8 +7,10 @@ use numpy::{
     Element, IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
+use uniroute_core::request::{Prompts, Request, estimate_tokens};
 use uniroute_core::route::choose;
-use uniroute_core::route::router::{Prompts, Request, Row, Scratch, Snapshot, estimate_tokens};
+use uniroute_core::route::scratch::Scratch;
+use uniroute_core::route::snapshot::{Row, Snapshot};
 use uniroute_core::sys::threads::Run;
 use uniroute_core::text::lexical::Status;
 use uniroute_core::{Error, Result};

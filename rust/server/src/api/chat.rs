@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
-use uniroute_core::route::router::Snapshot;
+use uniroute_core::route::snapshot::Snapshot;
 use uniroute_core::{Error, Result};
 
 use crate::api::question::{OWN_FIELDS, Prompts, Question, ROUTED};

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use uniroute_core::clusters::cluster_map::Phi;
+use uniroute_core::request::Request;
 use uniroute_core::request::constraints::Compiled;
 use uniroute_core::route::ranking::Ranking;
-use uniroute_core::route::router::{Request, Snapshot};
+use uniroute_core::route::snapshot::Snapshot;
 use uniroute_core::{Error, Result};
 
 use crate::api::route::finite;

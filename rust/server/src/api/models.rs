@@ -6,10 +6,10 @@ use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uniroute_core::pool::Pool;
 use uniroute_core::pool::changes::Action;
 use uniroute_core::pool::metadata::Metadata;
-use uniroute_core::pool::table::Pool;
-use uniroute_core::route::router::Snapshot;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::observe::given;
 use crate::api::service::Service;

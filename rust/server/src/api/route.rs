@@ -8,11 +8,10 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 use uniroute_core::request::constraints::Compiled;
-use uniroute_core::route::choose::Stay;
+use uniroute_core::request::{self, PerRow, Request, Requests, Stay, estimate_tokens};
 use uniroute_core::route::ranking::Ranking;
-use uniroute_core::route::router::{
-    self, PerRow, Request, Requests, Row, Scratch, Snapshot, estimate_tokens,
-};
+use uniroute_core::route::scratch::Scratch;
+use uniroute_core::route::snapshot::{Row, Snapshot};
 use uniroute_core::sys::threads::Run;
 use uniroute_core::text::lexical::Status;
 
@@ -104,7 +103,7 @@ pub fn rank_chat(
 /// One prompt of a request.
 #[derive(Clone, Copy)]
 enum Prompt<'a> {
-    Text(router::Text<'a>),
+    Text(request::Text<'a>),
     Embedding(&'a [f32]),
 }
 
@@ -258,18 +257,18 @@ fn many(
     now: f64,
     room: &mut Room,
 ) -> Result<Answer, Refusal> {
-    let texts: Vec<router::Text<'_>>;
+    let texts: Vec<request::Text<'_>>;
     let embeddings: Vec<f32>;
     let prompts = match &question.prompts {
         Prompts::Embeddings(rows) => {
             embeddings = flatten(rows, snapshot.map().dim())?;
-            router::Prompts::Embeddings(&embeddings)
+            request::Prompts::Embeddings(&embeddings)
         }
         Prompts::Texts(given) => {
             texts = given.iter().map(|text| as_row(text.as_ref())).collect();
-            router::Prompts::Texts(&texts)
+            request::Prompts::Texts(&texts)
         }
-        Prompts::Text(_) | Prompts::Embedding(_) => router::Prompts::Texts(&[]),
+        Prompts::Text(_) | Prompts::Embedding(_) => request::Prompts::Texts(&[]),
     };
     let requests = Requests {
         cost_weights: match &asked.each_weight {
@@ -328,15 +327,18 @@ fn unbook(asked: &Asked<'_>, rows: &[Row], now: f64) {
     }
 }
 
-fn as_row<'a>(text: Option<&'a Text<'_>>) -> router::Text<'a> {
+fn as_row<'a>(text: Option<&'a Text<'_>>) -> request::Text<'a> {
     text.map(|text| &*text.0).ok_or(Status::Null)
 }
 
 /// Prompts one by one.
-fn each<'a>(prompts: router::Prompts<'a>, dim: usize) -> Box<dyn Iterator<Item = Prompt<'a>> + 'a> {
+fn each<'a>(
+    prompts: request::Prompts<'a>,
+    dim: usize,
+) -> Box<dyn Iterator<Item = Prompt<'a>> + 'a> {
     match prompts {
-        router::Prompts::Texts(texts) => Box::new(texts.iter().map(|text| Prompt::Text(*text))),
-        router::Prompts::Embeddings(all) => Box::new(all.chunks(dim).map(Prompt::Embedding)),
+        request::Prompts::Texts(texts) => Box::new(texts.iter().map(|text| Prompt::Text(*text))),
+        request::Prompts::Embeddings(all) => Box::new(all.chunks(dim).map(Prompt::Embedding)),
     }
 }
 

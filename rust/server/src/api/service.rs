@@ -14,7 +14,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
-use uniroute_core::route::router::{Router, Snapshot};
+use uniroute_core::route::router::Router;
+use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::chat::Upstreams;
 use crate::api::models;

@@ -14,7 +14,7 @@ use serde::de::value::{
     U64Deserializer, UnitDeserializer,
 };
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use uniroute_core::route::router::PerRow;
+use uniroute_core::request::PerRow;
 
 thread_local! {
     /// Prompts of the request that this thread is reading, at most.

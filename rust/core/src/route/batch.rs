@@ -1,0 +1,274 @@
+//! Many prompts at once, block by block on several threads.
+
+use crate::error::{Error, Result};
+use crate::kernels::text::prefetch;
+use crate::request::{PerRow, Prompts, Request, Requests};
+use crate::route::choose::{Blend, Choice, choose};
+use crate::route::packed::Soft;
+use crate::route::scratch::{Kept, Scratch};
+use crate::route::snapshot::{Row, Snapshot};
+use crate::sys::threads::Run;
+use crate::text::lexical::Status;
+
+/// Texts that one thread takes at a time: some 0.3 ms of work.
+const TEXTS_PER_TASK: usize = 128;
+
+/// Embeddings that one thread takes at a time: enough rows for the blocked kernel.
+const EMBEDDINGS_PER_TASK: usize = 512;
+
+impl Snapshot {
+    /// Routes many prompts; row by row the same as one at a time.
+    pub fn route_batch(
+        &self,
+        prompts: Prompts<'_>,
+        requests: &Requests<'_>,
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let count = self.count(prompts)?;
+        self.check_routable(requests, count)?;
+        // Packed are costs that are the same for every prompt.
+        let packable = self.map.single_nearest().is_none() && self.pool.metering().is_none();
+        let soft = packable.then(|| self.soft.get(&self.pool, count)).flatten();
+        let nothing: &mut [u8] = &mut [];
+        self.for_each_task(prompts, (nothing, 0), run, |task, scratch| {
+            let Some(centroids) = self.map.single_nearest() else {
+                let request = |i: usize| requests.at(task.first + i, prompts);
+                self.choose_each(task.rows, task.embeddings, &request, soft, scratch)?;
+                self.count_many(requests.counted, task);
+                return Ok(());
+            };
+            scratch.labels.resize(task.rows.len(), 0);
+            let here = Run {
+                threads: 1,
+                interrupted: &|| false,
+            };
+            centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
+            for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
+                let request = requests.at(task.first + i, prompts);
+                row.choice = choose(&self.pool, Blend::One(scratch.labels[i]), &request)?;
+            }
+            self.count_many(requests.counted, task);
+            Ok(())
+        })
+    }
+
+    /// gamma: predicted loss of every model on every prompt, into [prompts, models] row-major; NaN
+    /// in the rows of prompts whose status is not ok.
+    pub fn predict_loss(
+        &self,
+        prompts: Prompts<'_>,
+        losses: &mut [f32],
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let models = self.pool.len();
+        if models == 0 {
+            return Err(Error::EmptyPool);
+        }
+        losses.fill(f32::NAN);
+        self.for_each_task(prompts, (losses, models), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let own = &mut task.out[i * models..][..models];
+                self.gamma(&scratch.phi, own);
+            }
+            Ok(())
+        })
+    }
+
+    /// Phi of every prompt, into [prompts, clusters] row-major, dense; 0 in the rows of prompts
+    /// whose status is not ok.
+    pub fn phi(&self, prompts: Prompts<'_>, out: &mut [f32], run: &Run<'_>) -> Result<Vec<Row>> {
+        let clusters = self.map.clusters();
+        out.fill(0.0);
+        self.for_each_task(prompts, (out, clusters), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let row = &mut task.out[i * clusters..][..clusters];
+                for (&k, &w) in scratch.phi.clusters.iter().zip(&scratch.phi.weights) {
+                    row[k as usize] = w;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What every model costs on every prompt, into [prompts, models] row-major; NaN in the rows of
+    /// prompts whose status is not ok. `tokens` as in [`Request::tokens`].
+    pub fn predict_cost(
+        &self,
+        prompts: Prompts<'_>,
+        tokens: PerRow<'_, Option<u64>>,
+        costs: &mut [f64],
+        run: &Run<'_>,
+    ) -> Result<Vec<Row>> {
+        let requests = Requests {
+            tokens,
+            ..Requests::at_cost_weight(0.0)
+        };
+        self.check_routable(&requests, self.count(prompts)?)?;
+        let models = self.pool.len();
+        costs.fill(f64::NAN);
+        self.for_each_task(prompts, (costs, models), run, |task, scratch| {
+            for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
+                self.map
+                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                let tokens = requests.at(task.first + i, prompts).tokens;
+                let own = self.costs(&scratch.phi, tokens)?;
+                task.out[i * models..][..models].copy_from_slice(&own);
+            }
+            Ok(())
+        })
+    }
+
+    /// The winners for prompts that belong to several clusters: those that ask for nothing special
+    /// together, where the pool is packed for it.
+    fn choose_each<'a>(
+        &self,
+        rows: &mut [Row],
+        embeddings: &[f32],
+        request: &dyn Fn(usize) -> Request<'a>,
+        soft: Option<&Soft>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let mut together: Vec<(&mut Row, u32)> = Vec::new();
+        scratch.batch.clear();
+        for (i, row, embedding) in self.ok_rows(rows, embeddings) {
+            let request = request(i);
+            if soft.is_none() || request.constraints.is_some() || request.stay.is_some() {
+                row.choice = self.choose(embedding, &request, scratch)?;
+                continue;
+            }
+            let Scratch {
+                phi, map, batch, ..
+            } = scratch;
+            self.map.phi(embedding, phi, map)?;
+            batch.push(phi, self.map.clusters(), request.cost_weight);
+            together.push((row, self.map.cluster(phi)));
+        }
+        let Some(soft) = soft.filter(|_| !together.is_empty()) else {
+            return Ok(());
+        };
+        let winners = scratch.batch.winners(soft)?;
+        for ((row, cluster), (model, predicted_loss)) in together.into_iter().zip(winners) {
+            row.choice = Some(Choice {
+                model,
+                cluster,
+                predicted_loss,
+                cost: self.pool.costs()[model as usize],
+                fallback: false,
+                stayed: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// The rows of a block that could be embedded: number in the block, row, embedding.
+    pub(super) fn ok_rows<'t>(
+        &self,
+        rows: &'t mut [Row],
+        embeddings: &'t [f32],
+    ) -> impl Iterator<Item = (usize, &'t mut Row, &'t [f32])> {
+        let all = rows
+            .iter_mut()
+            .zip(embeddings.chunks(self.map.dim()))
+            .enumerate();
+        all.filter(|(_, (row, _))| row.status == Status::Ok)
+            .map(|(i, (row, e))| (i, row, e))
+    }
+
+    /// Embeds the prompts block by block, on several threads, and hands each block to `work`.
+    /// `out` is split alike: so many values for each prompt.
+    pub(super) fn for_each_task<T: Send>(
+        &self,
+        prompts: Prompts<'_>,
+        (mut out, width): (&mut [T], usize),
+        run: &Run<'_>,
+        work: impl Fn(&mut Task<'_, T>, &mut Scratch) -> Result<()> + Sync,
+    ) -> Result<Vec<Row>> {
+        let count = self.count(prompts)?;
+        if out.len() != count * width {
+            let found = format!("room for {} values", out.len());
+            return Err(Error::invalid(
+                "out",
+                found,
+                format!("{count} prompts x {width}"),
+            ));
+        }
+        let per_task = match prompts {
+            Prompts::Texts(_) => TEXTS_PER_TASK,
+            Prompts::Embeddings(_) => EMBEDDINGS_PER_TASK,
+        };
+        let mut rows = vec![
+            Row {
+                status: Status::Ok,
+                coverage: 1.0,
+                choice: None
+            };
+            count
+        ];
+        let blocks: Vec<_> = rows
+            .chunks_mut(per_task)
+            .enumerate()
+            .map(|(i, rows)| {
+                let (own, rest) = std::mem::take(&mut out).split_at_mut(rows.len() * width);
+                out = rest;
+                (i * per_task, rows, own)
+            })
+            .collect();
+        let dim = self.map.dim();
+        run.for_each(
+            blocks.into_iter(),
+            Kept::take,
+            |Kept(scratch), (first, rows, out)| match prompts {
+                Prompts::Embeddings(all) => {
+                    let embeddings = &all[first * dim..][..rows.len() * dim];
+                    work(
+                        &mut Task {
+                            first,
+                            rows,
+                            embeddings,
+                            out,
+                        },
+                        scratch,
+                    )
+                }
+                Prompts::Texts(texts) => {
+                    let mut block = std::mem::take(&mut scratch.embeddings);
+                    block.resize(rows.len() * dim, 0.0);
+                    let texts = &texts[first..][..rows.len()];
+                    for (i, (row, out)) in rows.iter_mut().zip(block.chunks_mut(dim)).enumerate() {
+                        if let Some(Ok(next)) = texts.get(i + 1) {
+                            prefetch(next.as_bytes());
+                        }
+                        *row = self.embed(texts[i], out, &mut scratch.text)?;
+                    }
+                    let done = work(
+                        &mut Task {
+                            first,
+                            rows,
+                            embeddings: &block,
+                            out,
+                        },
+                        scratch,
+                    );
+                    scratch.embeddings = block;
+                    done
+                }
+            },
+        )?;
+        Ok(rows)
+    }
+}
+
+/// A block of prompts, embedded.
+pub(super) struct Task<'a, T> {
+    /// Row of the first prompt.
+    pub(super) first: usize,
+    pub(super) rows: &'a mut [Row],
+    /// [rows, dim]
+    pub(super) embeddings: &'a [f32],
+    /// This block's share of the caller's output.
+    pub(super) out: &'a mut [T],
+}
