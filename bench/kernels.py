@@ -6,7 +6,8 @@ python bench/kernels.py --threads                # two threads against one; want
 
 Contenders take turns and medians are reported, in seconds of the calling thread's processor time
 (wall time for --threads), so that what else the machine does meets all alike. All run on one
-thread. What is measured, and against whom, stands in `workloads.py`.
+thread. What is measured, and against whom, stands in `workloads.py`; BENCH_CORETYPE=Haswell (or
+another kernel of OpenBLAS) is for processors that OpenBLAS does not know, where it would be slow.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from workloads import (
     CLUSTERS,
     DIMS,
+    FEW,
     MIXED,
     MIXTURES,
     OURS,
@@ -31,6 +33,7 @@ from workloads import (
     assignment,
     clustered,
     faiss,
+    few_rows,
     flat_index,
     np,
     query,
@@ -126,6 +129,32 @@ def queries(runs: int) -> list[dict[str, Any]]:
                 "ours us": ours * 1e6,
                 "faiss us": by_faiss * 1e6,
                 "NumPy us": by_numpy * 1e6,
+                "best peer / ours": min(by_faiss, by_numpy) / ours,
+            }
+        )
+    return rows
+
+
+def few(runs: int) -> list[dict[str, Any]]:
+    """Few rows, from plain arrays to labels, several times a turn."""
+    rows = []
+    for n, d, k in FEW:
+        times = max(1, 64 // n)
+        several = {
+            name: lambda work=work: [work() for _ in range(times)]
+            for name, work in few_rows(n, d, k).contenders.items()
+        }
+        taken = medians(runs, several, time.thread_time)
+        ours, by_faiss, by_numpy, product = (seconds / times for seconds in taken.values())
+        rows.append(
+            {
+                "N": n,
+                "D": d,
+                "K": k,
+                "ours us": ours * 1e6,
+                "faiss us": by_faiss * 1e6,
+                "NumPy us": by_numpy * 1e6,
+                "its product alone us": product * 1e6,
                 "best peer / ours": min(by_faiss, by_numpy) / ours,
             }
         )
@@ -250,7 +279,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="turns each contender takes")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--plot", metavar="FILE", help="draw scaling plots instead")
-    parser.add_argument("--only", choices=("assignment", "query", "soft"), help="one part")
+    parser.add_argument("--only", choices=("assignment", "query", "few", "soft"), help="one part")
     parser.add_argument("--isa", help="assignment under this instruction set alone")
     parser.add_argument("--threads", action="store_true", help="compare thread counts instead")
     options = parser.parse_args()
@@ -272,6 +301,8 @@ def main() -> None:
                 results[title] = assignments(isa, options.runs, peak)
         if options.only in (None, "query"):
             results["One query from Python"] = queries(options.runs * 4 + 1)
+        if options.only in (None, "few"):
+            results["Few rows from Python, nothing packed"] = few(options.runs * 4 + 1)
         if options.only in (None, "soft"):
             title = f"Soft map, N {PROMPTS:,}, K {MIXED}, M {POOL:,}"
             results[title] = soft_maps(options.runs, peak)

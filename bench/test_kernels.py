@@ -24,6 +24,7 @@ PEERS = {
         "scikit-learn",
     ),
     "query": (workloads.OURS, "faiss IndexFlatL2", "NumPy"),
+    "few_rows": (workloads.OURS, "faiss knn", "NumPy", "NumPy, product alone"),
     "soft_map": (
         workloads.OURS,
         f"{workloads.OURS}, with costs",
@@ -40,6 +41,7 @@ WORKLOADS = [
         for k in workloads.CLUSTERS
     ),
     *(("query", d, k) for d, k in workloads.QUERIES),
+    *(("few_rows", *sizes) for sizes in workloads.FEW),
     *(("soft_map", name) for name in workloads.MIXTURES),
     ("soft_route",),
 ]
@@ -63,7 +65,7 @@ def test_speed(benchmark, workload: tuple, name: str) -> None:
     if work is None:
         pytest.skip("this contender sits this workload out: see workloads.py")
     benchmark.group = " ".join(map(str, workload))
-    if workload[0] == "query":
+    if workload[0] in ("query", "few_rows"):
         benchmark(work)
     else:
         benchmark.pedantic(work, rounds=3, warmup_rounds=1)

@@ -3,7 +3,7 @@
 Each function makes its data and returns the contenders by name, ours first: `kernels.py` prints
 them as tables of ratios, `test_kernels.py` gives them to pytest-benchmark. To be imported before
 NumPy is: OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which may force a slower kernel on the peers, are
-unset, and everybody gets one thread.
+unset (BENCH_CORETYPE sets the first), and everybody gets one thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(_name, None)
+if "BENCH_CORETYPE" in os.environ:
+    os.environ["OPENBLAS_CORETYPE"] = os.environ["BENCH_CORETYPE"]
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -28,6 +30,7 @@ import uniroute_fast as uf
 PROMPTS = 20_000
 DIMS, CLUSTERS = (384, 768), (64, 256, 1024, 4096)
 QUERIES = ((384, 256), (768, 1024))
+FEW = tuple((n, 768, 1024) for n in (1, 4, 16, 64, 256))
 MIXTURES = (
     "flat Phi, unrelated LLMs",
     "peaked Phi, unrelated LLMs",
@@ -91,6 +94,19 @@ def query(d: int, k: int) -> Workload:
             OURS: lambda: packed.nearest(row),
             "faiss IndexFlatL2": lambda: index.search(x, 1),
             "NumPy": lambda: (c @ row - half).argmax(),
+        }
+    )
+
+
+def few_rows(n: int, d: int, k: int) -> Workload:
+    """Nearest centroid of few rows, from plain arrays to labels."""
+    x, c = clustered(n, k, d)
+    return Workload(
+        {
+            OURS: lambda: uf.nearest_centroid(x, c, return_distance=False),
+            "faiss knn": lambda: faiss.knn(x, c, 1),
+            "NumPy": lambda: ((c * c).sum(1) / 2 - x @ c.T).argmin(1),
+            "NumPy, product alone": lambda: x @ c.T,
         }
     )
 

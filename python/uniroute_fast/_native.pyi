@@ -30,6 +30,7 @@ __all__ = [
     "Snapshot",
     "Vocabulary",
     "__version__",
+    "assign_once",
     "available_isas",
     "build_profile",
     "feature_ids",
@@ -61,6 +62,14 @@ class Centroids:
     @property
     def shape(self) -> tuple[int, int]: ...
     def __len__(self) -> int: ...
+
+def assign_once(
+    x: ArrayLike,
+    centroids: ArrayLike,
+    *,
+    return_distance: bool = True,
+    on_invalid: Literal["raise", "mark"] = "raise",
+) -> tuple[NDArray[np.uint32], NDArray[np.float32] | None]: ...
 
 @final
 class Server:

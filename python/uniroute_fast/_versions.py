@@ -16,13 +16,18 @@ def versions() -> dict[str, str]:
     return {
         "uniroute_fast": _native.__version__,
         "isa": _native.isa(),
-        "isas available": ", ".join(_native.available_isas()),
+        "isas available": ", ".join(map(_listed, _native.available_isas())),
         "threads": str(_native.get_num_threads()),
         "build profile": _native.build_profile,
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "platform": platform.platform(),
     }
+
+
+def _listed(isa: str) -> str:
+    """Return the name of an instruction set, with a word on one that nothing chooses by itself."""
+    return "amx (only by UNIROUTE_ISA=amx)" if isa == "amx" else isa
 
 
 def show_versions() -> None:

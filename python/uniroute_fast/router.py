@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast._checks.arrays import GREATEST_WEIGHT, as_array, as_losses, as_weights
+from uniroute_fast._checks.arrays import (
+    GREATEST_WEIGHT,
+    as_array,
+    as_losses,
+    as_numbers,
+    as_weights,
+)
 from uniroute_fast._checks.extras import importing
 from uniroute_fast._checks.instances import as_embedder, as_instance
 from uniroute_fast._checks.locks import Lock
@@ -19,7 +25,6 @@ from uniroute_fast.clusters.examples import MOST_PROMPTS, Typical
 from uniroute_fast.costs.tokens import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
 from uniroute_fast.embedding.lexical import LexicalEmbedder
 from uniroute_fast.errors import (
-    ArgumentTypeError,
     ArtifactError,
     InvalidArgumentError,
     UnknownModelError,
@@ -370,13 +375,12 @@ class Router(_native.Router):
         """
         column: NDArray[Any] | None = None
         if losses is not None:
-            column = as_array("losses", losses)
-            numbers = column.dtype.kind in "biuf"  # What is none is refused as such below.
-            if numbers and column.ndim != 1 and column.shape[1:] != (1,):
+            column = as_numbers("losses", losses, "real numbers in [0, 1], NaN = not run")
+            if column.ndim != 1 and column.shape[1:] != (1,):
                 raise InvalidArgumentError(
                     f"losses: shape {column.shape}; expected (n_val,) or (n_val, 1), for one LLM"
                 )
-            column = column.reshape(-1, 1) if numbers else column
+            column = column.reshape(-1, 1)
         self.add_models(
             [name],
             [as_number("cost", cost, 0)],
@@ -1308,8 +1312,7 @@ def _listed(texts: Any) -> list[Any]:
 
 def _as_embeddings(argument: str, embeddings: NDArray[Any]) -> NDArray[np.float32]:
     """Return float32[N, D], contiguous, finite, of at least one row and column."""
-    if embeddings.dtype.kind not in "biuf":
-        raise ArgumentTypeError(f"{argument}: dtype {embeddings.dtype}; expected float32[N, D]")
+    embeddings = as_numbers(argument, embeddings, "float32[N, D]")
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise InvalidArgumentError(
             f"{argument}: shape {embeddings.shape}; expected [N, D], at least one of each"

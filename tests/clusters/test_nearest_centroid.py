@@ -36,6 +36,12 @@ def check(x, centroids):
     x = np.ascontiguousarray(x, np.float32)
     centroids = np.ascontiguousarray(centroids, np.float32)
     labels, distances = brute_force(x, centroids)
+    found_labels, found_distances = uf.nearest_centroid(x, centroids)
+    np.testing.assert_array_equal(found_labels, labels)
+    np.testing.assert_array_equal(found_distances, distances)
+    for n in {1, 2, 3, 5, len(x)}:  # Few rows meet centroids that are not packed.
+        found_labels = uf.nearest_centroid(x[:n], centroids, return_distance=False)
+        np.testing.assert_array_equal(found_labels, labels[:n])
     for isa in ISAS:
         packed = uf.Centroids(centroids, isa=isa)
         found_labels, found_distances = packed.assign(x)
@@ -161,6 +167,26 @@ def test_a_share_of_the_differential_fuzzer():
         check(x, c)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_answers_few_rows(isa):
+    """Centroids that are not packed are searched by the instruction set in use alone."""
+    code = f"""
+import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+import numpy as np, uniroute_fast as uf
+from test_nearest_centroid import KINDS, brute_force, data
+rng = np.random.default_rng(1)
+for kind in KINDS:
+    for n, k, d in [(1, 5, 3), (2, 70, 17), (7, 100, 384), (90, 130, 33), (390, 97, 64)]:
+        x, c = (np.ascontiguousarray(a, np.float32) for a in data(kind, rng, n, k, d))
+        labels, distances = uf.nearest_centroid(x, c)
+        expected = brute_force(x, c)
+        np.testing.assert_array_equal(labels, expected[0], err_msg=kind)
+        np.testing.assert_array_equal(distances, expected[1], err_msg=kind)
+"""
+    done = run_python(code, UNIROUTE_ISA=isa)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_threads_change_nothing(threads):
     rng = np.random.default_rng(3)
@@ -174,6 +200,9 @@ def test_threads_change_nothing(threads):
             found = uf.Centroids(c, isa=isa).assign(x)
             np.testing.assert_array_equal(found[0], expected[0])
             np.testing.assert_array_equal(found[1], expected[1])
+        few = uf.nearest_centroid(x[:300], c)
+        np.testing.assert_array_equal(few[0], expected[0][:300])
+        np.testing.assert_array_equal(few[1], expected[1][:300])
     finally:
         uf.set_num_threads(before)
 
@@ -265,13 +294,21 @@ def test_rows_that_are_not_finite_are_named_or_marked(bad, isa):
         packed.assign(x)
     with pytest.raises(uf.errors.InvalidArgumentError, match="NaN or infinity"):
         packed.nearest(x[400])
-    labels, distances = uf.nearest_centroid(x, packed, on_invalid="mark")
     good = np.ones(500, bool)
     good[[123, 400]] = False
-    assert (labels[good] == expected[good]).all()
-    assert (labels[~good] == UNASSIGNED).all()
-    assert np.isnan(distances[~good]).all()
-    assert np.isfinite(distances[good]).all()
+    for rows, centroids in [(500, packed), (500, c), (150, c), (124, c)]:
+        kept = good[:rows]
+        labels, distances = uf.nearest_centroid(x[:rows], centroids, on_invalid="mark")
+        assert (labels[kept] == expected[:rows][kept]).all()
+        assert (labels[~kept] == UNASSIGNED).all()
+        assert np.isnan(distances[~kept]).all()
+        assert np.isfinite(distances[kept]).all()
+        with pytest.raises(uf.errors.InvalidArgumentError, match=r"x: row 123 .*NaN or infinity"):
+            uf.nearest_centroid(x[:rows], centroids)
+    c[11, 5] = bad
+    for rows in (0, 1, 150, 500):
+        with pytest.raises(uf.errors.InvalidArgumentError, match=r"centroids: row 11 .*NaN"):
+            uf.nearest_centroid(x[:rows], c)
 
 
 @pytest.mark.parametrize(

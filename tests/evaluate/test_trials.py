@@ -247,11 +247,11 @@ def test_a_teacher_that_does_not_fit_is_named(data, student):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"trials": 0}, InvalidArgumentError, "trials is 0"),
+        ({"trials": 0}, InvalidArgumentError, "trials, seed: 0, "),
         ({"seed": -1}, InvalidArgumentError, "seed -1"),
-        ({"n_val": 0}, InvalidArgumentError, "n_val is 0, expected 1 to 40"),
+        ({"n_val": 0}, InvalidArgumentError, "n_val: 0; expected 1 to 40"),
         ({"n_val": 41}, InvalidArgumentError, "n_val is 41"),
-        ({"methods": []}, InvalidArgumentError, "methods is empty"),
+        ({"methods": []}, InvalidArgumentError, "methods: empty"),
         ({"methods": ["magic"]}, InvalidArgumentError, "no method 'magic'"),
         ({"methods": ["knn", "knn"]}, InvalidArgumentError, "named twice"),
         ({"reference": "magic"}, InvalidArgumentError, "no method 'magic'"),

@@ -348,7 +348,7 @@ def test_parts_that_do_not_fit_the_others_are_named(seen):
         for change in changes:
             if name == "landmarks" and change is changes[0]:
                 continue  # One fewer is as good a map.
-            with pytest.raises(ArtifactError, match=r"part '.*' is .*, expected finite"):
+            with pytest.raises(ArtifactError, match=r"part '.*' is .*; expected finite"):
                 profiler_from_parts(arrays | {name: change(arrays[name])}, meta)
     if seen:
         with pytest.raises(ArtifactError, match=r"prior0\.mean|without a background"):
@@ -392,8 +392,8 @@ def test_values_that_no_fit_gives_are_named():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_clusters": 0}, "n_clusters is 0, expected 1 to 50"),
-        ({"n_clusters": 51}, "n_clusters is 51"),
+        ({"n_clusters": 0}, "n_clusters: 0; expected 1 to 50"),
+        ({"n_clusters": 51}, "n_clusters: 51"),
         ({"seen_losses": np.full((50, 3), 2.0)}, "losses: 2 in row 0, column 0"),
         ({"seen_losses": np.full((50, 3), np.nan)}, r"seen_losses\[:, 0\] has no outcome"),
         ({"seen_losses": np.zeros((50, 3)), "seen_costs": [1, 2]}, r"costs: shape \(2,\)"),
@@ -427,7 +427,7 @@ def test_heads_stand_side_by_side():
 
 def test_map_refuses_embeddings_it_cannot_use():
     head = ClusterMap([NearestHead(np.eye(3, dtype=np.float32))])
-    with pytest.raises(InvalidArgumentError, match=r"shape \(2, 4\), expected \(N, 3\)"):
+    with pytest.raises(InvalidArgumentError, match=r"shape \(2, 4\); expected \(N, 3\)"):
         head.phi(np.zeros((2, 4), np.float32))
     with pytest.raises(InvalidArgumentError, match=r"embeddings\[1\] has a value"):
         head.phi(np.array([[0, 0, 0], [0, np.nan, 0]], np.float32))

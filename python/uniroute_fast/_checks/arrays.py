@@ -35,6 +35,22 @@ def as_array(argument: str, values: ArrayLike) -> NDArray[Any]:
         raise ArgumentTypeError(f"{argument}: not an array ({error})") from error
 
 
+def as_numbers(
+    argument: str, values: ArrayLike, expected: str = "real numbers", kinds: str = "biuf"
+) -> NDArray[Any]:
+    """Return values as an array of numbers: of a dtype of one of the kinds, as NumPy names them.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Another dtype, a masked array, or no array at all; the message says what was `expected`.
+    """
+    array = as_array(argument, values)
+    if array.dtype.kind not in kinds:
+        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected {expected}")
+    return array
+
+
 def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDArray[np.float64]:
     """Return losses as float64[prompts, models], checked.
 
@@ -54,11 +70,7 @@ def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDAr
     InvalidArgumentError
         Another shape, or a value outside [0, 1].
     """
-    array = as_array(argument, losses)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(
-            f"{argument}: dtype {array.dtype}; expected real numbers in [0, 1], NaN = not run"
-        )
+    array = as_numbers(argument, losses, "real numbers in [0, 1], NaN = not run")
     if array.ndim != 2:
         raise InvalidArgumentError(
             f"{argument}: shape {array.shape}; expected two dimensions, [prompts, models]"
@@ -90,9 +102,7 @@ def as_weights(argument: str, weights: ArrayLike | None, rows: int) -> NDArray[n
     """
     if weights is None:
         return np.ones(rows)
-    array = as_array(argument, weights)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    array = as_numbers(argument, weights)
     if array.shape != (rows,):
         raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected ({rows},)")
     bad = ~((array >= 0) & (array <= GREATEST_WEIGHT))
@@ -115,9 +125,7 @@ def as_costs(argument: str, costs: ArrayLike, count: int | None = None) -> NDArr
     InvalidArgumentError
         Another shape, no cost, or one that is not finite or below 0.
     """
-    array = as_array(argument, costs)
-    if array.dtype.kind not in "iuf":
-        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    array = as_numbers(argument, costs, kinds="iuf")
     if array.ndim != 1 or len(array) != (count or max(len(array), 1)):
         expected = f"({count or 'models'},), one for each LLM"
         raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected {expected}")

@@ -52,7 +52,7 @@ def part(
     if not fits or found.dtype != dtype or not np.isfinite(found).all():
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise ArtifactError(
-            f"part {name!r} is {found.dtype}{list(found.shape)}, expected finite "
+            f"part {name!r} is {found.dtype}{list(found.shape)}; expected finite "
             f"{np.dtype(dtype)}[{wanted}]"
         )
     return found
@@ -63,7 +63,7 @@ def above_zero(what: str, value: object) -> float:
     fits = isinstance(value, float | int) and LEAST_SETTING <= value <= LARGEST_SETTING
     if not fits or isinstance(value, bool):
         raise ArtifactError(
-            f"{what} is {shown(value)}, expected a number, {LEAST_SETTING:g} to {LARGEST_SETTING:g}"
+            f"{what}: {shown(value)}; expected a number, {LEAST_SETTING:g} to {LARGEST_SETTING:g}"
         )
     return float(value)  # type: ignore[arg-type]
 

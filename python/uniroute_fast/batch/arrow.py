@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from uniroute_fast.errors import MissingExtraError
+from uniroute_fast._checks.extras import imported
 
 
 def pyarrow() -> Any:
     """Return the module, or raise `MissingExtraError`."""
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError(
-            "routing files needs pyarrow: pip install 'uniroute_fast[batch]'"
-        ) from error
-    return pa
+    return imported("pyarrow", "batch", "routing files")

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast._checks.files import whole_file
 from uniroute_fast.cli.output import add_json, columns, report
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import argparse
@@ -163,9 +164,4 @@ def _text(figures: dict[str, Any], data: Dataset, router: Router, routed: int) -
 
 
 def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "the demo plots with matplotlib: pip install 'uniroute_fast[evaluate]'"
-        ) from error
+    imported("matplotlib", "evaluate", "the demo's plot")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast._checks.extras import imported
+from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,12 +57,7 @@ def read_table(path: str, text_column: str = "text") -> Any:
 
     Lines of a .txt file become the column ``text_column``.
     """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError(
-            "reading prompts and scores needs pyarrow: pip install 'uniroute_fast[fit]'"
-        ) from error
+    pa = imported("pyarrow", "fit", "a table")
     file = Path(path)
     kind = KINDS.get(file.suffix.lower())
     if kind is None:

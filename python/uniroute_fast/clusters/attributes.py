@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import as_array
-from uniroute_fast._checks.extras import importing
+from uniroute_fast._checks.arrays import as_numbers
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.clusters.cluster_map import SoftmaxHead
 from uniroute_fast.clusters.kmeans import assign, kmeans
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError, MissingExtraError
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -54,13 +54,7 @@ def attribute_head(
     -----
     Jitkrittum et al., arXiv 2502.08773, appendix on prompt attributes. O(N K D) an iteration.
     """
-    try:
-        with importing:
-            from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtraError(
-            "attributes need scikit-learn: pip install 'uniroute_fast[fit]'"
-        ) from error
+    LogisticRegression = imported("sklearn.linear_model", "fit", "attributes").LogisticRegression
     kinds, labels = np.unique(attributes, axis=0, return_inverse=True)
     labels = labels.reshape(-1)
     if len(kinds) > n_clusters:
@@ -87,11 +81,7 @@ def checked_attributes(attributes: ArrayLike, n_prompts: int) -> NDArray[np.floa
     ArgumentTypeError, InvalidArgumentError
         Not numbers, another shape, or a value outside [0, 1].
     """
-    array = as_array("attributes", attributes)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(
-            f"attributes: dtype {array.dtype}; expected booleans or numbers in [0, 1]"
-        )
+    array = as_numbers("attributes", attributes, "booleans or numbers in [0, 1]")
     if array.ndim != 2 or len(array) != n_prompts or not array.size:
         raise InvalidArgumentError(
             f"attributes: shape {array.shape}; expected ({n_prompts}, A), one row for each prompt"

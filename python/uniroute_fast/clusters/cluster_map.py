@@ -218,7 +218,7 @@ class ClusterMap:
         embeddings = np.asarray(embeddings, dtype=np.float32)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
             raise InvalidArgumentError(
-                f"embeddings has shape {embeddings.shape}, expected (N, {self.dim})"
+                f"embeddings: shape {embeddings.shape}; expected (N, {self.dim})"
             )
         if not np.isfinite(embeddings).all():
             row = int(np.argmin(np.isfinite(embeddings).all(axis=1)))
@@ -273,7 +273,7 @@ class ClusterMap:
             kinds = meta["heads"]
             if not isinstance(kinds, list) or not kinds:
                 raise ArtifactError(
-                    f"cluster map: heads are {shown(kinds)}, expected a list of kinds"
+                    f"cluster map: heads are {shown(kinds)}; expected a list of kinds"
                 )
             for i, kind in enumerate(kinds):
                 if kind == "nearest":

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast._checks.extras import imported
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,14 +46,9 @@ def kmeans(
     """
     if not 1 <= n_clusters <= len(embeddings):
         raise InvalidArgumentError(
-            f"n_clusters is {n_clusters}, expected 1 to {len(embeddings)}, the number of prompts"
+            f"n_clusters: {n_clusters}; expected 1 to {len(embeddings)}, the number of prompts"
         )
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            "clustering needs faiss: pip install 'uniroute_fast[fit]'"
-        ) from error
+    faiss = imported("faiss", "fit", "clustering")
     x = np.ascontiguousarray(embeddings, dtype=np.float32)
     search = faiss.Kmeans(
         x.shape[1], n_clusters, niter=50, nredo=restarts, seed=seed, min_points_per_centroid=1

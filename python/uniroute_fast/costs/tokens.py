@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import as_array
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast._checks.arrays import as_numbers
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,11 +114,7 @@ def fit_usage(
 
 def as_tokens(argument: str, values: ArrayLike, rows: int, columns: int) -> NDArray[np.float64]:
     """Return numbers of tokens as float64[rows, columns], NaN where not known, checked."""
-    array = as_array(argument, values)
-    if array.dtype.kind not in "iuf":
-        raise ArgumentTypeError(
-            f"{argument}: dtype {array.dtype}; expected numbers of tokens, NaN = not known"
-        )
+    array = as_numbers(argument, values, "numbers of tokens, NaN = not known", "iuf")
     if array.ndim == 1 and columns == 1:
         array = array[:, None]
     if array.shape != (rows, columns):
@@ -138,9 +134,7 @@ def as_tokens(argument: str, values: ArrayLike, rows: int, columns: int) -> NDAr
 
 def as_prices(argument: str, prices: ArrayLike, count: int) -> NDArray[np.float64]:
     """Return prices of a million tokens as float64[count], checked."""
-    array = np.atleast_1d(as_array(argument, prices))
-    if array.dtype.kind not in "iuf":
-        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    array = np.atleast_1d(as_numbers(argument, prices, kinds="iuf"))
     if array.shape != (count,):
         raise InvalidArgumentError(
             f"{argument}: shape {array.shape}; expected ({count},), one for each of the names"

@@ -125,10 +125,10 @@ class Dataset:
                 )
         if self.scores.shape != (n, m):
             raise DatasetError(
-                f"{self.name}: scores have shape {self.scores.shape}, expected ({n}, {m})"
+                f"{self.name}: scores of shape {self.scores.shape}; expected ({n}, {m})"
             )
         if self.costs.shape != (m,):
-            raise DatasetError(f"{self.name}: costs have shape {self.costs.shape}, expected ({m},)")
+            raise DatasetError(f"{self.name}: costs of shape {self.costs.shape}; expected ({m},)")
 
     def _check_unique(self, what: str, names: Sequence[str]) -> None:
         first: dict[str, int] = {}

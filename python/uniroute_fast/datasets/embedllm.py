@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.datasets.collect import Collector
 from uniroute_fast.datasets.prices import Costs, read_costs
 from uniroute_fast.datasets.source import files_in, local_copy
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     from uniroute_fast.datasets.dataset import Dataset
@@ -42,13 +43,7 @@ def from_embedllm(source: str | os.PathLike[str] = "RZ412/EmbedLLM", *, costs: C
     MissingExtraError
         The extra ``datasets`` is not installed.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import csv
-    except ImportError as error:
-        raise MissingExtraError(
-            "EmbedLLM is CSV files: pip install 'uniroute_fast[datasets]'"
-        ) from error
+    pa, csv = (imported(name, "datasets", "EmbedLLM") for name in ("pyarrow", "pyarrow.csv"))
     folder = local_copy(source, FILES)
     collector = Collector("EmbedLLM")
     strings = {column: pa.string() for column in COLUMNS if column != "label"}

@@ -10,8 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.datasets.dataset import Dataset
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     import os
@@ -114,13 +115,7 @@ def _models_csv(dataset: Dataset) -> str:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError(
-            "dataset folders are parquet files: pip install 'uniroute_fast[fit]'"
-        ) from error
+    pa, pq = (imported(name, "fit", "a dataset folder") for name in ("pyarrow", "pyarrow.parquet"))
     return pa, pq
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.datasets.collect import Collector, as_number
 from uniroute_fast.datasets.source import files_in, local_copy
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     from uniroute_fast.datasets.dataset import Dataset
@@ -68,12 +69,7 @@ def from_routerbench(
     MissingExtraError
         The extra ``datasets`` is not installed.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtraError(
-            "RouterBench is a pandas table: pip install 'uniroute_fast[datasets]'"
-        ) from error
+    pd = imported("pandas", "datasets", "RouterBench")
     name = f"routerbench_{shots}shot"
     file = files_in(
         local_copy(source, [f"{name}.pkl"]), [f"{name}.pkl", f"{name}.parquet", f"{name}.csv"]

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast._checks.extras import imported
+from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,14 +36,9 @@ def local_copy(source: str | os.PathLike[str], patterns: Sequence[str]) -> Path:
     name = os.fspath(source)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise DatasetError(f"{name}: no such file or folder, nor a name owner/name on the hub")
+    hub = imported("huggingface_hub", "datasets", f"{name}, which is no file here")
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: no such file; to download it: pip install 'uniroute_fast[datasets]'"
-        ) from error
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
+        return Path(hub.snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
     except Exception as error:
         raise DatasetError(f"{name}: cannot be downloaded from the hub: {error}") from error
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.datasets.collect import Collector, as_number
 from uniroute_fast.datasets.prices import Prices, read_prices
 from uniroute_fast.datasets.source import files_in, local_copy
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast.errors import DatasetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,13 +50,7 @@ def from_sprout(
     MissingExtraError
         The extra ``datasets`` is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError(
-            "SPROUT is Parquet files: pip install 'uniroute_fast[datasets]'"
-        ) from error
+    pa, pq = (imported(name, "datasets", "SPROUT") for name in ("pyarrow", "pyarrow.parquet"))
     priced = read_prices(prices)
     collector = Collector("SPROUT")
     for file in files_in(local_copy(source, [f"**/{name}" for name in FILES]), FILES):

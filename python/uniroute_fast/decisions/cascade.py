@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import as_array, as_losses
+from uniroute_fast._checks.arrays import as_array, as_losses, as_numbers
 from uniroute_fast._checks.instances import as_instance
 from uniroute_fast._checks.scalars import as_count, as_number
 from uniroute_fast.errors import (
@@ -311,12 +311,7 @@ class Cascade:
             if not isinstance(name, str):
                 raise ArgumentTypeError(f"scores: {name!r} is no name; expected str")
             index = snapshot.info(name).index
-            given = as_array(f"scores[{name!r}]", values)
-            if given.dtype.kind not in "biuf":
-                raise ArgumentTypeError(
-                    f"scores[{name!r}]: dtype {given.dtype}; expected real numbers"
-                )
-            score = given.astype(np.float64)
+            score = as_numbers(f"scores[{name!r}]", values).astype(np.float64)
             if score.shape != (len(predicted),):
                 raise InvalidArgumentError(
                     f"scores[{name!r}]: shape {score.shape}; expected ({len(predicted)},)"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.embedding.embedder import Texts
-from uniroute_fast.embedding.lexical import _as_list, _import
+from uniroute_fast.embedding.lexical import _as_list
 
 if TYPE_CHECKING:
     pass
@@ -32,7 +33,7 @@ class SentenceTransformerEmbedder:
     """
 
     def __init__(self, model: str, *, batch_size: int = 32, **options: Any):
-        module = _import("sentence_transformers", "sentence-transformers", type(self).__name__)
+        module = imported("sentence_transformers", "sentence-transformers", type(self).__name__)
         self.model = module.SentenceTransformer(model, **options)
         self.batch_size = batch_size
 

@@ -6,21 +6,20 @@ n-grams looked up in a table, in microseconds and in Rust; see ``docs/embedding.
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniroute_fast import _native
-from uniroute_fast._checks.extras import importing
+from uniroute_fast._checks.arrays import as_numbers
+from uniroute_fast._checks.extras import imported
 from uniroute_fast._checks.scalars import as_count
 from uniroute_fast._checks.sequences import as_sequence
 from uniroute_fast.embedding.embedder import STATUS_NAMES, Embeddings, Texts
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError, MissingExtraError
+from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -117,7 +116,7 @@ class LexicalEmbedder(_native.LexicalEmbedder):
         -----
         Takes time in proportion to the bytes of the texts and to ``min(N, max_sample) x dim``.
         """
-        svd = _import("sklearn.utils.extmath", "fit", "LexicalEmbedder.fit")
+        svd = imported("sklearn.utils.extmath", "fit", "LexicalEmbedder.fit")
         features = _Features.of(texts, dim, rows, ngrams, min_df, max_sample, seed)
         x = features.matrix
         rank = min(dim, *x.shape)
@@ -173,7 +172,7 @@ class LexicalEmbedder(_native.LexicalEmbedder):
         MissingExtraError
             Without the extra ``fit``.
         """
-        _import("scipy.sparse", "fit", "LexicalEmbedder.distill")
+        imported("scipy.sparse", "fit", "LexicalEmbedder.distill")
         if not ridge > 0 or not np.isfinite(ridge):
             raise InvalidArgumentError(f"ridge: {ridge}; expected a positive number")
         texts = texts if hasattr(texts, "__len__") else list(texts)
@@ -270,7 +269,7 @@ class _Features:
         max_sample: int,
         seed: int,
     ) -> _Features:
-        sparse = _import("scipy.sparse", "fit", "fitting a LexicalEmbedder")
+        sparse = imported("scipy.sparse", "fit", "fitting a LexicalEmbedder")
         as_count("dim", dim, 1, 4096)
         as_count("rows", rows, 4, 1 << 17)
         as_count("ngrams", ngrams, 1, 3)
@@ -330,8 +329,7 @@ def _teach(teacher: Any, texts: Texts, sample: NDArray[np.int64] | None) -> NDAr
         vectors, expected = np.asarray(make(chosen)), len(chosen)
     else:
         vectors, expected = np.asarray(teacher), len(texts)
-    if vectors.dtype.kind not in "fiu":
-        raise ArgumentTypeError(f"teacher: gives {vectors.dtype}; expected vectors of floats")
+    vectors = as_numbers("teacher", vectors, "vectors of floats", "iuf")
     if vectors.ndim != 2 or len(vectors) != expected or not np.isfinite(vectors).all():
         raise InvalidArgumentError(
             f"teacher: gives an array of shape {vectors.shape}; "
@@ -388,13 +386,3 @@ def _as_list(texts: Texts) -> list[str]:
         if hasattr(texts, name):
             return list(getattr(texts, name)())
     return list(texts)
-
-
-def _import(module: str, extra: str, what: str) -> ModuleType:
-    try:
-        with importing:
-            return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{what} needs {module.split('.')[0]}; expected: pip install 'uniroute_fast[{extra}]'"
-        ) from error

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.clusters.cluster_map import NearestHead
 from uniroute_fast.clusters.kmeans import assign, kmeans
-from uniroute_fast.errors import DatasetError, MissingExtraError
+from uniroute_fast.errors import DatasetError
 from uniroute_fast.evaluate.deep_map import learn_deep_map
 from uniroute_fast.evaluate.deferral import BlindPlan, area, area_of, deferral_curve
 from uniroute_fast.evaluate.learned_map import learn_map
@@ -223,12 +224,9 @@ def _mlp(
             f"{len(x)} labelled prompts are too few for a network: it takes 11 or more; give more "
             "prompts, or leave retrained_mlp and clairvoyant_mlp out of the methods"
         )
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.neural_network import MLPRegressor
-    except ImportError as error:
-        raise _missing_sklearn() from error
-    network = MLPRegressor(
+    unfinished = imported("sklearn.exceptions", "fit", "this method").ConvergenceWarning
+    make = imported("sklearn.neural_network", "fit", "this method").MLPRegressor
+    network = make(
         hidden_layer_sizes=(100, 100),
         batch_size=min(64, len(x) * 8 // 10),
         alpha=MLP_PENALTY,
@@ -239,7 +237,7 @@ def _mlp(
     )
     with warnings.catch_warnings():
         # Ten epochs are the setting, not a failure.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", unfinished)
         network.fit(x, losses)
     return np.asarray(network.predict(test), dtype=np.float64)
 
@@ -273,10 +271,6 @@ def _low_rank(
     _, _, components = np.linalg.svd(np.linalg.cholesky(gram).T @ coefficients, False)
     fit = (test - centre) @ coefficients
     return [mean + fit @ components[:rank].T @ components[:rank] for rank in ranks]
-
-
-def _missing_sklearn() -> MissingExtraError:
-    return MissingExtraError("this method needs scikit-learn: pip install 'uniroute_fast[fit]'")
 
 
 def _centroids(trial: Trial, n_clusters: int) -> NDArray[np.float32]:

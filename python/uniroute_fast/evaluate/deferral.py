@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast._checks.arrays import as_array, as_costs
+from uniroute_fast._checks.arrays import as_costs, as_numbers
 from uniroute_fast._checks.instances import as_instance
 from uniroute_fast._checks.scalars import as_number
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -240,9 +240,7 @@ def reaches_best(curve: DeferralCurve, quality: ArrayLike, costs: ArrayLike) -> 
 
 
 def _finite(name: str, values: ArrayLike, ndim: int) -> NDArray[np.float64]:
-    array = as_array(name, values)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(f"{name}: dtype {array.dtype}; expected real numbers")
+    array = as_numbers(name, values)
     if array.ndim != ndim or not array.size:
         raise InvalidArgumentError(
             f"{name}: shape {array.shape}; expected [N, M], neither of them 0"

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast._checks.extras import importing
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.clusters.cluster_map import NearestHead, SoftmaxHead
 from uniroute_fast.clusters.kmeans import kmeans
-from uniroute_fast.errors import MissingExtraError
 from uniroute_fast.profiles.evidence import observe
 from uniroute_fast.profiles.shrinkage import shrunk_means
 
@@ -68,13 +67,7 @@ def learn_map(
     O(N K (D + S)) an iteration. Jitkrittum et al., arXiv 2502.08773, section 5.2, with a linear
     map in place of the two hidden layers of their experiments.
     """
-    try:
-        with importing:
-            from scipy.optimize import minimize
-    except ImportError as error:
-        raise MissingExtraError(
-            "learning a map needs scipy: pip install 'uniroute_fast[fit]'"
-        ) from error
+    minimize = imported("scipy.optimize", "fit", "learning a map").minimize
     centroids = kmeans(embeddings, n_clusters, seed)
     start = SoftmaxHead.around(centroids, START_SHARPNESS)
     held = np.random.default_rng(seed).permutation(len(losses)) < HELD_OUT * len(losses)

@@ -82,7 +82,7 @@ def resolve(methods: Iterable[str | Method] | None) -> list[Method]:
             raise InvalidArgumentError(f"methods: {method.name!r} is named twice")
         found[method.name] = method
     if not found:
-        raise InvalidArgumentError("methods is empty, expected one name or more")
+        raise InvalidArgumentError("methods: empty; expected one name or more")
     return list(found.values())
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import as_array
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast._checks.arrays import as_array, as_numbers
+from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -181,18 +181,14 @@ def _policy(
 
 
 def _indices(argument: str, values: ArrayLike) -> tuple[NDArray[np.intp], int]:
-    array = as_array(argument, values)
-    if array.dtype.kind not in "iu":
-        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected indices of LLMs")
+    array = as_numbers(argument, values, "indices of LLMs", "iu")
     if array.ndim != 1 or (len(array) and array.min() < 0):
         raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected [N], 0 or more")
     return array.astype(np.intp), len(array)
 
 
 def _column(argument: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
-    array = as_array(argument, values)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    array = as_numbers(argument, values)
     if array.shape != (n,):
         raise InvalidArgumentError(f"{argument}: shape {array.shape}; expected ({n},)")
     return array.astype(np.float64)

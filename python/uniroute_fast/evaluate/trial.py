@@ -80,7 +80,7 @@ def random_split(
         n_val = min(400, n_share)
     if not 1 <= n_val <= n_share:
         raise InvalidArgumentError(
-            f"n_val is {n_val}, expected 1 to {n_share}, the validation share of {dataset.name}"
+            f"n_val: {n_val}; expected 1 to {n_share}, the validation share of {dataset.name}"
         )
     rng = np.random.default_rng(seed)
     prompts, models = rng.permutation(n), rng.permutation(m)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast._checks.extras import imported
+from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.evaluate.deferral import (
     BlindPlan,
     area,
@@ -84,7 +85,7 @@ def run_trials(
     """
     if trials < 1 or seed < 0:
         raise InvalidArgumentError(
-            f"trials is {trials} and seed {seed}, expected at least 1 and at least 0"
+            f"trials, seed: {trials}, {seed}; expected at least 1, at least 0"
         )
     chosen = resolve(methods)
     if reference not in (method.name for method in chosen):
@@ -164,11 +165,5 @@ def lexical_embeddings(dataset: Dataset, split: Split, seed: int) -> NDArray[np.
 def _progress(items: Iterable[int], wanted: bool, what: str) -> Iterator[int]:
     if not wanted:
         return iter(items)
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise MissingExtraError(
-            "the progress bar needs tqdm: pip install 'uniroute_fast[evaluate]'"
-        ) from error
-    bar: Any = tqdm(items, desc=what, unit="trial")
+    bar: Any = imported("tqdm", "evaluate", "the progress bar").tqdm(items, desc=what, unit="trial")
     return iter(bar)

@@ -8,7 +8,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.integrations.engine import engine
+from uniroute_fast._checks.extras import imported
 
 if TYPE_CHECKING:
     from uniroute_fast.batch import BatchRouter
@@ -41,7 +41,7 @@ def route_frame(frame: Any, router: BatchRouter) -> Any:
     MissingExtraError
         Dask's data frames are not installed (extra ``dask``).
     """
-    engine("dask.dataframe", "dask")
+    imported("dask.dataframe", "dask", "Dask")
     import pandas as pd
     import pyarrow as pa
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.integrations.engine import decide_struct, engine
+from uniroute_fast._checks.extras import imported
+from uniroute_fast.integrations.engine import decide_struct
 
 if TYPE_CHECKING:
     from uniroute_fast.batch import BatchRouter
@@ -29,7 +30,7 @@ def register(connection: Any, router: BatchRouter, name: str = "uniroute") -> No
     MissingExtraError
         DuckDB is not installed (extra ``duckdb``).
     """
-    engine("duckdb", "duckdb")
+    imported("duckdb", "duckdb", "DuckDB")
     fields = dict(zip(router.names, TYPES, strict=True))
     members = ", ".join(f'"{field}" {kind}' for field, kind in fields.items())
     # Nulls are given to the router too, which has a status for them.

@@ -1,24 +1,11 @@
-"""What all engines share: importing one, and the decisions as a struct."""
+"""What all engines share: the decisions as a struct."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
-
-from uniroute_fast.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from uniroute_fast.batch import BatchRouter
-
-
-def engine(module: str, extra: str) -> Any:
-    """Import an engine, or raise `MissingExtraError`."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{module} is not installed: pip install 'uniroute_fast[{extra}]'"
-        ) from error
 
 
 def decide_struct(router: BatchRouter, texts: Any) -> Any:

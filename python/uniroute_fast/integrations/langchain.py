@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast._checks.instances import as_instance
 from uniroute_fast._checks.scalars import as_number
 from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
 from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
-from uniroute_fast.integrations.engine import engine
 from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class ModelSelector:
         MissingExtraError
             LangChain is not installed (extra ``langchain``).
         """
-        runnables = engine("langchain_core.runnables", "langchain")
+        runnables = imported("langchain_core.runnables", "langchain", "LangChain")
 
         def select(messages: Any) -> Any:
             return self._models[self.choose(messages)]
@@ -142,7 +142,7 @@ class ModelSelector:
         MissingExtraError
             LangChain is not installed (extra ``langchain``).
         """
-        base = engine("langchain.agents.middleware", "langchain").AgentMiddleware
+        base = imported("langchain.agents.middleware", "langchain", "LangChain").AgentMiddleware
         selector = self
 
         class UniRouteMiddleware(base):  # type: ignore[misc, valid-type]
@@ -163,7 +163,7 @@ class ModelSelector:
 
 def _as_chat(messages: Any) -> Sequence[Mapping[str, Any]]:
     """Return what a chat model takes as messages of role and content."""
-    core = engine("langchain_core.messages", "langchain")
+    core = imported("langchain_core.messages", "langchain", "LangChain")
     if hasattr(messages, "to_messages"):
         messages = messages.to_messages()
     try:

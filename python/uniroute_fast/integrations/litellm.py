@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast._checks.instances import as_instance
 from uniroute_fast._checks.scalars import as_number
 from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.integrations.among import allowing, refuse_allow, route_among
-from uniroute_fast.integrations.engine import engine
 from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class UniRouteStrategy:
         cost_weight: float = 0.0,
         constraints: Constraints | None = None,
     ) -> None:
-        engine("litellm", "litellm")
+        imported("litellm", "litellm", "LiteLLM")
         as_instance("router", router, Router)
         cost_weight = as_number("cost_weight", cost_weight, 0)
         refuse_allow(constraints, "the deployments")

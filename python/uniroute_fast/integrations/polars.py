@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.integrations.engine import decide_struct, engine
+from uniroute_fast._checks.extras import imported
+from uniroute_fast.integrations.engine import decide_struct
 
 if TYPE_CHECKING:
     from uniroute_fast.batch import BatchRouter
@@ -30,7 +31,7 @@ def route_frame(frame: Any, router: BatchRouter) -> Any:
     MissingExtraError
         Polars is not installed (extra ``polars``).
     """
-    pl = engine("polars", "polars")
+    pl = imported("polars", "polars", "Polars")
     if isinstance(frame, pl.LazyFrame):
         added = {field.name: field.dtype for field in _struct(router).fields}
         schema = dict(frame.collect_schema()) | added
@@ -58,7 +59,7 @@ def route_expr(text: Any, router: BatchRouter) -> Any:
     MissingExtraError
         Polars is not installed (extra ``polars``).
     """
-    pl = engine("polars", "polars")
+    pl = imported("polars", "polars", "Polars")
     column = pl.col(text) if isinstance(text, str) else text
     return column.map_batches(
         lambda texts: pl.Series(texts.name, decide_struct(router, texts.to_arrow())),
@@ -67,6 +68,6 @@ def route_expr(text: Any, router: BatchRouter) -> Any:
 
 
 def _struct(router: BatchRouter) -> Any:
-    pl = engine("polars", "polars")
+    pl = imported("polars", "polars", "Polars")
     kinds = (pl.String, pl.Float32, pl.Float64, pl.Int32, pl.Float32, pl.String)
     return pl.Struct(dict(zip(router.names, kinds, strict=True)))

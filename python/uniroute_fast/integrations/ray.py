@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast.batch.decide import BatchRouter
-from uniroute_fast.integrations.engine import engine
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +49,7 @@ def route_dataset(
     MissingExtraError
         Ray is not installed (extra ``ray``).
     """
-    data = engine("ray.data", "ray")
+    data = imported("ray.data", "ray", "Ray Data")
     return dataset.map_batches(
         _Worker,
         fn_constructor_args=(str(pool), cost_weight, threads),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast.integrations.engine import engine
+from uniroute_fast._checks.extras import imported
 
 if TYPE_CHECKING:
     from uniroute_fast.batch import BatchRouter
@@ -33,7 +33,7 @@ def route_dataframe(frame: Any, router: BatchRouter) -> Any:
     MissingExtraError
         PySpark is not installed (extra ``spark``).
     """
-    types = engine("pyspark.sql.types", "spark")
+    types = imported("pyspark.sql.types", "spark", "Spark")
     schema = types.StructType(list(frame.schema.fields))
     for name, kind in zip(router.names, TYPES, strict=True):
         schema = schema.add(name, kind)

@@ -107,10 +107,10 @@ def fit_profiler(
     """
     embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
     if embeddings.ndim != 2 or not embeddings.size:
-        raise InvalidArgumentError(f"embeddings has shape {embeddings.shape}, expected (N, D)")
+        raise InvalidArgumentError(f"embeddings: shape {embeddings.shape}; expected (N, D)")
     if n_clusters is not None and not 1 <= n_clusters <= len(embeddings):
         raise InvalidArgumentError(
-            f"n_clusters is {n_clusters}, expected 1 to {len(embeddings)}, the number of prompts"
+            f"n_clusters: {n_clusters}; expected 1 to {len(embeddings)}, the number of prompts"
         )
     head = None
     if attributes is not None:
@@ -123,7 +123,7 @@ def fit_profiler(
     empty = np.isnan(losses).all(axis=0)
     if empty.any():
         raise InvalidArgumentError(
-            f"seen_losses[:, {int(np.argmax(empty))}] has no outcome, expected one or more"
+            f"seen_losses: column {int(np.argmax(empty))} has no outcome; expected one or more"
         )
     if seen_costs is None:
         seen_costs = np.zeros(losses.shape[1])

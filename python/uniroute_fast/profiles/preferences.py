@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import as_array
+from uniroute_fast._checks.arrays import as_numbers
 from uniroute_fast._checks.sequences import as_sequence
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -146,11 +146,9 @@ def checked_preferences(
             raise InvalidArgumentError(
                 f"opponents: {name!r} in row {row}; expected a model of the pool"
             )
-    array = as_array("wins", wins)
-    if array.shape != (n,) or array.dtype.kind not in "biuf":
-        raise InvalidArgumentError(
-            f"wins: shape {array.shape}, dtype {array.dtype}; expected {n} numbers, 0 to 1"
-        )
+    array = as_numbers("wins", wins, f"{n} numbers, 0 to 1")
+    if array.shape != (n,):
+        raise InvalidArgumentError(f"wins: shape {array.shape}; expected {n} numbers, 0 to 1")
     won = array.astype(np.float64)
     bad = ~((won >= 0) & (won <= 1))
     if bad.any():

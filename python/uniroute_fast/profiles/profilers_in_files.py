@@ -68,7 +68,7 @@ def _bayes_from_parts(
         raise ArtifactError("part 'known.keys' does not ascend")
     noises = meta["noise"]
     if not isinstance(noises, list) or len(noises) != len(cluster_map.heads):
-        raise ArtifactError(f"profiler: noise is {shown(noises)}, expected one number a head")
+        raise ArtifactError(f"profiler: noise is {shown(noises)}; expected one number a head")
     priors = []
     for i, (noise, head) in enumerate(zip(noises, cluster_map.heads, strict=True)):
         clusters = head.n_clusters - getattr(head, "background", False)
@@ -93,5 +93,5 @@ def _bayes_from_parts(
             raise ArtifactError("part 'mix': each head's weights must be 0 to 1 and sum to 1")
     settings = {key: above_zero(f"profiler: {key}", meta[key]) for key in SETTINGS}
     if settings["trust"] > 1:
-        raise ArtifactError(f"profiler: trust is {settings['trust']:g}, expected at most 1")
+        raise ArtifactError(f"profiler: trust is {settings['trust']:g}; expected at most 1")
     return BayesProfiler(cluster_map, priors, KnownPrompts(keys, factors), **settings, mix=mix)

@@ -372,7 +372,7 @@ def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
         wanted = np.dtype(np.int64 if name in INTEGERS else FLOATS[name])
         if arrays[name].dtype != wanted or arrays[name].ndim != DIMENSIONS.get(name, 1):
             found = f"{arrays[name].dtype} of {arrays[name].ndim} dimensions"
-            raise ValueError(f"{name} is {found}, expected {wanted} of {DIMENSIONS.get(name, 1)}")
+            raise ValueError(f"{name}: {found}; expected {wanted} of {DIMENSIONS.get(name, 1)}")
     if unknown := sorted(arrays.keys() - {*INTEGERS, *FLOATS}):
         raise ValueError(f"unknown part {shown(unknown[0])!r}")
     (r,), (f, _) = arrays["model"].shape, arrays["phi"].shape
@@ -390,9 +390,9 @@ def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
     }
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+            raise ValueError(f"{name}: shape {arrays[name].shape}; expected {shape}")
     if side not in (0, f):
-        raise ValueError(f"products of {side} features, expected {f}")
+        raise ValueError(f"products of {side} features; expected {f}")
 
 
 def _check_sums(arrays: Mapping[str, NDArray[Any]]) -> None:

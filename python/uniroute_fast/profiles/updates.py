@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import GREATEST_WEIGHT, as_array
+from uniroute_fast._checks.arrays import GREATEST_WEIGHT, as_numbers
 from uniroute_fast._checks.scalars import as_number, as_string
 from uniroute_fast._checks.sequences import as_strings
-from uniroute_fast.errors import ArgumentTypeError, InvalidArgumentError
+from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.profiles.evidence import observe
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def checked(
 
 
 def _numbers(argument: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
-    array = as_array(argument, values)
-    if array.dtype.kind not in "biuf":
-        raise ArgumentTypeError(f"{argument}: dtype {array.dtype}; expected real numbers")
+    array = as_numbers(argument, values)
     if array.shape not in ((), (n,)):
         raise InvalidArgumentError(
             f"{argument}: shape {array.shape}; expected one number, or {n}, one for each prompt"

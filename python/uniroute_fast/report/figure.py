@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uniroute_fast._checks.extras import imported
 from uniroute_fast._checks.files import whole_file
-from uniroute_fast.errors import InvalidArgumentError, MissingExtraError
+from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.evaluate.curves import BUDGETS
 
 if TYPE_CHECKING:
@@ -67,10 +68,5 @@ def check_format(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InvalidArgumentError(f"figure: {path}; expected a name in {', '.join(FORMATS)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "figures need matplotlib: pip install 'uniroute_fast[evaluate]'"
-        ) from error
+    imported("matplotlib", "evaluate", "a figure")
     return suffix

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast import _native
-from uniroute_fast.errors import ArgumentTypeError
+from uniroute_fast.errors import ArgumentTypeError, UniRouteError
 from uniroute_fast.router import Router
 from uniroute_fast.serving.keeper import Keeper
 
@@ -77,6 +77,11 @@ class Server:
         config: str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> None:
+        if not hasattr(_native, "Server"):
+            raise UniRouteError(
+                "Server: not part of this build, as on Windows; expected one with the feature "
+                "`serve`, on Linux or macOS"
+            )
         if not isinstance(router, Router):
             raise ArgumentTypeError(f"router: a {type(router).__name__}; expected a Router")
         try:

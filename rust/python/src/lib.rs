@@ -20,6 +20,7 @@ mod pool;
 mod request;
 mod route;
 mod run;
+#[cfg(all(unix, feature = "serve"))]
 mod serve;
 
 use pyo3::prelude::*;
@@ -36,6 +37,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     fork::register(m)?;
     embedding::lexical::register(m)?;
     m.add_class::<route::packed::PyPackedPool>()?;
+    #[cfg(all(unix, feature = "serve"))]
     m.add_class::<serve::Server>()?;
     file::loaded::register(m)?;
     pool::model_info::register(m)?;

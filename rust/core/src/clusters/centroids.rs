@@ -1,8 +1,10 @@
 //! Embedding to cluster.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::kernels::direct;
 use crate::kernels::packed::Packed;
 use crate::kernels::search::{Candidate, Search};
 use crate::kernels::{Isa, Kernels, isa, quick_error, rough_error};
@@ -13,6 +15,9 @@ pub const UNASSIGNED: u32 = u32::MAX;
 
 /// Multiplications worth a task of its own: some tenths of a millisecond.
 const TASK_WORK: usize = 1 << 24;
+
+/// Rows that are compared with centroids as they are at most at a time, so that they stay in L2.
+const BLOCK: usize = 72;
 
 thread_local! {
     /// Scratch memory of single queries.
@@ -55,20 +60,7 @@ impl Centroids {
         dim: usize,
         kernels: &'static Kernels,
     ) -> Result<Self> {
-        if dim == 0 || !data.len().is_multiple_of(dim) || data.is_empty() {
-            return Err(Error::invalid(
-                "centroids",
-                format!("{} values of dimension {dim}", data.len()),
-                "one or more rows of one or more values each",
-            ));
-        }
-        if data.len() / dim >= UNASSIGNED as usize {
-            return Err(Error::invalid(
-                "centroids",
-                format!("{} rows", data.len() / dim),
-                format!("fewer than {UNASSIGNED}"),
-            ));
-        }
+        Given::new(data, dim, kernels)?;
         if let Some(row) = data.chunks_exact(dim).position(|row| !is_finite(row)) {
             return Err(not_finite("centroids", row));
         }
@@ -107,11 +99,11 @@ impl Centroids {
     /// nothing once the calling thread has been here. `O(K D)`.
     pub fn nearest(&self, x: &[f32]) -> Result<(u32, f32)> {
         if x.len() != self.dim {
-            return Err(self.wrong_length(x.len(), 1));
+            return Err(self.given().wrong_length(x.len(), 1));
         }
         let (label, distance) = SEARCH.with_borrow_mut(|search| {
             self.find(search, x, &[]);
-            self.resolve(search.candidates(0), x, true)
+            self.given().resolve(search.candidates(0), x, true)
         });
         if label == UNASSIGNED {
             return Err(not_finite("x", 0));
@@ -132,10 +124,7 @@ impl Centroids {
         run: &Run<'_>,
     ) -> Result<()> {
         self.assign_marked(x, labels, distances, run)?;
-        match labels.iter().position(|&label| label == UNASSIGNED) {
-            Some(row) => Err(not_finite("x", row)),
-            None => Ok(()),
-        }
+        refuse_unassigned(labels)
     }
 
     /// As [`Self::assign`], but a row that holds NaN or infinity gets the label [`UNASSIGNED`] and
@@ -147,48 +136,14 @@ impl Centroids {
         distances: Option<&mut [f32]>,
         run: &Run<'_>,
     ) -> Result<()> {
-        let n = labels.len();
-        if x.len() != n * self.dim {
-            return Err(self.wrong_length(x.len(), n));
-        }
         let step = self.rows_per_task();
-        let distances: Vec<_> = match distances {
-            None => (0..n.div_ceil(step)).map(|_| None).collect(),
-            Some(distances) if distances.len() == n => {
-                distances.chunks_mut(step).map(Some).collect()
-            }
-            Some(distances) => {
-                let found = format!("{} values", distances.len());
-                return Err(Error::invalid(
-                    "distances",
-                    found,
-                    format!("one per row, {n}"),
-                ));
-            }
-        };
-        let tasks: Vec<_> = labels.chunks_mut(step).zip(distances).enumerate().collect();
         let block = self.kernels.block;
-        run.for_each(
-            tasks.into_iter(),
-            Search::default,
-            |search, (task, (labels, mut distances))| {
-                for (b, labels) in labels.chunks_mut(block).enumerate() {
-                    let from = &x[(task * step + b * block) * self.dim..];
-                    let (x, after) = from.split_at(labels.len() * self.dim);
-                    self.find(search, x, &after[..after.len().min(x.len())]);
-                    for (i, (label, x)) in
-                        labels.iter_mut().zip(x.chunks_exact(self.dim)).enumerate()
-                    {
-                        let found = self.resolve(search.candidates(i), x, distances.is_some());
-                        *label = found.0;
-                        if let Some(distances) = &mut distances {
-                            distances[b * block + i] = found.1;
-                        }
-                    }
-                }
-                Ok(())
-            },
-        )
+        self.given()
+            .assign(x, labels, distances, run, (step, block), |search, x, ahead| {
+                self.find(search, x, ahead);
+                true
+            })?;
+        Ok(())
     }
 
     /// How many centroids are left to compare in float64, for each row of `x`: 1 at best,
@@ -213,27 +168,173 @@ impl Centroids {
             Some(packed) => {
                 search.quantise(self.kernels, packed, x, self.dim);
                 search.find(self.kernels, packed, packed.offsets(), 1, ahead);
-                for (i, x) in x.chunks_exact(self.dim).enumerate() {
-                    self.refine(search, i, x);
-                }
+                self.given().refine(search, x);
             }
             None => search.give_up(x.len() / self.dim),
         }
     }
 
-    /// Rules out more candidates of a row, where there are several, by distances in float32: one
-    /// costs a quarter of one in float64.
-    fn refine(&self, search: &mut Search, row: usize, x: &[f32]) {
-        let rough = |k| (self.kernels.rough_distance)(x, self.centroid(k));
+    /// Rows of a task: some tenths of a millisecond of work, in whole blocks.
+    fn rows_per_task(&self) -> usize {
+        (TASK_WORK / self.data.len())
+            .max(1)
+            .next_multiple_of(self.kernels.block)
+    }
+
+    fn given(&self) -> Given<'_> {
+        Given {
+            data: &self.data,
+            dim: self.dim,
+            kernels: self.kernels,
+        }
+    }
+}
+
+/// The error that names the first row marked [`UNASSIGNED`], if there is one.
+pub fn refuse_unassigned(labels: &[u32]) -> Result<()> {
+    match labels.iter().position(|&label| label == UNASSIGNED) {
+        Some(row) => Err(not_finite("x", row)),
+        None => Ok(()),
+    }
+}
+
+/// What [`Centroids::assign_marked`] does for centroids that serve this one call: packs them where
+/// there are rows enough, else compares rows with centroids as they are.
+///
+/// As [`Centroids::new`] and [`Centroids::assign_marked`].
+pub fn assign_once(
+    x: &[f32],
+    centroids: &[f32],
+    dim: usize,
+    labels: &mut [u32],
+    mut distances: Option<&mut [f32]>,
+    run: &Run<'_>,
+) -> Result<()> {
+    let kernels = Kernels::of(isa()?)?;
+    let given = Given::new(centroids, dim, kernels)?;
+    let n = labels.len();
+    if (1..kernels.packing_pays).contains(&n) {
+        // Each task reads all centroids, from memory as a rule: as few of them as there are threads.
+        let worth_it = (TASK_WORK / centroids.len()).max(1);
+        let step = n.div_ceil(run.threads).max(worth_it);
+        let block = step.div_ceil(step.div_ceil(BLOCK));
+        let find = |search: &mut Search, x: &[f32], _: &[f32]| {
+            let vectors = centroids;
+            let found = search.compare(kernels, &direct::Plain { x, vectors, dim });
+            if found {
+                given.refine(search, x);
+            }
+            found
+        };
+        if given.assign(x, labels, distances.as_deref_mut(), run, (step, block), find)? {
+            return Ok(());
+        }
+    }
+    Centroids::new(centroids, dim)?.assign_marked(x, labels, distances, run)
+}
+
+/// Centroids as they were given, and how to compare in float64.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    data: &'a [f32],
+    dim: usize,
+    kernels: &'static Kernels,
+}
+
+impl<'a> Given<'a> {
+    /// Refuses what has no centroids, or too many.
+    fn new(data: &'a [f32], dim: usize, kernels: &'static Kernels) -> Result<Self> {
+        if dim == 0 || !data.len().is_multiple_of(dim) || data.is_empty() {
+            return Err(Error::invalid(
+                "centroids",
+                format!("{} values of dimension {dim}", data.len()),
+                "one or more rows of one or more values each",
+            ));
+        }
+        if data.len() / dim >= UNASSIGNED as usize {
+            return Err(Error::invalid(
+                "centroids",
+                format!("{} rows", data.len() / dim),
+                format!("fewer than {UNASSIGNED}"),
+            ));
+        }
+        Ok(Self { data, dim, kernels })
+    }
+
+    /// See [`Centroids::assign_marked`]: by tasks of some rows, in blocks of some rows of these,
+    /// each of which `find` finds candidates for. False, and nothing is assigned, where `find` says
+    /// so.
+    fn assign(
+        &self,
+        x: &[f32],
+        labels: &mut [u32],
+        distances: Option<&mut [f32]>,
+        run: &Run<'_>,
+        (step, block): (usize, usize),
+        find: impl Fn(&mut Search, &[f32], &[f32]) -> bool + Sync,
+    ) -> Result<bool> {
+        let n = labels.len();
+        if x.len() != n * self.dim {
+            return Err(self.wrong_length(x.len(), n));
+        }
+        let distances: Vec<_> = match distances {
+            None => (0..n.div_ceil(step)).map(|_| None).collect(),
+            Some(distances) if distances.len() == n => {
+                distances.chunks_mut(step).map(Some).collect()
+            }
+            Some(distances) => {
+                let found = format!("{} values", distances.len());
+                return Err(Error::invalid(
+                    "distances",
+                    found,
+                    format!("one per row, {n}"),
+                ));
+            }
+        };
+        let tasks: Vec<_> = labels.chunks_mut(step).zip(distances).enumerate().collect();
+        let all_found = AtomicBool::new(true);
+        run.for_each(
+            tasks.into_iter(),
+            Search::default,
+            |search, (task, (labels, mut distances))| {
+                for (b, labels) in labels.chunks_mut(block).enumerate() {
+                    let from = &x[(task * step + b * block) * self.dim..];
+                    let (x, after) = from.split_at(labels.len() * self.dim);
+                    if !find(search, x, &after[..after.len().min(x.len())]) {
+                        all_found.store(false, Ordering::Relaxed);
+                        break;
+                    }
+                    for (i, (label, x)) in
+                        labels.iter_mut().zip(x.chunks_exact(self.dim)).enumerate()
+                    {
+                        let found = self.resolve(search.candidates(i), x, distances.is_some());
+                        *label = found.0;
+                        if let Some(distances) = &mut distances {
+                            distances[b * block + i] = found.1;
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(all_found.into_inner())
+    }
+
+    /// Rules out more candidates of rows that have several, by distances in float32: one costs a
+    /// quarter of one in float64.
+    fn refine(&self, search: &mut Search, x: &[f32]) {
         // Two distances within their errors of each other stay; so do all where float32 overflows.
         let reach = 1.0 + 4.0 * rough_error(self.dim);
-        search.refine(row, rough, |least| {
-            if least < 1e37 {
-                least * reach + 1e-30
-            } else {
-                f32::INFINITY
-            }
-        });
+        for (row, x) in x.chunks_exact(self.dim).enumerate() {
+            let rough = |k| (self.kernels.rough_distance)(x, self.centroid(k));
+            search.refine(row, rough, |least| {
+                if least < 1e37 {
+                    least * reach + 1e-30
+                } else {
+                    f32::INFINITY
+                }
+            });
+        }
     }
 
     fn centroid(&self, k: u32) -> &[f32] {
@@ -252,7 +353,7 @@ impl Centroids {
             Some(&[(only, _)]) if !want_distance => (only, f32::NAN),
             Some(&[(only, _)]) => (only, self.distance(x, only)),
             Some(candidates) => self.least(x, candidates.iter().map(|&(k, _)| k)),
-            None if is_finite(x) => self.least(x, 0..self.len() as u32),
+            None if is_finite(x) => self.least(x, 0..(self.data.len() / self.dim) as u32),
             None => (UNASSIGNED, f32::NAN),
         }
     }
@@ -279,13 +380,6 @@ impl Centroids {
             }
         }
         (best.0, best.1 as f32)
-    }
-
-    /// Rows of a task: some tenths of a millisecond of work, in whole blocks.
-    fn rows_per_task(&self) -> usize {
-        (TASK_WORK / self.data.len())
-            .max(1)
-            .next_multiple_of(self.kernels.block)
     }
 
     fn wrong_length(&self, found: usize, n: usize) -> Error {

@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 use std::array;
 
+use super::direct::{self, Lanes, Plain, Scratch, VECTORS};
 use super::packed::{GROUP, LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
@@ -19,6 +20,8 @@ pub static KERNELS: Kernels = Kernels {
     quantise: |packed, x, words| unsafe { quantise(packed, x, words) },
     scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
+    compare: |plain, scratch, lists| unsafe { compare(plain, scratch, lists) },
+    packing_pays: 384,
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
     screen: |mixture, strip, out| unsafe { screen(mixture, strip, out) },
@@ -42,6 +45,51 @@ pub fn is_available() -> bool {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni")
+}
+
+/// A register, for [`direct`].
+#[derive(Clone, Copy)]
+struct Sixteen(__m512);
+
+#[allow(clippy::inline_always)] // Else this is not compiled for the caller's registers.
+impl Lanes for Sixteen {
+    const COUNT: usize = LANES;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: only functions that the CPU has the instructions of use this type: so below.
+        Self(unsafe { _mm512_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's word.
+        Self(unsafe { _mm512_loadu_ps(from) })
+    }
+
+    #[inline(always)]
+    fn times(self, other: Self, sum: Self) -> Self {
+        // SAFETY: see `zero`.
+        Self(unsafe { _mm512_fmadd_ps(self.0, other.0, sum.0) })
+    }
+
+    #[inline(always)]
+    fn totals(registers: [Self; VECTORS]) -> [f32; VECTORS] {
+        let mut halved = [avx2::Eight::zero(); VECTORS];
+        for (half, whole) in halved.iter_mut().zip(registers) {
+            // SAFETY: see `zero`.
+            half.0 = unsafe {
+                let high = _mm512_extractf32x8_ps::<1>(whole.0);
+                _mm256_add_ps(_mm512_castps512_ps256(whole.0), high)
+            };
+        }
+        avx2::Eight::totals(halved)
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn compare(plain: &Plain<'_>, scratch: &mut Scratch, lists: &mut [Vec<Candidate>]) -> bool {
+    direct::find::<Sixteen>(plain, scratch, lists)
 }
 
 /// Rows of a register tile: with a group's panels, 24 sums, 4 lines and a word of the 32 registers.

@@ -15,6 +15,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+#[allow(unsafe_code)]
+pub(crate) mod direct;
 pub(crate) mod packed;
 mod pool;
 mod portable;
@@ -26,6 +28,7 @@ pub mod text;
 
 use std::sync::OnceLock;
 
+use self::direct::{Plain, Scratch};
 use self::packed::{Packed, Precision, Row};
 use self::search::{Best, Candidate, Pick, Task};
 use self::sparse::{Mixture, Strip};
@@ -45,7 +48,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
-    /// AVX-512 as above, with int8 products on AMX tiles.
+    /// AVX-512 as above, with int8 products on AMX tiles; never chosen, only forced, until it has run
+    /// on a real processor.
     Amx,
 }
 
@@ -78,6 +82,10 @@ pub(crate) type ScoresOf = fn(task: &Task<'_>, scores: &mut [f32], best: &mut [B
 /// Signature of [`Kernels::pick`].
 pub(crate) type PickCandidates = fn(pick: &Pick<'_>, out: &mut Vec<Candidate>);
 
+/// Signature of [`Kernels::compare`].
+pub(crate) type Compare =
+    fn(plain: &Plain<'_>, scratch: &mut Scratch, lists: &mut [Vec<Candidate>]) -> bool;
+
 /// Signature of [`Kernels::screen`].
 pub(crate) type Screen =
     fn(mixture: &Mixture<'_>, strip: &Strip<'_>, out: &mut [f32; sparse::WIDTH]) -> f32;
@@ -109,6 +117,10 @@ pub struct Kernels {
     pub(crate) scores: ScoresOf,
     /// Appends the vectors whose upper bound reaches the lower bound.
     pub(crate) pick: PickCandidates,
+    /// Candidates among vectors that are not packed, see [`direct`].
+    pub(crate) compare: Compare,
+    /// Rows from which packing the vectors pays.
+    pub(crate) packing_pays: usize,
     /// Squared Euclidean distance in float32, any order of summation: see [`rough_error`].
     pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
     /// Screening values of the LLMs of a strip, see [`sparse`]; returns the least.
@@ -205,7 +217,8 @@ pub fn available() -> Vec<Isa> {
         .collect()
 }
 
-/// The instruction set in use: what `UNIROUTE_ISA` names, else the best available.
+/// The instruction set in use: what `UNIROUTE_ISA` names, else the best available but
+/// [`Isa::Amx`].
 ///
 /// Decided once per process. [`Error::UnsupportedIsa`] if the variable holds an unknown name, or
 /// one that this CPU lacks.
@@ -220,7 +233,9 @@ pub fn isa() -> Result<Isa> {
 /// The choice itself: `forced` is the value of `UNIROUTE_ISA`, where empty counts as unset.
 fn choose(forced: Option<&std::ffi::OsStr>) -> Result<Isa, String> {
     let Some(forced) = forced.filter(|name| !name.is_empty()) else {
-        return Ok(available().last().copied().unwrap_or(Isa::Portable));
+        // AMX is not even asked for: that alone would run it.
+        let best = (Isa::ALL.into_iter()).rfind(|&isa| isa != Isa::Amx && refusal(isa).is_none());
+        return Ok(best.unwrap_or(Isa::Portable));
     };
     let Some(isa) = forced.to_str().and_then(Isa::from_name) else {
         let name = forced.to_string_lossy();

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::packed::{LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
+use super::direct::{self, Four};
 use super::{Bits, Isa, Kernels, RoughScan, Scan};
 
 pub static KERNELS: Kernels = Kernels {
@@ -18,6 +19,8 @@ pub static KERNELS: Kernels = Kernels {
     quantise,
     scores,
     pick,
+    compare: direct::find::<Four>,
+    packing_pays: 384,
     screen,
     weighted_rows,
     objectives,

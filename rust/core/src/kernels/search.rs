@@ -2,6 +2,7 @@
 
 use super::Kernels;
 use super::aligned::Aligned;
+use super::direct::{Plain, Scratch};
 use super::packed::{Bound, GROUP, LANES, Line, Packed, Row};
 
 /// Panels scored before candidates are picked, so that their scores stay in L2.
@@ -207,6 +208,7 @@ pub struct Search {
     best: Vec<Best>,
     candidates: Vec<Vec<Candidate>>,
     unbounded: Vec<bool>,
+    direct: Scratch,
 }
 
 impl Search {
@@ -321,6 +323,19 @@ impl Search {
                 candidates.retain(|&(_, upper)| upper >= best.certain);
             }
         }
+    }
+
+    /// As [`Self::quantise`] and [`Self::find`] with vectors that are not packed. False, and
+    /// nothing has been found, where these had better be packed, or one of them is not finite.
+    pub fn compare(&mut self, kernels: &Kernels, plain: &Plain<'_>) -> bool {
+        let n = plain.x.len() / plain.dim;
+        self.lists(n);
+        let lists = &mut self.candidates[..n];
+        let found = (kernels.compare)(plain, &mut self.direct, lists);
+        for (unbounded, list) in self.unbounded.iter_mut().zip(lists) {
+            *unbounded = list.is_empty();
+        }
+        found
     }
 
     /// Has another measure look at row `i`'s candidates: keeps those for which `least(measures)`

@@ -1,9 +1,9 @@
 //! Nearest centroid, threads, versions.
 
-use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use uniroute_core::clusters::centroids::Centroids;
-use uniroute_core::sys::threads;
+use uniroute_core::clusters::centroids::{self, Centroids, refuse_unassigned};
+use uniroute_core::sys::threads::{self, Run};
 use uniroute_core::{Error, kernels};
 
 use crate::checks::arrays::array;
@@ -130,40 +130,12 @@ impl PyCentroids {
         #[pyo3(from_py_with = return_distance)] return_distance: bool,
         on_invalid: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Assignment<'py>> {
-        let py = x.py();
-        let expected = "\"raise\" or \"mark\"";
-        let on_invalid = on_invalid.map(|object| string("on_invalid", object, expected));
-        let mark = match on_invalid.transpose()?.as_deref() {
-            None | Some("raise") => false,
-            Some("mark") => true,
-            Some(other) => {
-                let error = Error::invalid("on_invalid", format!("{other:?}"), expected);
-                return Err(to_py(py, &error));
-            }
-        };
+        let mark = marks(on_invalid)?;
         let x = array::<f32>(x, "x", 2, "[N, D]")?;
-        let (n, dim) = (x.shape()[0], x.shape()[1]);
-        self.check_dim(py, dim)?;
-        let labels = PyArray1::<u32>::zeros(py, n, false);
-        let distances = return_distance.then(|| PyArray1::<f32>::zeros(py, n, false));
-        {
-            let mut labels = labels.try_readwrite()?;
-            let mut distances = distances
-                .as_ref()
-                .map(PyArrayMethods::try_readwrite)
-                .transpose()?;
-            let x = x.as_slice()?;
-            let labels = labels.as_slice_mut()?;
-            let distances = distances.as_mut().map(|d| d.as_slice_mut()).transpose()?;
-            detached(py, |run| {
-                if mark {
-                    self.0.assign_marked(x, labels, distances, run)
-                } else {
-                    self.0.assign(x, labels, distances, run)
-                }
-            })?;
-        }
-        Ok((labels, distances))
+        check_dim(x.py(), x.shape()[1], self.0.dim())?;
+        assigned(&x, return_distance, mark, |x, labels, distances, run| {
+            self.0.assign_marked(x, labels, distances, run)
+        })
     }
 
     /// Count the centroids that had to be compared in float64.
@@ -180,7 +152,7 @@ impl PyCentroids {
     fn count_candidates<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let py = x.py();
         let x = array::<f32>(x, "x", 2, "[N, D]")?;
-        self.check_dim(py, x.shape()[1])?;
+        check_dim(py, x.shape()[1], self.0.dim())?;
         let x = x.as_slice()?;
         let counts = released(py, || Ok(self.0.count_candidates(x)))?;
         Ok(PyArray1::from_vec(py, counts))
@@ -208,17 +180,81 @@ fn return_distance(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     boolean("return_distance", object)
 }
 
-impl PyCentroids {
-    fn check_dim(&self, py: Python<'_>, dim: usize) -> PyResult<()> {
-        if dim == self.0.dim() {
-            return Ok(());
-        }
-        let expected = format!("{}, as the centroids have", self.0.dim());
-        Err(to_py(
-            py,
-            &Error::invalid("x", format!("dimension {dim}"), expected),
-        ))
+/// `nearest_centroid` for centroids that are not packed.
+#[pyfunction]
+#[pyo3(
+    signature = (x, centroids, *, return_distance=true, on_invalid=None),
+    text_signature = "(x, centroids, *, return_distance=True, on_invalid='raise')"
+)]
+fn assign_once<'py>(
+    x: &Bound<'py, PyAny>,
+    centroids: &Bound<'py, PyAny>,
+    #[pyo3(from_py_with = return_distance)] return_distance: bool,
+    on_invalid: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Assignment<'py>> {
+    let centroids = array::<f32>(centroids, "centroids", 2, "[K, D]")?;
+    let mark = marks(on_invalid)?;
+    let x = array::<f32>(x, "x", 2, "[N, D]")?;
+    let (data, dim) = (centroids.as_slice()?, centroids.shape()[1]);
+    if !data.is_empty() {
+        check_dim(x.py(), x.shape()[1], dim)?;
     }
+    assigned(&x, return_distance, mark, |x, labels, distances, run| {
+        centroids::assign_once(x, data, dim, labels, distances, run)
+    })
+}
+
+/// Whether rows that are not finite are to be marked.
+fn marks(on_invalid: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    let expected = "\"raise\" or \"mark\"";
+    let Some(object) = on_invalid else {
+        return Ok(false);
+    };
+    match string("on_invalid", object, expected)?.as_str() {
+        "raise" => Ok(false),
+        "mark" => Ok(true),
+        other => {
+            let error = Error::invalid("on_invalid", format!("{other:?}"), expected);
+            Err(to_py(object.py(), &error))
+        }
+    }
+}
+
+/// Labels and distances of every row of `x`, which `assign` marks where it cannot tell.
+fn assigned<'py>(
+    x: &PyReadonlyArrayDyn<'py, f32>,
+    return_distance: bool,
+    mark: bool,
+    assign: impl FnOnce(&[f32], &mut [u32], Option<&mut [f32]>, &Run<'_>) -> Result<(), Error> + Send,
+) -> PyResult<Assignment<'py>> {
+    let (py, n) = (x.py(), x.shape()[0]);
+    let labels = PyArray1::<u32>::zeros(py, n, false);
+    let distances = return_distance.then(|| PyArray1::<f32>::zeros(py, n, false));
+    {
+        let mut labels = labels.try_readwrite()?;
+        let mut distances = distances
+            .as_ref()
+            .map(PyArrayMethods::try_readwrite)
+            .transpose()?;
+        let x = x.as_slice()?;
+        let labels = labels.as_slice_mut()?;
+        let distances = distances.as_mut().map(|d| d.as_slice_mut()).transpose()?;
+        detached(py, |run| {
+            assign(x, labels, distances, run)?;
+            if mark { Ok(()) } else { refuse_unassigned(labels) }
+        })?;
+    }
+    Ok((labels, distances))
+}
+
+/// Refuses rows of another dimension than the centroids have.
+fn check_dim(py: Python<'_>, dim: usize, expected: usize) -> PyResult<()> {
+    if dim == expected {
+        return Ok(());
+    }
+    let expected = format!("{expected}, as the centroids have");
+    let error = Error::invalid("x", format!("dimension {dim}"), expected);
+    Err(to_py(py, &error))
 }
 
 /// Set how many threads one call may use, the calling one included.
@@ -270,6 +306,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         },
     )?;
     m.add_class::<PyCentroids>()?;
+    m.add_function(wrap_pyfunction!(assign_once, m)?)?;
     m.add_function(wrap_pyfunction!(set_num_threads, m)?)?;
     m.add_function(wrap_pyfunction!(get_num_threads, m)?)?;
     m.add_function(wrap_pyfunction!(isa, m)?)?;
