@@ -1,7 +1,7 @@
 //! `DriftReport`: how prompts compare with those that the router was fitted on.
 
 use pyo3::prelude::*;
-use uniroute_core::drift::report as core;
+use uniroute_core::drift as core;
 
 /// How prompts compare with those that the router was fitted on.
 ///

@@ -138,11 +138,17 @@ impl Centroids {
     ) -> Result<()> {
         let step = self.rows_per_task();
         let block = self.kernels.block;
-        self.given()
-            .assign(x, labels, distances, run, (step, block), |search, x, ahead| {
+        self.given().assign(
+            x,
+            labels,
+            distances,
+            run,
+            (step, block),
+            |search, x, ahead| {
                 self.find(search, x, ahead);
                 true
-            })?;
+            },
+        )?;
         Ok(())
     }
 
@@ -226,7 +232,14 @@ pub fn assign_once(
             }
             found
         };
-        if given.assign(x, labels, distances.as_deref_mut(), run, (step, block), find)? {
+        if given.assign(
+            x,
+            labels,
+            distances.as_deref_mut(),
+            run,
+            (step, block),
+            find,
+        )? {
             return Ok(());
         }
     }

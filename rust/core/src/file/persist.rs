@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use crate::clusters::centroids::Centroids;
 use crate::clusters::cluster_map::{ClusterMap, Familiarity, Head, Softmax, check_clusters};
-use crate::drift::report::{Baseline, Moments};
+use crate::drift::{Baseline, Moments};
 use crate::error::{Error, Result};
 use crate::file::artifact::{self, Artifact, Tensor, Unread, damaged};
 use crate::pool::Pool;

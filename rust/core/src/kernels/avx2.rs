@@ -11,10 +11,10 @@ mod scan;
 use std::arch::x86_64::*;
 use std::array;
 
+use super::direct::{self, Lanes, Plain, Scratch, VECTORS};
 use super::packed::{GROUP, LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::direct::{self, Lanes, Plain, Scratch, VECTORS};
 use super::{Isa, Kernels, portable};
 use scan::{equal, least, objectives, rough_least};
 

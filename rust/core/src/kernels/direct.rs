@@ -148,10 +148,18 @@ pub fn find<L: Lanes>(
     for (row, x) in plain.x.chunks_exact(dim).enumerate() {
         scratch.x[row * stride..][..dim].copy_from_slice(x);
         let (_, [squares, ..]) = tile::<L, 0, true>([], [x; VECTORS]);
-        let norm = if squares < LIMIT { root(squares) } else { f32::NAN };
+        let norm = if squares < LIMIT {
+            root(squares)
+        } else {
+            f32::NAN
+        };
         let slack = squares / (1u64 << 44) as f32 + 2f32.powi(-100);
         let certain = f32::MIN;
-        scratch.known.push(Known { norm, slack, certain });
+        scratch.known.push(Known {
+            norm,
+            slack,
+            certain,
+        });
     }
     scratch.halves.resize(BLOCK, 0.0);
     scratch.reaches.resize(BLOCK, 0.0);
@@ -235,7 +243,11 @@ impl Block<'_> {
         for ((p, half), reach) in chunks.iter().zip(halves).zip(reaches) {
             for i in 0..CHUNK {
                 let lower = lower(p[i], half[i], reach[i]);
-                greatest[i] = if lower > greatest[i] { lower } else { greatest[i] };
+                greatest[i] = if lower > greatest[i] {
+                    lower
+                } else {
+                    greatest[i]
+                };
             }
         }
         for ((p, half), reach) in rest.iter().zip(halves_rest).zip(reaches_rest) {

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use super::direct::{self, Four};
 use super::packed::{LANES, Line, Packed, Precision, Row};
 use super::search::{Best, Candidate, Group, Pick, Task};
 use super::sparse::{Mixture, Strip, WIDTH};
-use super::direct::{self, Four};
 use super::{Bits, Isa, Kernels, RoughScan, Scan};
 
 pub static KERNELS: Kernels = Kernels {

@@ -30,7 +30,7 @@ pub struct Request<'a> {
     pub fallback: Option<u32>,
     /// The model that the conversation is with.
     pub stay: Option<Stay>,
-    /// Whether the prompt counts as traffic, for [`crate::drift::report`].
+    /// Whether the prompt counts as traffic, for [`crate::drift`].
     pub counted: bool,
 }
 

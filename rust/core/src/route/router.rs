@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::drift::report::Baseline;
+use crate::drift::Baseline;
 use crate::error::Result;
 use crate::pool::Pool;
 use crate::pool::changes::{Action, Change, Log};

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::clusters::cluster_map::{ClusterMap, Phi};
-use crate::drift::report::{self, Baseline, Monitor};
+use crate::drift::{Baseline, Monitor, check_window};
 use crate::error::{Error, Result};
 use crate::pool::Pool;
 use crate::request::constraints::{Cache, Compiled, Constraints};
@@ -97,7 +97,7 @@ impl Snapshot {
     /// Counts start anew.
     pub fn with_baseline(&self, baseline: Option<Baseline>, window: u64) -> Result<Self> {
         if let Some(baseline) = &baseline {
-            report::check_window(window)?;
+            check_window(window)?;
             let found = [baseline.counts().len(), baseline.dim()];
             let own = [self.map.first_clusters(), self.map.dim()];
             if found != own {

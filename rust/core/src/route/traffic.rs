@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::drift::report::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
+use crate::drift::{Baseline, Moments, Monitor, Report, Tally, squared_distance};
 use crate::error::{Error, Result};
 use crate::request::Prompts;
 use crate::route::batch::Task;

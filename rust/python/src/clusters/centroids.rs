@@ -241,7 +241,11 @@ fn assigned<'py>(
         let distances = distances.as_mut().map(|d| d.as_slice_mut()).transpose()?;
         detached(py, |run| {
             assign(x, labels, distances, run)?;
-            if mark { Ok(()) } else { refuse_unassigned(labels) }
+            if mark {
+                Ok(())
+            } else {
+                refuse_unassigned(labels)
+            }
         })?;
     }
     Ok((labels, distances))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use uniroute_core::Result;
-use uniroute_core::drift::report as drift;
+use uniroute_core::drift;
 use uniroute_core::file::persist;
 use uniroute_core::pool::Pool;
 use uniroute_core::pool::changes::Action;
