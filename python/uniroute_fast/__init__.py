@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from uniroute_fast import errors
+from uniroute_fast import _native, errors
 from uniroute_fast._checks.extras import importing
 from uniroute_fast._native import (
     Alternative,
@@ -89,4 +89,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_ROOMS})
 
 
+_native.isa()  # Refuses to go on where UNIROUTE_ISA cannot be honoured.
 warn_if_debug_build()

@@ -36,12 +36,15 @@ __all__ = [
     "feature_ids",
     "get_num_threads",
     "isa",
+    "legible",
     "lower_hulls",
     "set_num_threads",
 ]
 
 __version__: str
 build_profile: Literal["debug", "release"]
+
+def legible(text: str, most: int = 2000) -> str: ...
 
 # --- kernels ---
 

@@ -6,17 +6,18 @@ All derive from `UniRouteError`; each is also the built-in exception that it res
 
 from __future__ import annotations
 
-from uniroute_fast.wording import bounded
+from uniroute_fast._native import legible
 
 
 class UniRouteError(Exception):
     """Base of every error that this package raises on purpose.
 
-    Messages quote names and values that come from outside: each is bounded and printable.
+    Messages quote names and values that come from outside: each is printable, and of 2,000 bytes at
+    most.
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(bounded(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(legible(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InvalidArgumentError(UniRouteError, ValueError):

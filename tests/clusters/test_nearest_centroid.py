@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_a_share_of_the_differential_fuzzer():
 def test_every_instruction_set_answers_few_rows(isa):
     """Centroids that are not packed are searched by the instruction set in use alone."""
     code = f"""
-import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np, uniroute_fast as uf
 from test_nearest_centroid import KINDS, brute_force, data
 rng = np.random.default_rng(1)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from uniroute_fast._native import legible
 from uniroute_fast.cli import (
     add,
     bench,
@@ -20,7 +21,6 @@ from uniroute_fast.cli import (
     whatif,
 )
 from uniroute_fast.errors import UniRouteError
-from uniroute_fast.wording import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
     """Refuses bad arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(FAILED, f"{self.prog}: {bounded(message)} (see {self.prog} --help)\n")
+        self.exit(FAILED, f"{self.prog}: {legible(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,4 +103,4 @@ def _version(_: argparse.Namespace) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return bounded(" ".join(str(error).split())) or type(error).__name__
+    return legible(" ".join(str(error).split())) or type(error).__name__

@@ -128,7 +128,7 @@ def plot(curves: dict[str, DeferralCurve], folder: Path) -> str | None:
     path = folder / "demo.png"
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
-    return path
+    return str(path)
 
 
 def _text(figures: dict[str, Any], data: Dataset, router: Router, routed: int) -> str:
@@ -158,6 +158,6 @@ def _text(figures: dict[str, Any], data: Dataset, router: Router, routed: int) -
             columns(("method", "area", "cost to match the best LLM", "peak quality"), results),
             "(area: mean quality over all budgets; 'oracle' knows every answer beforehand)",
             "",
-            f"plot: {figures['plot'] or 'none without matplotlib'}    total {seconds['total']:.1f} s",
+            f"plot: {figures['plot'] or 'needs matplotlib'}    total {seconds['total']:.1f} s",
         ]
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniroute_fast._checks.json import without_nan
+from uniroute_fast._native import legible
 from uniroute_fast.errors import InvalidArgumentError
-from uniroute_fast.wording import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +65,8 @@ def keep_apart(option: str, out: str | None, *inputs: str | None) -> None:
 
 def report(as_json: bool, figures: Mapping[str, Any], text: str) -> None:
     """Print the figures as JSON, or the text that shows them."""
-    print(json.dumps(without_nan(figures), allow_nan=False) if as_json else printable(text))
+    shown = json.dumps(without_nan(figures), allow_nan=False)
+    print(shown if as_json else legible(text, sys.maxsize))
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any
 
+from uniroute_fast._native import legible
 from uniroute_fast.cli.pool import add_pool, load_pool
-from uniroute_fast.wording import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     _raise_file_limit()
     _give_back_what_is_freed()
     server = Server(load_pool(args), artifact=args.pool, config=args.config, **settings)
-    print(printable(f"serving {args.pool} on {server.url}"), flush=True)
+    print(legible(f"serving {args.pool} on {server.url}"), flush=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     if hasattr(signal, "SIGHUP"):

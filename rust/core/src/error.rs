@@ -92,11 +92,11 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A message that can be shown wherever messages are: characters that a terminal would obey or not
-/// show are escaped, line breaks apart, and of one that is longer than `most` bytes the middle is left
+/// show are escaped, line breaks and tabs apart, and of one that is longer than `most` bytes the middle is left
 /// out, which it says.
 pub fn legible(message: &str, most: usize) -> Cow<'_, str> {
     let short = shortened(message, most);
-    match escaped(&short, |c| c != '\n' && is_unprintable(c)) {
+    match escaped(&short, |c| !matches!(c, '\n' | '\t') && is_unprintable(c)) {
         Cow::Borrowed(_) => short,
         // Escapes are longer than what they stand for.
         Cow::Owned(text) => Cow::Owned(shortened(&text, most).into_owned()),
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn messages_are_short_and_can_be_printed() {
         assert!(matches!(
-            legible("as it is:\n  é", 100),
-            Cow::Borrowed("as it is:\n  é")
+            legible("as it is:\n\t é", 100),
+            Cow::Borrowed("as it is:\n\t é")
         ));
         assert_eq!(legible("a\u{1b}[2Jb\u{202e}", 100), "a\\u{1b}[2Jb\\u{202e}");
         for c in ['x', 'é', '\u{1b}', '€'] {

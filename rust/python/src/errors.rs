@@ -3,8 +3,9 @@
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 use uniroute_core::Error;
+use uniroute_core::error;
 
 /// Name of the class in `uniroute_fast.errors` that stands for this error.
 fn class_name(error: &Error) -> &'static str {
@@ -55,4 +56,18 @@ pub fn wrong_type(py: Python<'_>, argument: &str, problem: &str, expected: &str)
 /// An `UnroutableError`: a prompt that cannot be routed, and why.
 pub fn unroutable(py: Python<'_>, message: &str) -> PyErr {
     exception(py, "UnroutableError", message.to_owned())
+}
+
+/// Return a text as messages show it: printable, and short.
+///
+/// Characters that a terminal would obey or not show are escaped, line breaks and tabs apart, and so
+/// are lone surrogates. The middle of a text of more than `most` bytes, as UTF-8, is left out. A text
+/// that has been through it stays as it is.
+#[pyfunction]
+#[pyo3(signature = (text, most=2000))]
+pub fn legible(text: &Bound<'_, PyString>, most: usize) -> PyResult<String> {
+    // Lone surrogates are no Unicode: all of Rust's strings are.
+    let bytes = text.call_method1("encode", ("utf-8", "backslashreplace"))?;
+    let text = String::from_utf8(bytes.extract()?)?;
+    Ok(error::legible(&text, most).into_owned())
 }

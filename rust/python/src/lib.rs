@@ -28,6 +28,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add_function(wrap_pyfunction!(errors::legible, m)?)?;
     clusters::centroids::register(m)?;
     pool::changes::register(m)?;
     request::constraints::register(m)?;

@@ -298,9 +298,8 @@ fn available_isas() -> Vec<&'static str> {
         .collect()
 }
 
-/// Adds this file's part of the module; refuses to, if `UNIROUTE_ISA` cannot be honoured.
+/// Adds this file's part of the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    kernels::isa().map_err(|error| to_py(m.py(), &error))?;
     m.add(
         "build_profile",
         if cfg!(debug_assertions) {
