@@ -65,8 +65,10 @@ def keep_apart(option: str, out: str | None, *inputs: str | None) -> None:
 
 def report(as_json: bool, figures: Mapping[str, Any], text: str) -> None:
     """Print the figures as JSON, or the text that shows them."""
-    shown = json.dumps(without_nan(figures), allow_nan=False)
-    print(shown if as_json else legible(text, sys.maxsize))
+    if as_json:
+        print(json.dumps(without_nan(figures), allow_nan=False))
+    else:
+        print(legible(text, sys.maxsize))
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -16,6 +16,10 @@ pub const UNASSIGNED: u32 = u32::MAX;
 /// Multiplications worth a task of its own: some tenths of a millisecond.
 const TASK_WORK: usize = 1 << 24;
 
+/// Rows from which packing centroids pays: it takes as long as comparing some 200 rows with them takes
+/// longer without.
+const PACKING_PAYS: usize = 200;
+
 /// Rows that are compared with centroids as they are at most at a time, so that they stay in L2.
 const BLOCK: usize = 72;
 
@@ -219,8 +223,8 @@ pub fn assign_once(
     let kernels = Kernels::of(isa()?)?;
     let given = Given::new(centroids, dim, kernels)?;
     let n = labels.len();
-    if (1..kernels.packing_pays).contains(&n) {
-        // Each task reads all centroids, from memory as a rule: as few of them as there are threads.
+    if (1..PACKING_PAYS).contains(&n) {
+        // Each task reads all centroids, from memory as a rule: no more tasks than threads.
         let worth_it = (TASK_WORK / centroids.len()).max(1);
         let step = n.div_ceil(run.threads).max(worth_it);
         let block = step.div_ceil(step.div_ceil(BLOCK));

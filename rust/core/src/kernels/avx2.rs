@@ -31,7 +31,6 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     compare: |plain, scratch, lists| unsafe { compare(plain, scratch, lists) },
-    packing_pays: 384,
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
     quick_distance: |x, c| unsafe { quick_distance(x, c) },
     rough_distance: |x, c| unsafe { rough_distance(x, c) },

@@ -21,7 +21,6 @@ pub static KERNELS: Kernels = Kernels {
     scores: |task, scores, best| unsafe { score(task, scores, best) },
     pick: |pick, out| unsafe { pick_candidates(pick, out) },
     compare: |plain, scratch, lists| unsafe { compare(plain, scratch, lists) },
-    packing_pays: 384,
     squared_distance: |x, c| unsafe { squared_distance(x, c) },
     rough_distance: |x, c| unsafe { rough_distance(x, c) },
     screen: |mixture, strip, out| unsafe { screen(mixture, strip, out) },

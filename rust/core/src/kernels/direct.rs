@@ -130,7 +130,7 @@ pub struct Scratch {
 
 /// Fills the lists with each row's candidates, in ascending order of index; that of a row that no
 /// bound holds for stays empty. False if none holds for the vectors, if one of them is not finite, or
-/// if [`MANY`] candidates are left; the lists are good for nothing then.
+/// if [`MANY`] candidates a vector are left; the lists are good for nothing then.
 #[inline(always)]
 pub fn find<L: Lanes>(
     plain: &Plain<'_>,
@@ -208,7 +208,7 @@ pub fn find<L: Lanes>(
         list.retain(|&(_, upper)| upper >= known.certain);
         left += list.len();
     }
-    left <= MANY * vectors.len() / dim
+    left <= rows + MANY * vectors.len() / dim
 }
 
 /// At least the root of a squared norm.

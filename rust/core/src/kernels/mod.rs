@@ -119,8 +119,6 @@ pub struct Kernels {
     pub(crate) pick: PickCandidates,
     /// Candidates among vectors that are not packed, see [`direct`].
     pub(crate) compare: Compare,
-    /// Rows from which packing the vectors pays.
-    pub(crate) packing_pays: usize,
     /// Squared Euclidean distance in float32, any order of summation: see [`rough_error`].
     pub(crate) rough_distance: fn(x: &[f32], c: &[f32]) -> f32,
     /// Screening values of the LLMs of a strip, see [`sparse`]; returns the least.

@@ -20,7 +20,6 @@ pub static KERNELS: Kernels = Kernels {
     scores,
     pick,
     compare: direct::find::<Four>,
-    packing_pays: 384,
     screen,
     weighted_rows,
     objectives,
