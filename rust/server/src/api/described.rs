@@ -50,6 +50,7 @@ pub struct Decided {
     version: u64,
     cost_weight: f64,
     tokens: Option<u64>,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     explanation: Option<Explanation>,
     #[schemars(flatten)]
     decision: Decision,
@@ -68,23 +69,19 @@ pub struct Decisions {
 #[derive(JsonSchema)]
 pub struct Decision {
     status: Status,
-    #[schemars(required)]
     model: Option<String>,
-    #[schemars(required)]
     predicted_loss: Option<f32>,
-    #[schemars(required)]
     cost: Option<f64>,
     /// The cluster that weighs most for the prompt.
-    #[schemars(required)]
     cluster: Option<u32>,
     /// Share of the text's feature weight that the embedder knows.
     coverage: f64,
     reason: String,
     /// Whether `current_model` is kept, though another would have won otherwise; left out elsewhere.
-    #[schemars(default)]
+    #[schemars(skip_serializing_if = "Not::not")]
     stayed: bool,
     /// The models that may answer, best first; left out where none is ranked.
-    #[schemars(default)]
+    #[schemars(skip_serializing_if = "Vec::is_empty")]
     ranked: Vec<Ranked>,
 }
 
@@ -118,11 +115,8 @@ struct Ranked {
 struct Explanation {
     clusters: Vec<Cluster>,
     /// By how much the objective of the runner-up is higher.
-    #[schemars(required)]
     margin: Option<f64>,
-    #[schemars(required)]
     flip_up: Option<Flip>,
-    #[schemars(required)]
     flip_down: Option<Flip>,
     excluded: Vec<Excluded>,
     /// Models that are excluded, also where not all of them are listed.
@@ -188,5 +182,6 @@ pub struct Learnt {
 #[schemars(inline)]
 pub struct Health {
     status: String,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
 }

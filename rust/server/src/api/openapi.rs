@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, SchemaGenerator};
-use serde_json::{Value, json};
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
 
 use crate::api::described::{Answer, Deleted, Health, Learnt, Models};
 use crate::api::models::{Listed, Patch, Put};
@@ -101,18 +102,58 @@ impl Operation {
     }
 }
 
-/// The schema of a type, which is kept under its name.
-fn schema<T: JsonSchema>(all: &mut SchemaGenerator) -> Value {
-    all.subschema_for::<T>().to_value()
+/// Makes a comment of the code a description for everybody; a field that may be left out, but not be
+/// null, has no default.
+fn plain(schema: &mut Schema) {
+    if schema.get("default") == Some(&Value::Null) {
+        schema.remove("default");
+    }
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text
+            .replace('\n', " ")
+            .replace("[`", "")
+            .replace("`]", "")
+            .replace('`', "");
+    }
 }
 
-fn json_of<T: JsonSchema>(all: &mut SchemaGenerator) -> Value {
-    json!({JSON: {"schema": schema::<T>(all)}})
+/// Schemas of bodies, where fields may be left out, and of answers, where they are always there.
+struct Schemas {
+    bodies: SchemaGenerator,
+    answers: SchemaGenerator,
+}
+
+impl Schemas {
+    fn new() -> Self {
+        let settings = SchemaSettings::draft2020_12()
+            .with(|settings| settings.definitions_path = "/components/schemas".into())
+            .with_transform(RecursiveTransform(plain));
+        Self {
+            bodies: settings.clone().into_generator(),
+            answers: settings.for_serialize().into_generator(),
+        }
+    }
+
+    fn body<T: JsonSchema>(&mut self) -> Value {
+        self.bodies.subschema_for::<T>().to_value()
+    }
+
+    /// The content of an answer.
+    fn answer<T: JsonSchema>(&mut self) -> Value {
+        json!({JSON: {"schema": self.answers.subschema_for::<T>()}})
+    }
+
+    /// All that have a name.
+    fn named(mut self) -> Map<String, Value> {
+        let mut named = self.answers.take_definitions(true);
+        named.extend(self.bodies.take_definitions(true));
+        named
+    }
 }
 
 /// Routes that decide.
-fn deciding(all: &mut SchemaGenerator) -> [Operation; 2] {
-    let question = schema::<Fields<'_>>(all);
+fn deciding(all: &mut Schemas) -> [Operation; 2] {
+    let question = all.body::<Fields<'_>>();
     let chat = json!({"allOf": [question, {"required": ["messages"]}]});
     let streamed = json!({JSON: {}, "text/event-stream": {}});
     let mut chats = Operation::new(
@@ -132,7 +173,7 @@ fn deciding(all: &mut SchemaGenerator) -> [Operation; 2] {
         )
         .for_clients()
         .takes(&question)
-        .answers(200, "Decided", &json_of::<Answer>(all))
+        .answers(200, "Decided", &all.answer::<Answer>())
         .refuses(&[422, 429]),
         chats
             .for_clients()
@@ -147,51 +188,51 @@ fn deciding(all: &mut SchemaGenerator) -> [Operation; 2] {
 }
 
 /// Routes that change what is decided.
-fn changing(all: &mut SchemaGenerator) -> [Operation; 4] {
-    let model = json_of::<Listed<'_>>(all);
+fn changing(all: &mut Schemas) -> [Operation; 4] {
+    let model = all.answer::<Listed<'_>>();
     let one = "/v1/models/{name}";
     let add = "Add a model, or replace what is known of one";
     let change = "Change some of what is known of a model";
     [
         Operation::new("put", one, "putModel", add)
             .for_admins()
-            .takes(&schema::<Put>(all))
+            .takes(&all.body::<Put>())
             .answers(200, "Replaced", &model)
             .answers(201, "Added", &model)
             .refuses(&[404, 409, 501]),
         Operation::new("patch", one, "patchModel", change)
             .for_admins()
-            .takes(&schema::<Patch>(all))
+            .takes(&all.body::<Patch>())
             .answers(200, "Changed", &model)
             .refuses(&[404]),
         Operation::new("delete", one, "deleteModel", "Take a model out of the pool")
             .for_admins()
-            .answers(200, "Gone", &json_of::<Deleted>(all))
+            .answers(200, "Gone", &all.answer::<Deleted>())
             .refuses(&[404]),
         Operation::new("post", "/v1/observe", "observe", "Learn from outcomes")
             .for_admins()
-            .takes(&schema::<Observation>(all))
-            .answers(200, "Learnt", &json_of::<Learnt>(all))
+            .takes(&all.body::<Observation>())
+            .answers(200, "Learnt", &all.answer::<Learnt>())
             .refuses(&[404, 501]),
     ]
 }
 
 /// Routes that only show something.
-fn showing(all: &mut SchemaGenerator) -> [Operation; 7] {
+fn showing(all: &mut Schemas) -> [Operation; 7] {
     let text = |kind: &str| json!({kind: {"schema": {"type": "string"}}});
     let show = |path, id, summary, content| {
         Operation::new("get", path, id, summary).answers(200, summary, &content)
     };
-    let health = json_of::<Health>(all);
+    let health = all.answer::<Health>();
     let metrics = text("application/openmetrics-text");
     let document = json!({JSON: {"schema": {"type": "object"}}});
-    let model = json_of::<Listed<'_>>(all);
+    let model = all.answer::<Listed<'_>>();
     [
         show(
             "/v1/models",
             "listModels",
             "Every model",
-            json_of::<Models>(all),
+            all.answer::<Models>(),
         ),
         show(
             "/v1/models/{name}",
@@ -214,12 +255,10 @@ fn showing(all: &mut SchemaGenerator) -> [Operation; 7] {
 }
 
 fn document() -> Value {
-    let settings = SchemaSettings::draft2020_12()
-        .with(|settings| settings.definitions_path = "/components/schemas".into());
-    let all = &mut settings.into_generator();
+    let mut all = Schemas::new();
     let mut paths = json!({});
-    let operations = deciding(all).into_iter().chain(changing(all));
-    for operation in operations.chain(showing(all)) {
+    let operations = deciding(&mut all).into_iter().chain(changing(&mut all));
+    for operation in operations.chain(showing(&mut all)) {
         paths[operation.path][operation.method] = operation.described;
     }
     paths["/v1/models/{name}"]["parameters"] = json!([{
@@ -230,7 +269,7 @@ fn document() -> Value {
         "schema": {"type": "string", "minLength": 1},
     }]);
     // What all refusals refer to.
-    schema::<Envelope<'_>>(all);
+    all.answer::<Envelope<'_>>();
     let token = |meaning: &str| json!({"type": "http", "scheme": "bearer", "description": meaning});
     json!({
         "openapi": "3.1.0",
@@ -243,7 +282,7 @@ fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": all.take_definitions(true),
+            "schemas": all.named(),
             "securitySchemes": {
                 "admin": token("The admin token"),
                 "client": token("The client token, where the service has one"),

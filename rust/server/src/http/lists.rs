@@ -89,7 +89,7 @@ impl<'de, const MOST: usize, T: Deserialize<'de>> Deserialize<'de> for AtMost<MO
     }
 }
 
-/// One value, or a list of `MOST` at most.
+/// One value, or a list of them.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(inline, untagged)]
 pub enum OneOrList<const MOST: usize, T> {

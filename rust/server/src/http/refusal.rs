@@ -44,7 +44,6 @@ struct Content<'a> {
     /// Which kind of refusal, for programs.
     code: &'a str,
     /// The field of the request that was wrong.
-    #[schemars(required)]
     param: Option<&'a str>,
 }
 
