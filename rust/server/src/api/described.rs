@@ -3,10 +3,7 @@
 
 #![expect(dead_code, reason = "nothing is made of them but their schemas")]
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
-use serde_json::Value;
 
 /// A message of a chat; other fields are allowed.
 #[derive(JsonSchema)]
@@ -14,8 +11,6 @@ pub struct Message {
     /// Prompts are what the user wrote.
     role: String,
     content: Option<Content>,
-    #[schemars(flatten)]
-    others: BTreeMap<String, Value>,
 }
 
 /// A text, or parts of which those with a text count.

@@ -477,6 +477,15 @@ mod tests {
     }
 
     #[test]
+    fn every_field_is_known() {
+        let schema = schemars::schema_for!(Fields<'_>);
+        let fields = schema.get("properties").unwrap().as_object().unwrap();
+        let mut known = [&OWN_FIELDS[..], &PROMPT_FIELDS].concat();
+        known.sort_unstable();
+        assert_eq!(fields.keys().collect::<Vec<_>>(), known);
+    }
+
+    #[test]
     fn a_chat_names_its_policy_or_its_model() {
         let of = |model: &str| {
             let json = format!(
