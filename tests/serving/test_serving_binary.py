@@ -36,7 +36,8 @@ def binary() -> Path:
         return Path(given)
     built = ROOT / "target/debug/uniroute-server"
     if shutil.which("cargo"):
-        build = ["cargo", "build", "--quiet", "--package", "uniroute-server"]
+        # With the features of the workspace, as its tests have them, so that little is built twice.
+        build = ["cargo", "build", "--quiet", "--workspace", "--bin", "uniroute-server"]
         subprocess.run(build, cwd=ROOT, check=True)
     elif not built.exists():
         pytest.skip("uniroute-server is not built, and there is no cargo to build it with")
