@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Deserialize;
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist;
 use uniroute_core::pool::metadata::Metadata;
@@ -15,7 +14,7 @@ use crate::api::observe::Observed;
 use crate::http::refusal::Refusal;
 
 /// Prompts that a model was run on, and its losses on them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Outcomes {
     /// Of the prompts.
     pub texts: Vec<String>,
@@ -59,8 +58,8 @@ pub trait Backend: Send + Sync {
     fn observe(&self, observed: &Observed) -> Result<Vec<bool>, Refusal>;
 }
 
-/// The backend of a router that came from a file and has nothing else to it: it cannot profile or
-/// learn.
+/// The backend of a router that came from a file and has nothing else to it: profiling and learning
+/// are done in Python.
 pub struct FileBackend {
     /// What routes.
     pub router: Arc<Router>,
@@ -86,15 +85,22 @@ impl Backend for FileBackend {
     }
 
     fn profile(&self, _: &Outcomes) -> Result<Vec<f32>, Refusal> {
-        Err(cannot("profile; expected expected losses as `profile`"))
+        Err(needs_python(
+            "texts and losses",
+            "expected losses as `profile`",
+        ))
     }
 
     fn observe(&self, _: &Observed) -> Result<Vec<bool>, Refusal> {
-        Err(cannot("learn from outcomes"))
+        Err(needs_python(
+            "outcomes",
+            "the service that `uniroute serve` starts",
+        ))
     }
 }
 
-fn cannot(what: &str) -> Refusal {
-    let message = format!("this service cannot {what}");
-    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "not_supported", message)
+fn needs_python(what: &str, expected: &str) -> Refusal {
+    let message =
+        format!("this service runs without Python and learns from no {what}; expected {expected}");
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "needs_python", message)
 }

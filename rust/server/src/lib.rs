@@ -1,9 +1,11 @@
 //! The decision service: text in, model out, over HTTP.
 //!
-//! A request is read within limits (`http`), understood (`question`), told what its policy adds
-//! (`policy`) and decided (`decide`) on the thread that read it, over the snapshot that is current.
-//! Beside that: the pool's models (`models`), chats passed on to upstreams (`chat`), metrics, a
-//! page for people, and an artifact that is loaded again when it changes (`reload`).
+//! A request is read within limits (`http`), understood (`api::question`), told what its policy adds
+//! (`policy`) and decided (`api::route`) on the thread that read it, over the snapshot that is
+//! current. Beside that: the pool's models (`api::models`), chats (`api::chat`) passed on to
+//! upstreams (`upstream`), metrics, a page for people, a description made from the types of bodies
+//! and answers (`api::openapi`), and an artifact that is loaded again when it changes (`reload`).
+//! The binary `uniroute-server` is the service without Python.
 //!
 //! ```no_run
 //! # fn main() -> uniroute_core::Result<()> {
@@ -35,6 +37,7 @@ mod metrics;
 mod policy;
 mod reload;
 mod server;
+mod upstream;
 
 pub use api::observe::{Observed, Prompts};
 pub use backend::{Backend, Change, FileBackend, Newcomer, Outcomes};

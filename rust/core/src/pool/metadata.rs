@@ -19,6 +19,7 @@ pub const MOST_TAGS: usize = 1024;
 
 /// What is known of a model; nothing need be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Metadata {
     /// Free strings, such as `region:eu`, `licence:apache-2.0`, `modality:image` or `tools`.

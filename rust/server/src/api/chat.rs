@@ -6,92 +6,25 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Either, Full};
-use hyper::body::{Frame, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::header::HeaderMap;
+use hyper::{Response, StatusCode};
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep};
+use uniroute_core::Result;
 use uniroute_core::route::snapshot::Snapshot;
-use uniroute_core::{Error, Result};
 
 use crate::api::question::{OWN_FIELDS, Prompts, Question, ROUTED};
 use crate::api::route;
-use crate::api::service::{IN_PLACE_BYTES, Service, TRACE};
-use crate::config::{UpstreamConfig, UpstreamsConfig};
-use crate::http::read::{Body, StreamError};
+use crate::api::service::{IN_PLACE_BYTES, Service};
+use crate::config::UpstreamsConfig;
+use crate::http::read::Body;
 use crate::http::refusal::Refusal;
-
-/// Headers of an upstream's answer that are handed on.
-const HANDED_ON: [&str; 5] = [
-    "content-type",
-    "content-encoding",
-    "cache-control",
-    "retry-after",
-    "x-request-id",
-];
-
-/// Bytes of an upstream's head, and of what is read ahead of a client at a time: a stream waits for
-/// its client.
-const AHEAD: usize = 16 << 10;
-
-/// The same, of what the system keeps.
-const AHEAD_OF_US: usize = 64 << 10;
+use crate::upstream::{Client, Outcome, Upstream};
 
 /// Memory of a stream whose client does not read: a few pieces on their way.
 const STREAM: usize = 128 << 10;
-
-/// Connections that are kept for the next chats with an upstream.
-const KEPT: usize = 64;
-
-/// One upstream, ready to be called.
-struct Upstream {
-    uri: Uri,
-    model: Option<String>,
-    authorization: Option<HeaderValue>,
-}
-
-impl Upstream {
-    fn new(config: &UpstreamConfig) -> Result<Self> {
-        let address = format!("{}/chat/completions", config.url.trim_end_matches('/'));
-        let expected = "an address such as https://api.openai.com/v1";
-        let uri: Uri = address
-            .parse()
-            .map_err(|e| Error::invalid("url", format!("{:?} ({e})", config.url), expected))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err(Error::invalid("url", format!("{:?}", config.url), expected));
-        }
-        let key = config.api_key_env.as_ref().map(|name| {
-            let value = std::env::var(name).ok();
-            let value = value.and_then(|key| format!("Bearer {key}").parse().ok());
-            value.ok_or_else(|| {
-                let problem = format!("{name} is not set, or holds no key");
-                Error::invalid("api_key_env", problem, "a variable that holds a key")
-            })
-        });
-        let mut authorization: Option<HeaderValue> = key.transpose()?;
-        if let Some(value) = &mut authorization {
-            value.set_sensitive(true);
-        }
-        Ok(Self {
-            uri,
-            model: config.model.clone(),
-            authorization,
-        })
-    }
-}
 
 /// Fields of a chat's body, their values as they came.
 type Fields<'b> = BTreeMap<Cow<'b, str>, &'b RawValue>;
@@ -101,9 +34,7 @@ pub struct Upstreams {
     default: Option<Upstream>,
     models: BTreeMap<String, Upstream>,
     attempts: usize,
-    timeout: Duration,
-    stall: Duration,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
 }
 
 /// A model that may answer, and where it is asked.
@@ -113,31 +44,9 @@ struct Candidate<'u> {
     cost: f64,
 }
 
-/// An upstream's answer, or what came instead.
-enum Outcome {
-    Answer(Response<Incoming>),
-    /// Worth a try elsewhere: what is said if there is nobody left to try.
-    Failure(StatusCode, &'static str, String),
-}
-
 impl Upstreams {
     /// Those of a configuration.
     pub fn new(config: &UpstreamsConfig) -> Result<Self> {
-        let roots = HttpsConnectorBuilder::new().with_native_roots();
-        let roots = roots.map_err(|source| Error::Io {
-            path: "the system's certificates".into(),
-            source,
-        })?;
-        let mut plain = HttpConnector::new();
-        plain.enforce_http(false);
-        plain.set_nodelay(true);
-        plain.set_recv_buffer_size(Some(AHEAD_OF_US));
-        let connector = roots.https_or_http().enable_http1().wrap_connector(plain);
-        let client = Client::builder(TokioExecutor::new())
-            .http1_read_buf_exact_size(AHEAD)
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(KEPT)
-            .build(connector);
         let models = config.models.iter();
         Ok(Self {
             default: config.default.as_ref().map(Upstream::new).transpose()?,
@@ -145,9 +54,7 @@ impl Upstreams {
                 .map(|(name, upstream)| Ok((name.clone(), Upstream::new(upstream)?)))
                 .collect::<Result<_>>()?,
             attempts: config.attempts,
-            timeout: Duration::from_secs_f64(config.timeout_seconds),
-            stall: Duration::from_secs_f64(config.stall_seconds),
-            client,
+            client: Client::new(config)?,
         })
     }
 
@@ -181,14 +88,14 @@ impl Upstreams {
             let mut fields = fields.clone();
             fields.insert("model".into(), &name);
             let body = serde_json::to_vec(&fields)?;
-            match self.ask(candidate.upstream, headers, body).await {
+            match self.client.ask(candidate.upstream, headers, body).await {
                 Outcome::Answer(answer) => {
                     service.metrics.tried(&snapshot, &candidate.name, "ok");
                     if let Some((pacer, cost)) = booked {
                         pacer.settle(cost, candidate.cost, service.now());
                     }
                     let version = snapshot.version();
-                    return Ok(self.stream(answer, &candidate.name, version, room));
+                    return Ok(self.client.stream(answer, &candidate.name, version, room));
                 }
                 Outcome::Failure(status, code, message) => {
                     service.metrics.tried(&snapshot, &candidate.name, code);
@@ -275,110 +182,5 @@ impl Upstreams {
         service.metrics.decided(snapshot, &[row], began);
         let booked = asked.pacer.zip(row.choice.map(|choice| choice.cost));
         Ok((ranked.into_iter().filter_map(candidate).collect(), booked))
-    }
-
-    async fn ask(&self, upstream: &Upstream, headers: &HeaderMap, body: Vec<u8>) -> Outcome {
-        let mut request = Request::new(Full::new(body.into()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = upstream.uri.clone();
-        let own = request.headers_mut();
-        own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for name in TRACE.into_iter().chain([ACCEPT.as_str(), "x-request-id"]) {
-            if let Some(value) = headers.get(name) {
-                own.insert(name, value.clone());
-            }
-        }
-        if let Some(authorization) = &upstream.authorization {
-            own.insert(AUTHORIZATION, authorization.clone());
-        }
-        let sent = tokio::time::timeout(self.timeout, self.client.request(request)).await;
-        match sent {
-            Err(_) => Outcome::Failure(
-                StatusCode::GATEWAY_TIMEOUT,
-                "upstream_timeout",
-                format!("no answer after {} s", self.timeout.as_secs_f64()),
-            ),
-            Ok(Err(error)) => Outcome::Failure(
-                StatusCode::BAD_GATEWAY,
-                "upstream_unreachable",
-                error.to_string(),
-            ),
-            Ok(Ok(answer)) => match answer.status() {
-                StatusCode::TOO_MANY_REQUESTS => Outcome::Failure(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "upstream_overloaded",
-                    "the upstream takes no more requests".into(),
-                ),
-                status if answers(status) => Outcome::Answer(answer),
-                status => Outcome::Failure(
-                    StatusCode::BAD_GATEWAY,
-                    "upstream_failed",
-                    format!("the upstream answered {}", status.as_u16()),
-                ),
-            },
-        }
-    }
-
-    /// An upstream's answer as ours, piece by piece.
-    fn stream(
-        &self,
-        answer: Response<Incoming>,
-        model: &str,
-        version: u64,
-        room: Option<OwnedSemaphorePermit>,
-    ) -> Response<Body> {
-        let (head, body) = answer.into_parts();
-        let pieces = Pieces {
-            body,
-            stall: self.stall,
-            deadline: Box::pin(tokio::time::sleep(self.stall)),
-            _room: room,
-        };
-        let mut response = Response::new(Either::Right(BodyExt::boxed(pieces)));
-        *response.status_mut() = head.status;
-        let headers = response.headers_mut();
-        for name in HANDED_ON {
-            if let Some(value) = head.headers.get(name) {
-                headers.insert(name, value.clone());
-            }
-        }
-        if let Ok(model) = HeaderValue::from_str(model) {
-            headers.insert("x-uniroute-model", model);
-        }
-        headers.insert("x-uniroute-version", version.into());
-        response
-    }
-}
-
-/// Whether a status comes with an answer to a chat, or with a client's mistake. Others say nothing
-/// that a client of ours could act on, or concern the connection to the upstream.
-fn answers(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200..=203 | 400..=499)
-}
-
-/// The pieces of an upstream's answer, as long as they keep coming.
-struct Pieces {
-    body: Incoming,
-    stall: Duration,
-    deadline: Pin<Box<Sleep>>,
-    /// The stream's share of the memory.
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl hyper::body::Body for Pieces {
-    type Data = Bytes;
-    type Error = StreamError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        let this = &mut *self;
-        if let Poll::Ready(piece) = Pin::new(&mut this.body).poll_frame(context) {
-            this.deadline.as_mut().reset(Instant::now() + this.stall);
-            return Poll::Ready(piece.map(|piece| piece.map_err(Into::into)));
-        }
-        let late = this.deadline.as_mut().poll(context);
-        late.map(|()| Some(Err("the upstream stalled".into())))
     }
 }

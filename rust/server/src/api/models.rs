@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uniroute_core::pool::Pool;
@@ -20,8 +21,9 @@ use crate::http::refusal::Refusal;
 type Answer = Result<Response<Body>, Refusal>;
 
 /// A model as `OpenAI` lists them, and what routing knows of it.
-#[derive(Serialize)]
-struct Listed<'a> {
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Model")]
+pub struct Listed<'a> {
     id: &'a str,
     object: &'static str,
     owned_by: &'static str,
@@ -42,13 +44,16 @@ struct List<'a> {
     data: Vec<Listed<'a>>,
 }
 
-/// What PUT takes: cost, and a profile or what it is made from.
-#[derive(Deserialize)]
+/// What PUT takes: cost, and either profile, or texts and losses.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Put {
     cost: f64,
+    /// Expected losses, one a cluster.
     profile: Option<Vec<f32>>,
+    /// Prompts that the model was run on.
     texts: Option<Vec<String>>,
+    /// Its losses on them, in [0, 1], lower is better; null where it was not run.
     losses: Option<Vec<Option<f64>>>,
     #[serde(default)]
     metadata: Metadata,
@@ -57,17 +62,23 @@ pub struct Put {
 }
 
 /// What PATCH takes: what is to change.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Patch {
+pub struct Patch {
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "f64")]
     cost: Option<f64>,
+    /// Expected losses, one a cluster.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Vec<f32>")]
     profile: Option<Vec<f32>>,
+    /// Whether it may be chosen.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "bool")]
     enabled: Option<bool>,
     /// Fields that change; null makes one unknown.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Metadata")]
     metadata: Option<Map<String, Value>>,
 }
 

@@ -1,9 +1,10 @@
 //! `POST /v1/observe`: outcomes of prompts that were answered, read from JSON.
 
-use serde::de::IgnoredAny;
+use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use crate::http::read;
+use crate::http::read::{self, Object};
 use crate::http::refusal::Refusal;
 
 /// Where the prompts of some outcomes come from.
@@ -30,40 +31,60 @@ pub struct Observed {
     pub half_life: Option<f64>,
 }
 
-/// One outcome.
-#[derive(Deserialize)]
+/// One outcome: either of a text or of a cluster.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Outcome {
+    /// What was answered.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "String")]
     text: Option<String>,
+    /// The cluster of the prompt, where texts are not kept.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "u32")]
     cluster: Option<u32>,
+    /// The model that answered.
     model: String,
+    /// In [0, 1], lower is better.
+    #[schemars(range(min = 0, max = 1))]
     loss: f64,
+    /// How many outcomes it counts for.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     weight: f64,
 }
 
-/// One outcome as a body of its own.
-#[derive(Deserialize)]
+/// One outcome, either of a text or of a cluster; or a list of them as observations.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Single {
+#[schemars(extend("oneOf" = [{"required": ["model", "loss"]}, {"required": ["observations"]}]))]
+pub struct Observation {
+    /// What was answered.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "String")]
     text: Option<String>,
+    /// The cluster of the prompt, where texts are not kept.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "u32")]
     cluster: Option<u32>,
-    model: String,
-    loss: f64,
-    #[serde(default = "one")]
-    weight: f64,
-    half_life: Option<f64>,
-}
-
-/// A list of them.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Many {
-    observations: Vec<Outcome>,
+    /// The model that answered.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "String")]
+    model: Option<String>,
+    /// In [0, 1], lower is better.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "f64", range(min = 0, max = 1))]
+    loss: Option<f64>,
+    /// How many outcomes it counts for.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0))]
+    weight: Option<f64>,
+    /// Many outcomes, in place of the fields above.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Vec<Outcome>")]
+    observations: Option<Vec<Outcome>>,
+    /// After so many further outcomes of the same model an outcome counts for half.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     half_life: Option<f64>,
 }
 
@@ -79,25 +100,35 @@ pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Opt
 impl Observed {
     /// What a body says.
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        #[derive(Deserialize)]
-        struct Form {
-            observations: Option<IgnoredAny>,
-        }
-        if read::read::<Form>(body)?.observations.is_some() {
-            let many: Many = read::read(body)?;
-            return Self::of(many.observations, many.half_life, |at| {
+        let Object(body): Object<Observation> = read::read(body)?;
+        if let Some(outcomes) = body.observations {
+            let beside = [
+                ("text", body.text.is_some()),
+                ("cluster", body.cluster.is_some()),
+                ("model", body.model.is_some()),
+                ("loss", body.loss.is_some()),
+                ("weight", body.weight.is_some()),
+            ];
+            if let Some((field, _)) = beside.into_iter().find(|(_, given)| *given) {
+                let problem = "given beside observations";
+                return Err(Refusal::field(field, problem, "it in each of them"));
+            }
+            return Self::of(outcomes, body.half_life, |at| {
                 format!("observations[{at}].text")
             });
         }
-        let single: Single = read::read(body)?;
-        let outcome = Outcome {
-            text: single.text,
-            cluster: single.cluster,
-            model: single.model,
-            loss: single.loss,
-            weight: single.weight,
+        let missing = |field: &str| {
+            let message = format!("body: missing field `{field}`; expected it or observations");
+            Refusal::new(StatusCode::BAD_REQUEST, "invalid_argument", message)
         };
-        Self::of(vec![outcome], single.half_life, |_| "text".into())
+        let outcome = Outcome {
+            text: body.text,
+            cluster: body.cluster,
+            model: body.model.ok_or_else(|| missing("model"))?,
+            loss: body.loss.ok_or_else(|| missing("loss"))?,
+            weight: body.weight.unwrap_or_else(one),
+        };
+        Self::of(vec![outcome], body.half_life, |_| "text".into())
     }
 
     /// `place` names the text of an outcome.
@@ -191,6 +222,7 @@ mod tests {
                 Some("observations[0].loss"),
             ),
             ("[]", None),
+            (r#"["a", 1, "m", 0.5, 1, []]"#, None),
         ] {
             let refusal = Observed::parse(body.as_bytes()).unwrap_err();
             assert_eq!(

@@ -7,13 +7,16 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use uniroute_core::request::constraints::{MOST_GROUPS, Terms, is_glob};
 
 use crate::api::chat_text::ChatText;
-use crate::http::lists::{self, AtMost, OfPrompts, PerPrompt};
+use crate::api::described::Message;
+use crate::api::observe::given;
+use crate::http::lists::{self, AtMost, OfPrompts, OneOrList, PerPrompt};
 use crate::http::read;
 use crate::http::refusal::Refusal;
 
@@ -35,30 +38,9 @@ const MOST_GLOBS: usize = 32;
 const MOST_FIELDS: usize = 256;
 
 /// A string that is borrowed where the JSON has no escapes in it, also within lists.
-#[derive(Clone, Debug)]
-pub struct Text<'a>(pub Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Either)
-    }
-}
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// The prompts of a request.
 #[derive(Debug)]
@@ -84,55 +66,37 @@ impl Prompts<'_> {
     }
 }
 
-/// Constraints as JSON and TOML say them.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What the model must meet. With a policy, both its constraints and these.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Constraints")]
 pub struct Conditions {
+    /// Names and globs of the models that may answer.
     allow: Option<Patterns>,
+    /// Names and globs of models that may not.
     deny: Patterns,
-    require_tags: AtMost<MOST_GROUPS, Group>,
+    /// Each of these tags; of a list, one.
+    require_tags: AtMost<MOST_GROUPS, OneOrList<MOST_PATTERNS, String>>,
+    /// None of these tags.
     forbid_tags: Patterns,
+    /// The highest cost of the prompt.
     max_cost: Option<f64>,
+    /// The longest latency, in seconds.
     max_latency: Option<f64>,
+    /// Whether prompt and answer have to fit the model's context.
     fit_context: bool,
+    /// Tokens that the answer may take.
     answer_tokens: u64,
 }
 
 /// Names, tags and globs.
 type Patterns = AtMost<MOST_PATTERNS, String>;
 
-/// A tag, or several of which one is enough.
-#[derive(Clone, Debug, Default)]
-struct Group(Vec<String>);
-
-impl<'de> Deserialize<'de> for Group {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Group;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a tag, or a list of tags")
-            }
-
-            fn visit_str<E>(self, tag: &str) -> Result<Self::Value, E> {
-                Ok(Group(vec![tag.to_owned()]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, tags: A) -> Result<Self::Value, A::Error> {
-                let tags = SeqAccessDeserializer::new(tags);
-                Patterns::deserialize(tags).map(|tags| Group(tags.0))
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
 impl Conditions {
     /// Every name, tag and glob.
     fn patterns(&self) -> impl Iterator<Item = &String> {
         let lists = self.allow.iter().chain([&self.deny, &self.forbid_tags]);
-        let groups = self.require_tags.0.iter().flat_map(|group| &group.0);
+        let groups = self.require_tags.0.iter().flat_map(OneOrList::values);
         lists.flat_map(|list| &list.0).chain(groups)
     }
 
@@ -163,7 +127,7 @@ impl From<Conditions> for Terms {
         Self {
             allow: conditions.allow.map(|allow| allow.0),
             deny: conditions.deny.0,
-            require_tags: groups.map(|group| group.0).collect(),
+            require_tags: groups.map(OneOrList::into_values).collect(),
             forbid_tags: conditions.forbid_tags.0,
             max_cost: conditions.max_cost,
             max_latency: conditions.max_latency,
@@ -174,7 +138,8 @@ impl From<Conditions> for Terms {
 }
 
 /// The name of a model, or null.
-#[derive(Debug)]
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
 pub struct MaybeName(pub Option<String>);
 
 impl<'de> Deserialize<'de> for MaybeName {
@@ -244,30 +209,73 @@ impl<'a> Question<'a> {
     }
 }
 
-/// The fields, each once at most.
-#[derive(Default)]
-struct Fields<'a> {
+/// What to route: exactly one of text, texts, messages, embedding and embeddings; and how.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(
+    rename = "Question",
+    extend("oneOf" = [
+        {"required": ["text"]}, {"required": ["texts"]}, {"required": ["messages"]},
+        {"required": ["embedding"]}, {"required": ["embeddings"]}
+    ])
+)]
+pub struct Fields<'a> {
+    /// A prompt.
+    #[serde(borrow, deserialize_with = "given")]
+    #[schemars(with = "String")]
     text: Option<Text<'a>>,
+    /// Many prompts; null where there is none.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<Option<String>>")]
     texts: Option<OfPrompts<Option<Text<'a>>>>,
+    /// Those of an `OpenAI` chat-completions body, whose other fields are the upstream's business:
+    /// unknown fields are refused elsewhere.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<Message>")]
     messages: Option<ChatText<'a>>,
+    /// For a router whose embedder is elsewhere.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<f32>")]
     embedding: Option<Vec<f32>>,
+    /// The same for many prompts.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<Vec<f32>>")]
     embeddings: Option<OfPrompts<Vec<f32>>>,
+    /// Beside messages: "uniroute" or "uniroute:POLICY"; a chat with another goes to that model.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "String")]
     model: Option<Text<'a>>,
+    /// A named cost weight, constraints, fallback and budget of the service's configuration.
     policy: Option<Text<'a>>,
+    /// Loss that one unit of cost is worth; 0 asks for quality alone. With many prompts, one for
+    /// all or one for each, as the next four.
+    #[schemars(extend("minimum" = 0))]
     cost_weight: Option<PerPrompt<f64>>,
+    /// The model that the conversation is with: left only where that pays. One that is not in the
+    /// pool counts as none.
     current_model: Option<PerPrompt<MaybeName>>,
+    /// What it costs to leave `current_model`, in the unit of the costs; beside it exactly one of
+    /// this and `cached_tokens`.
+    #[schemars(extend("minimum" = 0))]
     switch_cost: Option<PerPrompt<f64>>,
+    /// Tokens of the prompt that `current_model` has in its cache: worth what its prices make of
+    /// them.
     cached_tokens: Option<PerPrompt<u64>>,
+    /// What the model must meet, besides the policy's constraints.
     constraints: Option<Conditions>,
+    /// Length of the prompt in tokens; estimated from its text where not given.
     tokens: Option<PerPrompt<u64>>,
+    /// The model that answers where none meets the constraints.
     fallback: Option<Text<'a>>,
+    /// How many models to rank.
+    #[schemars(range(min = 0, max = MOST_RANKED))]
     top: Option<usize>,
+    /// Whether to tell the clusters, the exclusions and where the choice flips; for one prompt.
     explain: Option<bool>,
-    unknown: Option<String>,
 }
 
 impl<'a> Fields<'a> {
-    fn finish<E: de::Error>(self) -> Result<Question<'a>, E> {
+    fn finish<E: de::Error>(self, unknown: Option<Text<'_>>) -> Result<Question<'a>, E> {
         let chat = self.messages.is_some();
         let found = [
             self.text.map(|text| Prompts::Text(text.0)),
@@ -282,7 +290,7 @@ impl<'a> Fields<'a> {
                 "expected exactly one of text, texts, messages, embedding and embeddings",
             ));
         };
-        if let (false, Some(name)) = (chat, &self.unknown) {
+        if let (false, Some(Text(name))) = (chat, unknown) {
             return Err(E::custom(format_args!("unknown field {name:?}")));
         }
         let many = matches!(prompts, Prompts::Texts(_) | Prompts::Embeddings(_));
@@ -375,6 +383,16 @@ pub const OWN_FIELDS: [&str; 10] = [
     "explain",
 ];
 
+/// The others that are known.
+const PROMPT_FIELDS: [&str; 6] = [
+    "text",
+    "texts",
+    "messages",
+    "embedding",
+    "embeddings",
+    "model",
+];
+
 impl<'de> Deserialize<'de> for Question<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Body;
@@ -385,74 +403,58 @@ impl<'de> Deserialize<'de> for Question<'de> {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                let mut count = 0;
-                while let Some(Text(name)) = map.next_key()? {
-                    let map = &mut map;
-                    count += 1;
-                    if count > MOST_FIELDS {
-                        return Err(de::Error::custom(format_args!(
-                            "more than {MOST_FIELDS} fields; expected {MOST_FIELDS} at most"
-                        )));
-                    }
-                    match &*name {
-                        "text" => once(&mut fields.text, "text", map)?,
-                        "texts" => once(&mut fields.texts, "texts", map)?,
-                        "messages" => once(&mut fields.messages, "messages", map)?,
-                        "embedding" => once(&mut fields.embedding, "embedding", map)?,
-                        "embeddings" => once(&mut fields.embeddings, "embeddings", map)?,
-                        "model" => once(&mut fields.model, "model", map)?,
-                        "policy" => optional(&mut fields.policy, "policy", map)?,
-                        "cost_weight" => optional(&mut fields.cost_weight, "cost_weight", map)?,
-                        "current_model" => {
-                            optional(&mut fields.current_model, "current_model", map)?;
-                        }
-                        "switch_cost" => optional(&mut fields.switch_cost, "switch_cost", map)?,
-                        "cached_tokens" => {
-                            optional(&mut fields.cached_tokens, "cached_tokens", map)?;
-                        }
-                        "constraints" => optional(&mut fields.constraints, "constraints", map)?,
-                        "tokens" => optional(&mut fields.tokens, "tokens", map)?,
-                        "fallback" => optional(&mut fields.fallback, "fallback", map)?,
-                        "top" => optional(&mut fields.top, "top", map)?,
-                        "explain" => optional(&mut fields.explain, "explain", map)?,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            fields.unknown.get_or_insert_with(|| name.into_owned());
-                        }
-                    }
-                }
-                fields.finish()
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let mut map = Counted {
+                    map,
+                    count: 0,
+                    unknown: None,
+                };
+                let fields = Fields::deserialize(MapAccessDeserializer::new(&mut map))?;
+                fields.finish(map.unknown)
             }
         }
         deserializer.deserialize_map(Body)
     }
 }
 
-/// Reads a field that has to have a value, and may come once.
-fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
-    slot: &mut Option<T>,
-    name: &'static str,
-    map: &mut A,
-) -> Result<(), A::Error> {
-    if slot.is_some() {
-        return Err(de::Error::duplicate_field(name));
-    }
-    *slot = Some(map.next_value()?);
-    Ok(())
+/// The fields of a body as they come, [`MOST_FIELDS`] at most.
+struct Counted<'de, A> {
+    map: A,
+    count: usize,
+    /// The first that is not known: whether that is a mistake is clear only at the end.
+    unknown: Option<Text<'de>>,
 }
 
-/// As [`once`], of a field for which null says as much as leaving it out.
-fn optional<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
-    slot: &mut Option<T>,
-    name: &'static str,
-    map: &mut A,
-) -> Result<(), A::Error> {
-    let mut given: Option<Option<T>> = slot.take().map(Some);
-    once(&mut given, name, map)?;
-    *slot = given.flatten();
-    Ok(())
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Counted<'de, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        let Some(name) = self.map.next_key::<Text<'de>>()? else {
+            return Ok(None);
+        };
+        self.count += 1;
+        if self.count > MOST_FIELDS {
+            return Err(de::Error::custom(format_args!(
+                "more than {MOST_FIELDS} fields; expected {MOST_FIELDS} at most"
+            )));
+        }
+        let key = seed.deserialize((&*name.0).into_deserializer())?;
+        if !OWN_FIELDS
+            .iter()
+            .chain(&PROMPT_FIELDS)
+            .any(|own| *own == name.0)
+        {
+            self.unknown.get_or_insert(name);
+        }
+        Ok(Some(key))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
 }
 
 #[cfg(test)]
@@ -472,6 +474,15 @@ mod tests {
         assert!(matches!(texts[0], Some(Text(Cow::Borrowed("plain")))));
         assert!(matches!(&texts[1], Some(Text(Cow::Owned(t))) if t == "with\nescape"));
         assert!(texts[2].is_none());
+    }
+
+    #[test]
+    fn every_field_is_known() {
+        let schema = schemars::schema_for!(Fields<'_>);
+        let fields = schema.get("properties").unwrap().as_object().unwrap();
+        let mut known = [&OWN_FIELDS[..], &PROMPT_FIELDS].concat();
+        known.sort_unstable();
+        assert_eq!(fields.keys().collect::<Vec<_>>(), known);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::chat::Upstreams;
 use crate::api::models;
-use crate::api::observe::Observed;
+use crate::api::openapi::DOCUMENT;
 use crate::api::question::Question;
 use crate::api::route;
 use crate::backend::Backend;
@@ -39,15 +39,10 @@ pub const IN_PLACE_BYTES: usize = 256 << 10;
 const IN_PLACE_MATCHES: usize = 10_000;
 const IN_PLACE_RANKED: usize = 20_000;
 
-/// A body that changes the pool, and what parsing makes of it, in Python too, are together this many
-/// times as long.
-const PARSED: usize = 25;
-
 /// Headers of W3C trace context, which go wherever a request goes.
 pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
 const PAGE: &str = include_str!("page.html");
-const OPENAPI: &str = include_str!("openapi.json");
 
 /// What all requests share.
 pub struct Service {
@@ -65,7 +60,7 @@ pub struct Service {
     /// a time as there are threads, which bounds the memory of that work.
     turns: Semaphore,
     pub(crate) max_batch: usize,
-    admin_token: Option<Vec<u8>>,
+    pub(super) admin_token: Option<Vec<u8>>,
     client_token: Option<Vec<u8>>,
     began: Instant,
 }
@@ -308,54 +303,6 @@ impl Service {
         Ok(read::json(StatusCode::OK, answer.body))
     }
 
-    async fn model(
-        self: &Arc<Self>,
-        head: &Parts,
-        name: &str,
-        body: &mut Incoming,
-    ) -> Result<Response<Body>, Refusal> {
-        let name = models::decode(name)?;
-        if matches!(head.method, Method::GET | Method::HEAD) {
-            return models::show(&self.router.snapshot(), &name);
-        }
-        if !matches!(head.method, Method::PUT | Method::PATCH | Method::DELETE) {
-            return Err(not_allowed(&head.method, "GET, HEAD, PUT, PATCH, DELETE"));
-        }
-        self.authorise_admin(&head.headers)?;
-        let method = head.method.clone();
-        let body = match method {
-            Method::DELETE => Bytes::new(),
-            _ => self.reading.json(&head.headers, body, PARSED).await?,
-        };
-        let service = Arc::clone(self);
-        // Changing a pool of thousands takes milliseconds, profiling longer.
-        let work = move || match method {
-            Method::DELETE => models::delete(&service, &name),
-            Method::PATCH => models::patch(&service, &name, &body),
-            _ => models::put(&service, &name, &body),
-        };
-        let worked = tokio::task::spawn_blocking(work).await;
-        worked.unwrap_or_else(|_| Err(internal()))
-    }
-
-    async fn observe(
-        self: &Arc<Self>,
-        head: &Parts,
-        body: &mut Incoming,
-    ) -> Result<Response<Body>, Refusal> {
-        if head.method != Method::POST {
-            return Err(not_allowed(&head.method, "POST"));
-        }
-        self.authorise_admin(&head.headers)?;
-        let body = self.reading.json(&head.headers, body, PARSED).await?;
-        let backend = Arc::clone(&self.backend);
-        let work = move || backend.observe(&Observed::parse(&body)?);
-        let worked = tokio::task::spawn_blocking(work).await;
-        let used = worked.unwrap_or_else(|_| Err(internal()))?;
-        let body = json!({"used": used, "version": self.router.snapshot().version()});
-        Ok(read::json(StatusCode::OK, body.to_string()))
-    }
-
     async fn chat(
         self: &Arc<Self>,
         head: &Parts,
@@ -367,18 +314,6 @@ impl Service {
         };
         let body = self.posted(&head.headers, &head.method, body).await?;
         upstreams.pass_on(self, &head.headers, &body).await
-    }
-
-    /// Fails unless the request may change things.
-    fn authorise_admin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        match &self.admin_token {
-            Some(token) => read::authorise(headers, token),
-            None => Err(Refusal::new(
-                StatusCode::FORBIDDEN,
-                "closed",
-                "this route is closed: the service was started without an admin token",
-            )),
-        }
     }
 
     async fn models(&self) -> Response<Body> {
@@ -441,7 +376,7 @@ fn alive() -> Response<Body> {
 }
 
 fn document() -> Response<Body> {
-    read::json(StatusCode::OK, OPENAPI)
+    read::json(StatusCode::OK, DOCUMENT.as_slice())
 }
 
 fn page() -> Response<Body> {
@@ -455,7 +390,7 @@ fn page() -> Response<Body> {
     response
 }
 
-fn not_allowed(method: &Method, allowed: &'static str) -> Refusal {
+pub(super) fn not_allowed(method: &Method, allowed: &'static str) -> Refusal {
     let message = format!("method {method} is not allowed here; expected {allowed}");
     Refusal {
         allow: Some(allowed),

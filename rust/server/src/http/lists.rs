@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::{
     BoolDeserializer, BorrowedStrDeserializer, F64Deserializer, I64Deserializer, StrDeserializer,
@@ -15,6 +16,9 @@ use serde::de::value::{
 };
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use uniroute_core::request::PerRow;
+
+/// Stands for as many items as a request may have prompts.
+const PROMPTS: usize = usize::MAX;
 
 thread_local! {
     /// Prompts of the request that this thread is reading, at most.
@@ -34,84 +38,83 @@ pub fn within<T>(most: usize, read: impl FnOnce() -> T) -> T {
     read()
 }
 
-/// Reads a list of `most` items at most.
-fn read<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
-    mut list: A,
-    most: usize,
-) -> Result<Vec<T>, A::Error> {
-    let mut all = Vec::new();
-    while let Some(item) = list.next_element()? {
-        if all.len() == most {
-            let message = format_args!("more than {most} items; expected {most} at most");
-            return Err(de::Error::custom(message));
-        }
-        all.push(item);
-    }
-    Ok(all)
-}
-
-/// What reads a list of so many items at most.
-struct Items<T> {
-    most: usize,
-    of: PhantomData<T>,
-}
-
-impl<T> Items<T> {
-    fn at_most(most: usize) -> Self {
-        Self {
-            most,
-            of: PhantomData,
-        }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-        read(list, self.most)
-    }
-}
-
 /// A list of `MOST` items at most.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(inline)]
 pub struct AtMost<const MOST: usize, T>(pub Vec<T>);
+
+/// A list with one item for each prompt.
+pub type OfPrompts<T> = AtMost<PROMPTS, T>;
+
+impl<const MOST: usize, T> Default for AtMost<MOST, T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, const MOST: usize, T: Deserialize<'de>> AtMost<MOST, T> {
+    fn read<A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let most = if MOST == PROMPTS {
+            self::MOST.get()
+        } else {
+            MOST
+        };
+        let mut all = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if all.len() == most {
+                let message = format_args!("more than {most} items; expected {most} at most");
+                return Err(de::Error::custom(message));
+            }
+            all.push(item);
+        }
+        Ok(Self(all))
+    }
+}
 
 impl<'de, const MOST: usize, T: Deserialize<'de>> Deserialize<'de> for AtMost<MOST, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Items::at_most(MOST)).map(Self)
+        struct Items<const MOST: usize, T>(PhantomData<T>);
+        impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for Items<MOST, T> {
+            type Value = AtMost<MOST, T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                AtMost::read(list)
+            }
+        }
+        deserializer.deserialize_seq(Items(PhantomData))
     }
 }
 
-/// A list with one item for each prompt.
-#[derive(Debug)]
-pub struct OfPrompts<T>(pub Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OfPrompts<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let items = Items::at_most(MOST.get());
-        deserializer.deserialize_seq(items).map(Self)
-    }
-}
-
-/// A value for all prompts, or one for each.
-#[derive(Debug)]
-pub enum PerPrompt<T> {
+/// One value, or a list of them.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(inline, untagged)]
+pub enum OneOrList<const MOST: usize, T> {
     /// The same for all.
     Same(T),
     /// One for each.
     Each(Vec<T>),
 }
 
-impl<T> PerPrompt<T> {
+/// A value for all prompts, or one for each.
+pub type PerPrompt<T> = OneOrList<PROMPTS, T>;
+
+impl<const MOST: usize, T> OneOrList<MOST, T> {
     /// The values there are.
     pub fn values(&self) -> &[T] {
         match self {
             Self::Same(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    /// The same, for good.
+    pub fn into_values(self) -> Vec<T> {
+        match self {
+            Self::Same(value) => vec![value],
             Self::Each(values) => values,
         }
     }
@@ -141,21 +144,21 @@ impl<T> PerPrompt<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerPrompt<T> {
+impl<'de, const MOST: usize, T: Deserialize<'de>> Deserialize<'de> for OneOrList<MOST, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either<T>(PhantomData<T>);
+        struct Either<const MOST: usize, T>(PhantomData<T>);
 
         /// A visit of a single value, which the type itself reads or refuses.
         macro_rules! same {
             ($($visit:ident($type:ty) => $deserializer:ident),*) => {$(
                 fn $visit<E: de::Error>(self, value: $type) -> Result<Self::Value, E> {
-                    T::deserialize($deserializer::new(value)).map(PerPrompt::Same)
+                    T::deserialize($deserializer::new(value)).map(OneOrList::Same)
                 }
             )*};
         }
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
-            type Value = PerPrompt<T>;
+        impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for Either<MOST, T> {
+            type Value = OneOrList<MOST, T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value of its type, or a list of them")
@@ -171,11 +174,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerPrompt<T> {
             }
 
             fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-                T::deserialize(UnitDeserializer::new()).map(PerPrompt::Same)
+                T::deserialize(UnitDeserializer::new()).map(OneOrList::Same)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                read(list, MOST.get()).map(PerPrompt::Each)
+                AtMost::<MOST, T>::read(list).map(|all| OneOrList::Each(all.0))
             }
         }
         deserializer.deserialize_any(Either(PhantomData))

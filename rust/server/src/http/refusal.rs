@@ -2,6 +2,7 @@
 //! are.
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use uniroute_core::Error;
 use uniroute_core::error::legible;
@@ -16,7 +17,7 @@ const FIELD: usize = 128;
 pub struct Refusal {
     /// Of the answer.
     pub status: StatusCode,
-    /// Which kind of refusal, for programs; documented in `openapi.json`.
+    /// Which kind of refusal, for programs.
     pub code: &'static str,
     /// For people.
     pub message: String,
@@ -26,16 +27,23 @@ pub struct Refusal {
     pub allow: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// A request that is refused.
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Refusal")]
+pub struct Envelope<'a> {
     error: Content<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(inline)]
 struct Content<'a> {
+    /// For people.
     message: &'a str,
+    /// `invalid_request_error`, `authentication_error` or `server_error`.
     r#type: &'a str,
+    /// Which kind of refusal, for programs.
     code: &'a str,
+    /// The field of the request that was wrong.
     param: Option<&'a str>,
 }
 
