@@ -1,7 +1,6 @@
 //! What each address answers.
 
 pub(crate) mod chat;
-pub(crate) mod chat_text;
 pub(crate) mod explain;
 pub(crate) mod models;
 pub(crate) mod observe;

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use uniroute_core::request::constraints::{MOST_GROUPS, Terms, is_glob};
+use uniroute_core::text::chat::ChatText;
 
-use crate::api::chat_text::ChatText;
 use crate::http::lists::{self, AtMost, OfPrompts, PerPrompt};
 use crate::http::read;
 use crate::http::refusal::Refusal;
