@@ -26,12 +26,6 @@ pub fn price(per_million: f64, tokens: f64) -> f64 {
     per_million / PER * tokens
 }
 
-/// How many tokens a text has, more or less: a quarter of its UTF-8 bytes, rounded up, which is
-/// what tokenisers of current LLMs make of English prose.
-pub fn estimate_tokens(text: &str) -> u64 {
-    text.len().div_ceil(4) as u64
-}
-
 /// Numbers of tokens in a [`Usage`], and its scale, are at most this: then no cost overflows.
 pub const MOST_TOKENS: f64 = 1e15;
 

@@ -4,6 +4,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMetho
 use pyo3::prelude::*;
 use uniroute_core::Error;
 use uniroute_core::pool::tokens::{self, Rates};
+use uniroute_core::request;
 
 use crate::checks::arrays::array;
 use crate::checks::texts::Texts;
@@ -19,7 +20,7 @@ fn estimate_tokens<'py>(
     let rows = texts.rows();
     let count = |text: &Result<&str, _>| {
         text.as_ref()
-            .map_or(0, |text| tokens::estimate_tokens(text))
+            .map_or(0, |text| request::estimate_tokens(text))
     };
     let counts: Vec<f64> = rows.iter().map(|text| count(text) as f64).collect();
     Ok(counts.into_pyarray(py))
