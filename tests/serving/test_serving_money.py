@@ -90,8 +90,8 @@ def test_a_chat_is_the_same_text(server: Server, router: uf.Router, seed: int) -
         if reply.status == 200:
             assert reply.json["tokens"] == estimate_tokens([text])[0] == -(-len(text.encode()) // 4)
             taken += 1
-    assert taken > 50
-    assert refused > 50
+    assert taken > 20
+    assert refused > 20
 
 
 def test_tokens_are_estimated_alike(server: Server, router: uf.Router) -> None:
@@ -174,26 +174,21 @@ def test_a_chat_costs_its_budget_what_it_was_booked_at(
     upstream: Upstream,  # noqa: F811
 ) -> None:
     total = 0.0
-    seen = set()
+    models = set()
     for text in [*TEXTS[::7], "poem " * 300]:
-        weight = metric(chats, "cost_weight")
-        decision = router.route(text, weight)
-        best = {decision.model: decision.cost}
-        ranked = best | {other.model: other.cost for other in decision.alternatives}
         chat = {"model": "uniroute:paced", "messages": [{"role": "user", "content": text}]}
-        # The first one answers; the first one fails; all fail; the upstream refuses.
-        for moods, status in (
-            ({}, 200),
-            ({decision.model: "500"}, 200),
-            (dict.fromkeys(ranked, "503"), 502),
-            (dict.fromkeys(ranked, "400"), 400),
-        ):
-            upstream.moods = moods
+        # The best answers; it fails, and the next answers; all fail; the upstream refuses the chat.
+        for failing, mood, status in ((0, "", 200), (1, "500", 200), (9, "503", 502), (9, "400", 400)):
+            decision = router.route(text, metric(chats, "cost_weight"))
+            ranked = [(decision.model, decision.cost)]
+            ranked += [(other.model, other.cost) for other in decision.alternatives]
+            upstream.moods = dict.fromkeys([model for model, _ in ranked[:failing]], mood)
             reply = call(chats, "POST", CHATS, chat)
             assert reply.status == status
             if status == 200:
-                model = reply.headers["x-uniroute-model"]
-                seen.add(model)
-                total += ranked[model]
+                model, cost = ranked[failing]
+                assert reply.headers["x-uniroute-model"].encode("latin-1").decode() == model
+                total += cost
+                models.add(model)
             assert metric(chats, "spent") == pytest.approx(total, rel=1e-12)
-    assert {"small", "large"} & seen
+    assert {"small", "large"} & models

@@ -440,7 +440,9 @@ impl State {
                 .for_each(|(n, share)| *n += share),
             Some(cluster) if cluster < seen.len() => {
                 seen[cluster] += 1.0;
-                late.iter_mut().for_each(|share| *share *= 1.0 - 1.0 / LATE);
+                for share in late.iter_mut() {
+                    *share *= 1.0 - 1.0 / LATE;
+                }
                 late[cluster] += 1.0 / LATE;
             }
             Some(_) => {}
@@ -474,7 +476,7 @@ impl State {
         });
         let mix: Vec<f64> = mix.collect();
         self.first = plan.price_of(&mix, self.remaining() / to_come);
-        self.next_solution = self.count + 1 + (to_come / RESOLUTIONS) as u64;
+        self.next_solution = (self.count + 1).saturating_add((to_come / RESOLUTIONS) as u64);
     }
 }
 
