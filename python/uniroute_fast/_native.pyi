@@ -1,5 +1,5 @@
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, final
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "LexicalEmbedder",
     "Loaded",
     "ModelInfo",
+    "Pacer",
     "PackedPool",
     "Router",
     "Routing",
@@ -33,11 +34,16 @@ __all__ = [
     "assign_once",
     "available_isas",
     "build_profile",
+    "call_costs",
+    "chat_text",
+    "chat_texts",
+    "estimate_tokens",
     "feature_ids",
     "get_num_threads",
     "isa",
     "legible",
     "lower_hulls",
+    "plan_price",
     "set_num_threads",
 ]
 
@@ -106,6 +112,61 @@ def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
+
+# --- costs ---
+
+_Plan: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike]
+
+@final
+class Pacer:
+    def __new__(
+        cls,
+        budget: float,
+        *,
+        cost_weight: float | None,
+        plan: _Plan | None,
+        requests: float | None,
+        seconds: float | None,
+        reserve: float,
+        gain: float,
+        trust: float,
+        now: float,
+    ) -> Pacer: ...
+    @staticmethod
+    def from_json(state: str) -> Pacer: ...
+    def to_json(self) -> str: ...
+    @property
+    def budget(self) -> float: ...
+    @property
+    def cost_weight(self) -> float: ...
+    @property
+    def spent(self) -> float: ...
+    @property
+    def remaining(self) -> float: ...
+    @property
+    def most(self) -> float: ...
+    @property
+    def count(self) -> int: ...
+    def book(self, cost: float, cluster: int, now: float) -> bool: ...
+    def spend(self, cost: float, cluster: int | None, now: float) -> None: ...
+    def settle(self, expected: float, actual: float) -> None: ...
+    def renew(self, budget: float | None, now: float) -> None: ...
+
+def plan_price(parts: _Plan, mix: ArrayLike, mean_cost: float) -> float: ...
+def estimate_tokens(texts: Any) -> NDArray[np.float64]: ...
+def call_costs(
+    tokens: ArrayLike,
+    answers: ArrayLike,
+    input_prices: ArrayLike,
+    output_prices: ArrayLike,
+    input_scale: ArrayLike,
+    input_extra: ArrayLike,
+) -> NDArray[np.float64]: ...
+
+# --- chat ---
+
+def chat_text(messages: Any, roles: str | Iterable[str], last_only: bool) -> str: ...
+def chat_texts(column: Any) -> tuple[Any, list[int]]: ...
 
 # --- lexical ---
 
@@ -196,6 +257,8 @@ class Constraints:
     ) -> Constraints: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __and__(self, other: Constraints, /) -> Constraints: ...
+    def __rand__(self, other: Constraints, /) -> Constraints: ...
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
     def _arguments(self) -> dict[str, Any]: ...
 

@@ -1265,7 +1265,7 @@ def _lengths(
         if np.isnan(lengths).any():
             raise InvalidArgumentError("tokens: NaN; expected the length of each prompt")
         return lengths
-    return None if texts is None else estimate_tokens(_listed(texts))
+    return None if texts is None else estimate_tokens(texts)
 
 
 def _usage(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -271,6 +274,8 @@ def test_a_plan_knows_what_its_prompts_cost() -> None:
     assert plan.price(plan.shares, 1e9) == plan.cost_weights[0]
     again = uf.SpendingPlan.from_state(json.loads(json.dumps(plan.state())))
     assert (again.costs == plan.costs).all()
+    with pytest.raises(errors.InvalidArgumentError, match="mix: 1 values"):
+        plan.price(plan.shares[:1], 1.0)
 
 
 def test_a_planned_pacer_goes_on_from_its_state_and_renews() -> None:
@@ -319,14 +324,76 @@ def test_a_plan_needs_numbers_that_fit() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_lock_held_at_a_fork_does_not_stop_the_child() -> None:
-    pacer = uf.BudgetPacer(10.0, cost_weight=1.0, requests=10)
-    with pacer._lock:
-        child = os.fork()
-        if child == 0:
-            # In another thread, as for a reentrant lock this one may pass anyway.
-            spender = threading.Thread(target=pacer.spend, args=(1.0,), daemon=True)
-            spender.start()
-            spender.join(20)
-            os._exit(0 if pacer.spent == 1.0 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def test_a_fork_in_the_middle_of_a_booking_does_not_stop_the_child() -> None:
+    script = """
+import os, signal, threading, time
+import uniroute_fast as uf
+pacer = uf.BudgetPacer(10.0, cost_weight=1.0, requests=10)
+def book():
+    while True:
+        pacer.spend(1e-9)
+for _ in range(3):
+    threading.Thread(target=book, daemon=True).start()
+time.sleep(0.1)
+codes = []
+for _ in range(50):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a child that waits for ever is one that failed
+        before = pacer.spent
+        spender = threading.Thread(target=pacer.spend, args=(1.0,))
+        spender.start()
+        spender.join()
+        os._exit(0 if pacer.spent >= before + 1.0 else 1)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+assert not any(codes), codes
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+
+
+class Written:
+    """The pacer as it is written down: by the formulas, without a plan."""
+
+    def __init__(self, budget: float, weight: float, reserve: float, gain: float, **length: float):
+        self.budget, self.weight, self.reserve, self.gain = budget, weight, reserve, gain
+        self.length, self.log_price, self.spent, self.count = length, 0.0, 0.0, 0
+        self.started = self.latest = 0.0
+        self.interval: float | None = None
+
+    def to_come(self) -> float:
+        if "requests" in self.length:
+            return self.length["requests"] - self.count
+        left = max(self.length["seconds"] - (self.latest - self.started), 0.0)
+        return left / self.interval if self.interval else 1.0
+
+    def book(self, cost: float, now: float) -> bool:
+        left = max(self.budget - self.spent, 0.0)
+        kept = self.reserve * max(self.to_come() - 1, 0.0)
+        if cost > max(left - kept, min(left, self.reserve)):
+            return False
+        if "seconds" in self.length:
+            since, self.latest = max(now - self.latest, 0.0), now
+            before = since if self.interval is None else self.interval
+            self.interval = before + max(0.01, 1 / (self.count + 1)) * (since - before)
+        share = left / max(self.to_come(), 1.0)
+        self.spent, self.count = self.spent + cost, self.count + 1
+        step = self.gain * (cost / share - 1) if share > 0 else math.inf
+        self.log_price += min(max(step, -0.5), 0.5)
+        self.log_price = min(max(self.log_price, -math.log(1e3)), math.log(1e3))
+        return True
+
+
+@pytest.mark.parametrize("length", [{"requests": 300}, {"seconds": 100.0}])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_price_is_the_one_of_the_formulas(length: dict[str, float], seed: int) -> None:
+    rng, now = np.random.default_rng(seed), [0.0]
+    terms = {"reserve": float(rng.choice([0.0, 0.05])), "gain": float(rng.uniform(0.01, 1))}
+    budget = float(rng.uniform(5, 300))
+    pacer = uf.BudgetPacer(budget, cost_weight=0.3, clock=lambda: now[0], **length, **terms)
+    written = Written(budget, 0.3, **length, **terms)
+    for _ in range(400):
+        now[0] += rng.exponential(0.3)
+        cost = float(rng.choice([0.05, 0.5, 2.0]) * rng.random())
+        assert pacer._pacer.book(cost, 0, now[0]) == written.book(cost, now[0])
+        assert pacer.spent == written.spent
+        assert pacer.cost_weight == pytest.approx(0.3 * math.exp(written.log_price), rel=1e-12)

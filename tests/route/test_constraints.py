@@ -271,3 +271,20 @@ def test_bad_constraints_are_refused() -> None:
     ]:
         with pytest.raises(error, match=message):
             call()
+
+
+def test_two_constraints_are_met_together() -> None:
+    one = uf.Constraints(deny=["a"], require_tags=["eu"], max_cost=1.0, answer_tokens=10)
+    other = uf.Constraints(
+        allow=["x"], deny=["b"], require_tags=[("p", "q")], max_cost=2.0, max_latency=3.0,
+        fit_context=True, answer_tokens=5,
+    )  # fmt: skip
+    assert one & other == uf.Constraints(
+        allow=["x"], deny=["a", "b"], require_tags=["eu", ("p", "q")], max_cost=1.0,
+        max_latency=3.0, fit_context=True, answer_tokens=10,
+    )  # fmt: skip
+    assert one & uf.Constraints() == one
+    with pytest.raises(errors.InvalidArgumentError, match="allow: in both"):
+        other & other
+    with pytest.raises(TypeError):
+        one & {"max_cost": 1.0}  # type: ignore[operator]

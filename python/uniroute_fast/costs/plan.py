@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast import _native
 from uniroute_fast._checks.instances import as_snapshot
 from uniroute_fast.costs.calibration import calibrate
 from uniroute_fast.errors import InvalidArgumentError
@@ -114,16 +115,11 @@ class SpendingPlan:
         -----
         O(K G); between two known cost weights by interpolation.
         """
-        curve = mix @ self.costs
-        at = int(np.searchsorted(-curve, -mean_cost))
-        if at == 0:
-            return float(self.cost_weights[0])
-        if at == len(curve):
-            return float(self.cost_weights[-1])
-        above, below = curve[at - 1], curve[at]
-        share = (above - mean_cost) / (above - below)
-        low, high = self.cost_weights[at - 1 : at + 1]
-        return float(low ** (1 - share) * high**share)
+        return _native.plan_price(self.parts(), mix, mean_cost)
+
+    def parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the three, as `BudgetPacer` hands them on."""
+        return self.shares, self.cost_weights, self.costs
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON-able values, for `from_state`."""
@@ -158,46 +154,3 @@ class SpendingPlan:
                 f"plan: shapes {[p.shape for p in parts]}; expected [K], [G] and [K, G], all finite"
             )
         return cls(*parts)
-
-
-class Forecast:
-    """The mix of the prompts still to come, as a period goes by that was planned.
-
-    What the plan has and the period has not yet seen is taken to be still to come, for the better
-    part; for the rest, what came of late goes on.
-
-    Parameters
-    ----------
-    plan : SpendingPlan
-    trust : float
-        How much of the forecast is the plan's, in [0, 1].
-    """
-
-    #: How many prompts "of late" reaches back, more or less.
-    LATE = 200
-
-    def __init__(self, plan: SpendingPlan, trust: float) -> None:
-        self.plan, self._trust = plan, trust
-        self.seen, self.late = np.zeros(len(plan.shares)), plan.shares.copy()
-
-    def note(self, cluster: int | None) -> None:
-        """Count a prompt; one whose cluster is not told is taken to be like the plan."""
-        if cluster is None:
-            self.seen += self.plan.shares
-        elif cluster < len(self.seen):
-            self.seen[cluster] += 1
-            self.late *= 1 - 1 / self.LATE
-            self.late[cluster] += 1 / self.LATE
-
-    def price(self, left: float, to_come: float) -> float:
-        """Return the cost weight at which the prompts to come cost what is left. O(K G)."""
-        expected = self.plan.shares * (self.seen.sum() + to_come)
-        unseen = np.maximum(expected - self.seen, 0.0)
-        total = unseen.sum()
-        planned = unseen / total if total > 0 else self.plan.shares
-        mix = self._trust * planned + (1 - self._trust) * self.late
-        return self.plan.price(mix, left / max(to_come, 1.0))
-
-    def renew(self) -> None:
-        """Begin the period again."""
-        self.seen[:] = 0

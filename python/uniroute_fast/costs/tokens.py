@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast import _native
 from uniroute_fast._checks.arrays import as_numbers
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import ArrayLike, NDArray
 
 #: How many answers the prior of a cluster counts for.
@@ -58,8 +57,10 @@ class Usage:
         output_prices: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Return what calls on prompts of those lengths are expected to cost, float64[N, M]."""
-        sent = tokens[:, None] * self.input_scale + self.input_extra
-        return (sent * input_prices + (phi @ self.output_tokens) * output_prices) / 1e6
+        answers = phi @ self.output_tokens
+        return _native.call_costs(
+            tokens, answers, input_prices, output_prices, self.input_scale, self.input_extra
+        )
 
 
 def fit_usage(
@@ -148,15 +149,26 @@ def as_prices(argument: str, prices: ArrayLike, count: int) -> NDArray[np.float6
     return array.astype(np.float64)
 
 
-def estimate_tokens(texts: Iterable[Any]) -> NDArray[np.float64]:
+def estimate_tokens(texts: Any) -> NDArray[np.float64]:
     """Return how many tokens texts have, more or less: a quarter of their UTF-8 bytes, rounded up.
 
-    The same as the serving path's estimate.
+    Parameters
+    ----------
+    texts : iterable of str, NumPy array of strings or Arrow string array, N of them
+
+    Returns
+    -------
+    float64[N]
+        As the serving path estimates them. What cannot be routed has none, and counts 0: a null,
+        and a text that is not valid Unicode (one with lone surrogates), whose status is
+        ``"invalid"``.
+
+    Raises
+    ------
+    ArgumentTypeError
+        No texts.
     """
-    sizes = [
-        len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0 for text in texts
-    ]
-    return np.ceil(np.array(sizes, dtype=np.float64) / 4)
+    return _native.estimate_tokens(texts)
 
 
 def _line(tokens: NDArray[np.float64], charged: NDArray[np.float64]) -> tuple[float, float]:

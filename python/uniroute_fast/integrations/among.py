@@ -27,8 +27,8 @@ def refuse_allow(constraints: Constraints | None, sayer: str) -> None:
 
 def allowing(names: Iterable[str], constraints: Constraints | None) -> Constraints:
     """Return constraints without ``allow`` as such with it: the LLMs of these names alone."""
-    given = {} if constraints is None else constraints._arguments()
-    return Constraints(**{**given, "allow": [_literal(name) for name in names]})
+    allowed = Constraints(allow=[_literal(name) for name in names])
+    return allowed if constraints is None else constraints & allowed
 
 
 def route_among(

@@ -12,6 +12,7 @@
 //! work is spread over cores, [`kernels`] the instruction sets. The method is UniRoute,
 //! <https://arxiv.org/abs/2502.08773>.
 
+pub mod budget;
 pub mod clusters;
 pub mod drift;
 pub mod error;

@@ -22,7 +22,8 @@ fn class_name(error: &Error) -> &'static str {
     }
 }
 
-fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
+/// An exception of a class of `uniroute_fast.errors`.
+pub fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let class = MODULE
         .get_or_try_init(py, || {

@@ -10,6 +10,7 @@
 
 mod checks;
 mod clusters;
+mod costs;
 mod drift;
 mod embedding;
 mod errors;
@@ -30,6 +31,9 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_function(wrap_pyfunction!(errors::legible, m)?)?;
     clusters::centroids::register(m)?;
+    costs::pacer::register(m)?;
+    costs::tokens::register(m)?;
+    embedding::chat::register(m)?;
     pool::changes::register(m)?;
     request::constraints::register(m)?;
     route::decision::register(m)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use uniroute_core::budget::{Plan, Terms};
 use uniroute_core::{Error, Result};
 
 use crate::api::question::Conditions;
@@ -120,10 +121,36 @@ pub struct BudgetConfig {
     /// How fast the price moves.
     #[serde(default = "default_gain")]
     pub gain: f64,
+    /// What a period costs: the state of a `SpendingPlan`.
+    pub plan: Option<Plan>,
+    /// With a plan, how much it counts for against what came lately.
+    #[serde(default = "default_trust")]
+    pub trust: f64,
 }
 
 fn default_gain() -> f64 {
     0.03
+}
+
+fn default_trust() -> f64 {
+    0.8
+}
+
+impl BudgetConfig {
+    /// The terms of a pacer whose price begins at `cost_weight`.
+    pub fn terms(self, cost_weight: f64) -> Terms {
+        Terms {
+            budget: self.amount,
+            cost_weight: Some(cost_weight),
+            plan: self.plan,
+            requests: None,
+            seconds: Some(self.seconds),
+            reserve: self.reserve,
+            gain: self.gain,
+            trust: self.trust,
+            renews: true,
+        }
+    }
 }
 
 /// Where chats are passed on to.

@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist;
 use uniroute_core::route::snapshot::Snapshot;
+use uniroute_core::text::chat::ChatText;
 
-use crate::api::chat_text::ChatText;
 use crate::api::models;
 use crate::api::observe::Observed;
 use crate::api::question::Question;

@@ -27,7 +27,6 @@
 
 mod api;
 mod backend;
-mod budget;
 mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

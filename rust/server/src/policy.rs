@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uniroute_core::Error;
+use uniroute_core::budget::Pacer;
 use uniroute_core::request::constraints::{Compiled, Constraints, Terms, is_glob};
 use uniroute_core::request::{Leaving, Stay, positive_zero};
 use uniroute_core::route::snapshot::Snapshot;
 
-use crate::api::question::{Conditions, Question};
-use crate::budget::Pacer;
+use crate::api::question::Question;
 use crate::config::{Config, PolicyConfig};
 use crate::http::lists::PerPrompt;
 use crate::http::refusal::Refusal;
@@ -35,7 +35,7 @@ impl Policy {
         };
         let pacer = config
             .budget
-            .map(|budget| Pacer::new(budget, config.cost_weight, now));
+            .map(|budget| Pacer::new(budget.terms(config.cost_weight), now));
         Ok(Self {
             cost_weight: config.cost_weight,
             terms,
@@ -116,7 +116,11 @@ impl Policies {
         }
         let constraints = match &question.constraints {
             None => policy.constraints.clone(),
-            Some(own) => Some(Arc::new(Constraints::new(both(&policy.terms, own)?)?)),
+            Some(own) => {
+                let both = policy.terms.and(&own.clone().into());
+                let both = both.map_err(|error| error.about("constraints.allow"))?;
+                Some(Arc::new(Constraints::new(both)?))
+            }
         };
         let prompts = question.prompts.len();
         check_numbers("cost_weight", question.cost_weight.as_ref(), prompts)?;
@@ -238,33 +242,6 @@ fn check_numbers(
     }
 }
 
-/// What meets both the policy's terms and the request's.
-fn both(policy: &Terms, own: &Conditions) -> Result<Terms, Refusal> {
-    let own = Terms::from(own.clone());
-    if policy.allow.is_some() && own.allow.is_some() {
-        let problem = "given beside a policy that has an allow list";
-        let expected = "one of the two; narrow a policy with deny";
-        return Err(Refusal::field("constraints.allow", problem, expected));
-    }
-    let join = |a: &[String], b: Vec<String>| a.iter().cloned().chain(b).collect();
-    let least = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        // NaN and negative caps pass, for `Constraints::new` to refuse.
-        (Some(a), Some(b)) if b >= 0.0 => Some(a.min(b)),
-        (a, b) => b.or(a),
-    };
-    let groups = policy.require_tags.iter().cloned();
-    Ok(Terms {
-        allow: own.allow.or_else(|| policy.allow.clone()),
-        deny: join(&policy.deny, own.deny),
-        require_tags: groups.chain(own.require_tags).collect(),
-        forbid_tags: join(&policy.forbid_tags, own.forbid_tags),
-        max_cost: least(policy.max_cost, own.max_cost),
-        max_latency: least(policy.max_latency, own.max_latency),
-        fit_context: policy.fit_context || own.fit_context,
-        answer_tokens: policy.answer_tokens.max(own.answer_tokens),
-    })
-}
-
 impl Asked<'_> {
     /// The cost weight of one prompt.
     pub fn weight_at(&self, prompt: usize) -> f64 {
@@ -275,44 +252,14 @@ impl Asked<'_> {
 
     /// The same, with nothing dearer than `most`.
     pub fn capped(&self, most: f64, snapshot: &Snapshot) -> Result<Arc<Compiled>, Error> {
-        let terms = self.constraints.as_ref().map(|c| c.terms().clone());
-        let terms = terms.unwrap_or_default();
-        let capped = Terms {
-            max_cost: Some(terms.max_cost.map_or(most, |cap| cap.min(most))),
-            ..terms
+        let cap = Constraints::new(Terms {
+            max_cost: Some(most),
+            ..Terms::default()
+        })?;
+        let capped = match &self.constraints {
+            None => cap,
+            Some(constraints) => constraints.and(&cap)?,
         };
-        Ok(snapshot.compile(&Arc::new(Constraints::new(capped)?)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn conditions(json: &str) -> Conditions {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn a_request_may_ask_for_more_and_never_for_less() {
-        let policy = Terms::from(conditions(
-            r#"{"deny": ["a"], "require_tags": ["eu"], "max_cost": 1, "answer_tokens": 10}"#,
-        ));
-        let own = conditions(
-            r#"{"allow": ["x"], "deny": ["b"], "require_tags": [["p", "q"]], "max_cost": 2,
-                "max_latency": 3, "fit_context": true, "answer_tokens": 5}"#,
-        );
-        let expected = conditions(
-            r#"{"allow": ["x"], "deny": ["a", "b"], "require_tags": ["eu", ["p", "q"]],
-                "max_cost": 1, "max_latency": 3, "fit_context": true, "answer_tokens": 10}"#,
-        );
-        assert_eq!(both(&policy, &own).unwrap(), Terms::from(expected));
-    }
-
-    #[test]
-    fn two_allow_lists_are_refused() {
-        let allow = conditions(r#"{"allow": ["x"]}"#);
-        let refusal = both(&Terms::from(allow.clone()), &allow).unwrap_err();
-        assert_eq!(refusal.param.as_deref(), Some("constraints.allow"));
+        Ok(snapshot.compile(&Arc::new(capped)))
     }
 }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::pool::checks::is_unprintable;
+use crate::pool::tokens::price;
 
 /// Prices of a million tokens are at most this: then no cost of a call overflows.
 pub const LARGEST_PRICE: f64 = 1e30;
@@ -44,13 +46,45 @@ pub struct Metadata {
 
 impl Metadata {
     /// Names of the fields.
-    pub const FIELDS: [&'static str; 5] = [
+    pub const FIELDS: [&'static str; 6] = [
         "tags",
         "context_length",
         "latency",
         "input_price",
         "output_price",
+        "cached_input_price",
     ];
+
+    /// The field of a name that holds one real number; `None` for other names.
+    pub fn number_mut(&mut self, name: &str) -> Option<&mut Option<f64>> {
+        match name {
+            "latency" => Some(&mut self.latency),
+            "input_price" => Some(&mut self.input_price),
+            "output_price" => Some(&mut self.output_price),
+            "cached_input_price" => Some(&mut self.cached_input_price),
+            _ => None,
+        }
+    }
+
+    /// The same with some fields replaced, as JSON says them: null makes one unknown.
+    pub fn with(&self, fields: &Map<String, Value>) -> Result<Self> {
+        let invalid = |e: serde_json::Error| {
+            Error::invalid("metadata", e.to_string(), Self::FIELDS.join(", "))
+        };
+        let mut merged = match serde_json::to_value(self).map_err(invalid)? {
+            Value::Object(merged) => merged,
+            _ => Map::new(),
+        };
+        for (name, value) in fields {
+            // A field that does not exist is not unknown, but an error.
+            if value.is_null() && Self::FIELDS.contains(&&**name) {
+                merged.remove(name);
+            } else {
+                merged.insert(name.clone(), value.clone());
+            }
+        }
+        serde_json::from_value(merged.into()).map_err(invalid)
+    }
 
     /// Fails on a tag that is empty or has control or invisible characters, or on a number that is out
     /// of range.
@@ -101,7 +135,7 @@ impl Metadata {
     pub fn cache_value(&self, tokens: u64) -> f64 {
         let full = self.input_price.unwrap_or(0.0);
         let saved = full - self.cached_input_price.unwrap_or(0.0);
-        (saved / 1e6 * tokens as f64).max(0.0)
+        price(saved, tokens as f64).max(0.0)
     }
 }
 
@@ -224,6 +258,31 @@ mod tests {
             directory.tags().map(|(tag, _)| tag).collect::<Vec<_>>(),
             ["eu", "tools"]
         );
+    }
+
+    #[test]
+    fn the_fields_are_those_of_the_struct() {
+        let refused = serde_json::from_str::<Metadata>(r#"{"x": 1}"#).unwrap_err();
+        let names = Metadata::FIELDS.map(|name| format!("`{name}`")).join(", ");
+        assert!(
+            refused.to_string().contains(&format!("one of {names}")),
+            "{refused}"
+        );
+        let mut metadata = Metadata::default();
+        for name in &Metadata::FIELDS[2..] {
+            *metadata.number_mut(name).unwrap() = Some(1.5);
+        }
+        let json = serde_json::to_value(&metadata).unwrap();
+        let known = json.as_object().unwrap();
+        assert_eq!(known.len(), 4);
+        let unknown: Map<_, _> = known
+            .keys()
+            .map(|name| (name.clone(), Value::Null))
+            .collect();
+        assert_eq!(metadata.with(&unknown).unwrap(), Metadata::default());
+        assert_eq!(Metadata::default().with(known).unwrap(), metadata);
+        let wrong = Map::from_iter([("prise".to_owned(), Value::Null)]);
+        assert!(metadata.with(&wrong).is_err());
     }
 
     #[test]

@@ -21,6 +21,11 @@ use crate::pool::table::{STRIP, Table};
 /// Prices are those of so many tokens.
 const PER: f64 = 1e6;
 
+/// What tokens cost at the price of a million.
+pub fn price(per_million: f64, tokens: f64) -> f64 {
+    per_million / PER * tokens
+}
+
 /// Numbers of tokens in a [`Usage`], and its scale, are at most this: then no cost overflows.
 pub const MOST_TOKENS: f64 = 1e15;
 
@@ -79,6 +84,52 @@ pub struct Metering {
     charges: Charges<f64>,
     /// The same, rounded down.
     rough: Charges<f32>,
+}
+
+/// What a model charges for a call: a sum that is the same for all, and prices of a token of the
+/// prompt, its scale included, and of the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    base: f64,
+    input: f64,
+    output: f64,
+}
+
+impl Rates {
+    /// The same for every call.
+    pub fn flat(cost: f64) -> Self {
+        Self {
+            base: cost,
+            input: 0.0,
+            output: 0.0,
+        }
+    }
+
+    /// By the token, at prices of a million of the input and of the output.
+    pub fn metered([input, output]: [f64; 2], [scale, extra]: [f64; 2]) -> Self {
+        Self {
+            base: price(input, extra),
+            input: price(input, scale),
+            output: price(output, 1.0),
+        }
+    }
+
+    /// What a call on a prompt of so many tokens costs whose answer has so many: exactly what
+    /// [`Metering::costs`] comes to.
+    pub fn cost(&self, tokens: f64, answer: f64) -> f64 {
+        self.input * tokens + self.output * answer + self.base
+    }
+}
+
+/// What calls cost on prompts of so many `tokens` whose `answers`, [prompts, models], have so many:
+/// [prompts, models] for models of these rates.
+pub fn call_costs(tokens: &[f64], answers: &[f64], rates: &[Rates]) -> Vec<f64> {
+    let rows = tokens.iter().zip(answers.chunks(rates.len().max(1)));
+    let costs = rows.flat_map(|(&tokens, answers)| {
+        let each = rates.iter().zip(answers);
+        each.map(move |(rates, &answer)| rates.cost(tokens, answer))
+    });
+    costs.collect()
 }
 
 /// What every model charges.
@@ -240,10 +291,10 @@ impl Metering {
         let prices = metadata.input_price.zip(metadata.output_price);
         let prices = prices.filter(|_| !scale.is_nan());
         self.metered.set(model, prices.is_some());
-        let charges = prices.map_or([cost, 0.0, 0.0], |(input, output)| {
-            let (input, output) = (input / PER, output / PER);
-            [input * extra, input * scale, output]
+        let rates = prices.map_or(Rates::flat(cost), |(input, output)| {
+            Rates::metered([input, output], [scale, extra])
         });
+        let charges = [rates.base, rates.input, rates.output];
         self.charges.set(model, charges);
         self.rough.set(model, charges.map(round_down));
     }
@@ -285,6 +336,11 @@ mod tests {
         metering.charge(0, 0.1, &priced(2.0, 8.0));
         let expected = 2e-6 * (1.5 * 10.0 + 40.0) + 8e-6 * 300.0;
         assert!((cost(&metering, 0, 1, 10) - expected).abs() < 1e-15);
+        let rates = Rates::metered([2.0, 8.0], [1.5, 40.0]);
+        assert_eq!(
+            cost(&metering, 0, 1, 10).to_bits(),
+            rates.cost(10.0, 300.0).to_bits()
+        );
         assert_eq!(cost(&metering, 1, 1, 10).to_bits(), 0.7f64.to_bits());
         assert_eq!(metering.usage(0), Some(usage));
         assert_eq!(metering.usage(1), None);

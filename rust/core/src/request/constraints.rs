@@ -73,6 +73,30 @@ impl Terms {
             .chain(of("forbid_tags", &self.forbid_tags))
     }
 
+    /// What meets both. Two lists of what is allowed are refused, for one list cannot say what is on
+    /// each of two.
+    pub fn and(&self, other: &Self) -> Result<Self> {
+        if self.allow.is_some() && other.allow.is_some() {
+            let expected = "in one of the two; narrow the other with deny";
+            return Err(Error::invalid("allow", "in both constraints", expected));
+        }
+        let least = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            // Caps that are none pass, to be refused where the terms are checked.
+            (Some(a), Some(b)) if b >= 0.0 => Some(a.min(b)),
+            (a, b) => b.or(a),
+        };
+        Ok(Self {
+            allow: other.allow.clone().or_else(|| self.allow.clone()),
+            deny: [&*self.deny, &other.deny].concat(),
+            require_tags: [&*self.require_tags, &other.require_tags].concat(),
+            forbid_tags: [&*self.forbid_tags, &other.forbid_tags].concat(),
+            max_cost: least(self.max_cost, other.max_cost),
+            max_latency: least(self.max_latency, other.max_latency),
+            fit_context: self.fit_context || other.fit_context,
+            answer_tokens: self.answer_tokens.max(other.answer_tokens),
+        })
+    }
+
     /// The rules that they come to. The prompt's is there where it must fit: `needed` tokens.
     fn rules(&self, needed: Option<u64>) -> Vec<Rule<'_>> {
         fn some(list: &[String]) -> Option<&[String]> {
@@ -334,6 +358,11 @@ impl Constraints {
             hash: terms.digest(),
             terms,
         })
+    }
+
+    /// What meets both; fails where both list what is allowed, or if it comes to too much.
+    pub fn and(&self, other: &Self) -> Result<Self> {
+        self.terms.and(&other.terms).and_then(Self::new)
     }
 
     /// What the caller wrote.
@@ -645,5 +674,52 @@ impl Cache {
             };
             kept.iter().take_while(fits).cloned().collect::<Vec<_>>()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(all: &[&str]) -> Vec<String> {
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_meets_both_asks_for_more_and_never_for_less() {
+        let one = Terms {
+            deny: names(&["a"]),
+            require_tags: vec![names(&["eu"])],
+            max_cost: Some(1.0),
+            answer_tokens: 10,
+            ..Terms::default()
+        };
+        let other = Terms {
+            allow: Some(names(&["x"])),
+            deny: names(&["b"]),
+            require_tags: vec![names(&["p", "q"])],
+            max_cost: Some(2.0),
+            max_latency: Some(3.0),
+            fit_context: true,
+            answer_tokens: 5,
+            ..Terms::default()
+        };
+        let both = one.and(&other).unwrap();
+        let expected = Terms {
+            deny: names(&["a", "b"]),
+            require_tags: vec![names(&["eu"]), names(&["p", "q"])],
+            max_cost: Some(1.0),
+            answer_tokens: 10,
+            ..other.clone()
+        };
+        assert_eq!(both, expected);
+        let error = both.and(&other).unwrap_err().to_string();
+        assert!(error.starts_with("allow: in both"), "{error}");
+        // A cap that is none does not vanish.
+        let nan = Terms {
+            max_cost: Some(f64::NAN),
+            ..Terms::default()
+        };
+        assert!(one.and(&nan).unwrap().check().is_err());
     }
 }

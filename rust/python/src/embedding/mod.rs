@@ -1,3 +1,4 @@
-//! Text to embedding.
+//! Chat messages to text, and text to embedding.
 
+pub(crate) mod chat;
 pub(crate) mod lexical;

@@ -111,62 +111,63 @@ pub fn usages(
     Ok((0..models).map(usage).collect())
 }
 
-/// Fields of the metadata that a call names: `None` leaves one as it is, `Some(None)` makes it unknown.
-#[derive(Default)]
-#[allow(clippy::option_option)]
-pub struct Fields {
-    tags: Option<Vec<String>>,
-    context_length: Option<Option<u64>>,
-    latency: Option<Option<f64>>,
-    input_price: Option<Option<f64>>,
-    output_price: Option<Option<f64>>,
-    cached_input_price: Option<Option<f64>>,
+/// The new value of a field of the metadata; `None` makes it unknown.
+enum Value {
+    Tags(Vec<String>),
+    Count(Option<u64>),
+    Number(Option<f64>),
 }
+
+/// Fields of the metadata that a call names; others stay as they are.
+#[derive(Default)]
+pub struct Fields(Vec<(String, Value)>);
 
 impl Fields {
     /// Reads the keyword arguments of `Router.set_metadata`.
     pub fn parse(py: Python<'_>, fields: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        let mut parsed = Self::default();
+        let mut parsed = Vec::new();
         for (key, value) in fields.into_iter().flatten() {
             let key = key.extract::<String>()?;
-            let refuse = |expected: &str| wrong(&value, &key, expected);
-            let number = || match number(&value) {
-                None if !value.is_none() => Err(refuse("a number or None")),
-                number => Ok(number),
-            };
-            match key.as_str() {
-                "tags" if value.is_none() => parsed.tags = Some(Vec::new()),
-                "tags" => parsed.tags = Some(strings("tags", &value)?),
-                "context_length" if value.is_none() => parsed.context_length = Some(None),
+            let given = Some(&value).filter(|value| !value.is_none());
+            let number =
+                |value| number(value).ok_or_else(|| wrong(value, &key, "a number or None"));
+            let value = match key.as_str() {
+                "tags" => {
+                    let tags = given.map(|value| strings("tags", value));
+                    Value::Tags(tags.transpose()?.unwrap_or_default())
+                }
                 "context_length" => {
-                    parsed.context_length = Some(Some(count("context_length", &value)?));
+                    let length = given.map(|value| count("context_length", value));
+                    Value::Count(length.transpose()?)
                 }
-                "latency" => parsed.latency = Some(number()?),
-                "input_price" => parsed.input_price = Some(number()?),
-                "output_price" => parsed.output_price = Some(number()?),
-                "cached_input_price" => parsed.cached_input_price = Some(number()?),
+                name if Metadata::FIELDS.contains(&name) => {
+                    Value::Number(given.map(number).transpose()?)
+                }
                 _ => {
-                    let expected = "tags, context_length, latency, input_price, output_price or \
-                                    cached_input_price";
-                    return Err(wrong_type(py, &key, "no such field", expected));
+                    let expected = format!("one of {}", Metadata::FIELDS.join(", "));
+                    return Err(wrong_type(py, &key, "no such field", &expected));
                 }
-            }
+            };
+            parsed.push((key, value));
         }
-        Ok(parsed)
+        Ok(Self(parsed))
     }
 
     /// These fields, and the others as known.
     pub fn over(self, known: &Metadata) -> Metadata {
-        Metadata {
-            tags: self
-                .tags
-                .map_or_else(|| known.tags.clone(), |tags| tags.into_iter().collect()),
-            context_length: self.context_length.unwrap_or(known.context_length),
-            latency: self.latency.unwrap_or(known.latency),
-            input_price: self.input_price.unwrap_or(known.input_price),
-            output_price: self.output_price.unwrap_or(known.output_price),
-            cached_input_price: self.cached_input_price.unwrap_or(known.cached_input_price),
+        let mut metadata = known.clone();
+        for (name, value) in self.0 {
+            match value {
+                Value::Tags(tags) => metadata.tags = tags.into_iter().collect(),
+                Value::Count(count) => metadata.context_length = count,
+                Value::Number(number) => {
+                    if let Some(field) = metadata.number_mut(&name) {
+                        *field = number;
+                    }
+                }
+            }
         }
+        metadata
     }
 }
 

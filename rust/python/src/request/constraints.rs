@@ -136,6 +136,19 @@ impl Constraints {
         })
     }
 
+    /// What meets both: deny lists, tags and the strictest caps of the two together.
+    ///
+    /// Raises
+    /// ------
+    /// InvalidArgumentError
+    ///     Both list what is allowed: narrow one of them with `deny`.
+    fn __and__(&self, py: Python<'_>, other: &Self) -> PyResult<Self> {
+        let both = released(py, || self.inner.and(&other.inner))?;
+        Ok(Self {
+            inner: Arc::new(both),
+        })
+    }
+
     /// The arguments that make an equal one, those left at their defaults left out.
     #[pyo3(name = "_arguments")]
     fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use serde_json::value::RawValue;
 use uniroute_core::Result;
+use uniroute_core::budget::Pacer;
 use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::question::{OWN_FIELDS, Prompts, Question, ROUTED};
@@ -41,8 +43,12 @@ pub struct Upstreams {
 struct Candidate<'u> {
     name: Arc<str>,
     upstream: &'u Upstream,
+    /// What it costs on this chat.
     cost: f64,
 }
+
+/// What was booked for a chat, and where.
+type Booked<'s> = Option<(&'s Pacer, f64)>;
 
 impl Upstreams {
     /// Those of a configuration.
@@ -81,6 +87,32 @@ impl Upstreams {
         } else {
             service.in_turn(prepare).await?
         };
+        let asked = self.ask_in_turn(service, headers, &snapshot, &fields, &candidates);
+        let answered = asked.await;
+        if let Some((pacer, cost)) = booked {
+            // A chat that nobody answered costs nothing, nor does a client's mistake.
+            let paid = answered
+                .as_ref()
+                .ok()
+                .filter(|(answer, _)| answer.status().is_success());
+            let actual = paid.map_or(0.0, |(_, candidate)| candidate.cost);
+            pacer.settle(cost, actual, service.now())?;
+        }
+        let (answer, candidate) = answered?;
+        Ok(self
+            .client
+            .stream(answer, &candidate.name, snapshot.version(), room))
+    }
+
+    /// Asks one candidate after the other until one answers.
+    async fn ask_in_turn<'c>(
+        &self,
+        service: &Service,
+        headers: &HeaderMap,
+        snapshot: &Snapshot,
+        fields: &Fields<'_>,
+        candidates: &'c [Candidate<'c>],
+    ) -> Result<(Response<Incoming>, &'c Candidate<'c>), Refusal> {
         let mut last = None;
         for candidate in candidates.iter().take(self.attempts) {
             let name = candidate.upstream.model.as_deref();
@@ -90,23 +122,16 @@ impl Upstreams {
             let body = serde_json::to_vec(&fields)?;
             match self.client.ask(candidate.upstream, headers, body).await {
                 Outcome::Answer(answer) => {
-                    service.metrics.tried(&snapshot, &candidate.name, "ok");
-                    if let Some((pacer, cost)) = booked {
-                        pacer.settle(cost, candidate.cost, service.now());
-                    }
-                    let version = snapshot.version();
-                    return Ok(self.client.stream(answer, &candidate.name, version, room));
+                    service.metrics.tried(snapshot, &candidate.name, "ok");
+                    return Ok((answer, candidate));
                 }
                 Outcome::Failure(status, code, message) => {
-                    service.metrics.tried(&snapshot, &candidate.name, code);
+                    service.metrics.tried(snapshot, &candidate.name, code);
                     let model = &*candidate.name;
                     tracing::warn!(model, code, message, "an upstream failed");
                     last = Some(Refusal::new(status, code, format!("{model}: {message}")));
                 }
             }
-        }
-        if let Some((pacer, cost)) = booked {
-            pacer.settle(cost, 0.0, service.now());
         }
         Err(last.unwrap_or_else(|| {
             let message = "no model that may answer has an upstream";
@@ -115,20 +140,12 @@ impl Upstreams {
     }
 
     /// What a chat says to its upstream, the models to try, and what was booked for the best.
-    #[allow(clippy::type_complexity)]
     fn prepare<'s, 'b>(
         &'s self,
         service: &'s Service,
         body: &'b Bytes,
         snapshot: &Snapshot,
-    ) -> Result<
-        (
-            Fields<'b>,
-            Vec<Candidate<'s>>,
-            Option<(&'s crate::budget::Pacer, f64)>,
-        ),
-        Refusal,
-    > {
+    ) -> Result<(Fields<'b>, Vec<Candidate<'s>>, Booked<'s>), Refusal> {
         let question = Question::parse(body, service.max_batch)?;
         let mut fields: Fields<'b> = serde_json::from_slice(body)?;
         for own in OWN_FIELDS {
@@ -139,20 +156,19 @@ impl Upstreams {
     }
 
     /// The models to try, best first, and what was booked for the best.
-    #[allow(clippy::type_complexity)]
     fn candidates<'s>(
         &'s self,
         service: &'s Service,
         question: &Question<'_>,
         snapshot: &Snapshot,
-    ) -> Result<(Vec<Candidate<'s>>, Option<(&'s crate::budget::Pacer, f64)>), Refusal> {
+    ) -> Result<(Vec<Candidate<'s>>, Booked<'s>), Refusal> {
         let pool = snapshot.pool();
-        let candidate = |model: u32| {
+        let candidate = |(model, cost): (u32, f64)| {
             let name = &pool.names()[model as usize];
             Some(Candidate {
                 upstream: self.find(name)?,
                 name: name.into(),
-                cost: pool.costs()[model as usize],
+                cost,
             })
         };
         if let Some(name) = &question.chosen {
@@ -165,7 +181,8 @@ impl Upstreams {
                     message,
                 ));
             };
-            return Ok((candidate(model).into_iter().collect(), None));
+            // Nothing is booked for it.
+            return Ok((candidate((model, 0.0)).into_iter().collect(), None));
         }
         let (Prompts::Text(text), true) = (&question.prompts, question.is_chat) else {
             return Err(Refusal::field("messages", "missing", "a chat's messages"));

@@ -2,7 +2,6 @@
 
 pub(crate) mod admin;
 pub(crate) mod chat;
-pub(crate) mod chat_text;
 pub(crate) mod described;
 pub(crate) mod explain;
 pub(crate) mod models;

@@ -1,7 +1,5 @@
 //! `/v1/models`: what is in the pool, and changing it.
 
-use std::sync::Arc;
-
 use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
@@ -220,7 +218,7 @@ pub fn patch(service: &Service, name: &str, body: &[u8]) -> Answer {
         }
         if let Some(fields) = &patch.metadata {
             let known = &pool.directory().models()[model];
-            next = next.with_metadata(name, overlay(known, fields)?)?;
+            next = next.with_metadata(name, known.with(fields)?)?;
         }
         Ok(next)
     };
@@ -245,30 +243,6 @@ pub fn delete(service: &Service, name: &str) -> Answer {
     let body =
         serde_json::json!({"id": name, "object": "model", "deleted": true, "version": version});
     Ok(read::json(StatusCode::OK, body.to_string()))
-}
-
-/// Metadata with some fields replaced.
-fn overlay(known: &Arc<Metadata>, fields: &Map<String, Value>) -> uniroute_core::Result<Metadata> {
-    let invalid = |e: serde_json::Error| {
-        let expected = "tags, context_length, latency, input_price, output_price";
-        uniroute_core::Error::invalid("metadata", e.to_string(), expected)
-    };
-    let mut merged = match serde_json::to_value(&**known).map_err(invalid)? {
-        Value::Object(merged) => merged,
-        _ => Map::new(),
-    };
-    for (name, value) in fields {
-        match value {
-            // A field that does not exist is not unknown, but an error.
-            Value::Null if Metadata::FIELDS.contains(&&**name) => {
-                merged.remove(name);
-            }
-            value => {
-                merged.insert(name.clone(), value.clone());
-            }
-        }
-    }
-    serde_json::from_value(merged.into()).map_err(invalid)
 }
 
 fn describe(pool: &Pool, model: usize) -> Listed<'_> {

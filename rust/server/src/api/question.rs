@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use uniroute_core::request::constraints::{MOST_GROUPS, Terms, is_glob};
+use uniroute_core::text::chat::ChatText;
 
-use crate::api::chat_text::ChatText;
 use crate::api::described::Message;
 use crate::api::observe::given;
 use crate::http::lists::{self, AtMost, OfPrompts, OneOrList, PerPrompt};

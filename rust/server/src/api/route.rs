@@ -81,21 +81,22 @@ pub fn answer(
     })
 }
 
-/// Decides and ranks for a chat that is passed on: models by index, the best first.
+/// Decides and ranks for a chat that is passed on: models by index, the best first, each with its
+/// cost on this chat; that of the first one is booked.
 pub fn rank_chat(
     text: &str,
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     n: usize,
     now: f64,
-) -> Result<(Row, Vec<u32>), Refusal> {
+) -> Result<(Row, Vec<(u32, f64)>), Refusal> {
     ROOM.with_borrow_mut(|room| {
         let prompt = Prompt::Text(Ok(text));
         let decided = decide(prompt, 0, asked, snapshot, n, now, room)?;
         refuse_unrouted(&decided, snapshot, room)?;
-        let chosen = decided.row.choice.map(|choice| choice.model);
-        let ranked = room.ranking.candidates().map(|c| c.model);
-        let others = ranked.filter(|model| Some(*model) != chosen);
+        let chosen = decided.row.choice.map(|choice| (choice.model, choice.cost));
+        let ranked = room.ranking.candidates().map(|c| (c.model, c.cost));
+        let others = ranked.filter(|(model, _)| Some(*model) != chosen.map(|chosen| chosen.0));
         Ok((decided.row, chosen.into_iter().chain(others).collect()))
     })
 }
@@ -171,9 +172,9 @@ fn decide(
     })?;
     // At the price of the moment; else the best of those that can still be paid for.
     while let (Some(pacer), Some(choice)) = (asked.pacer, decided.row.choice)
-        && !pacer.book(choice.cost, now)
+        && !pacer.book(choice.cost, Some(choice.cluster), now)
     {
-        decided.compiled = asked.capped(pacer.most(now), snapshot)?;
+        decided.compiled = asked.capped(pacer.show(now).most, snapshot)?;
         decided.row = route(&decided.request(None))?;
         if decided.row.choice.is_none() {
             return Err(exhausted());
@@ -305,7 +306,7 @@ fn many(
                 Ok(decided) => decided,
                 Err(refusal) => {
                     // All or none: what was booked for the prompts before this one is given back.
-                    unbook(asked, &rows, now);
+                    unbook(asked, &rows, now)?;
                     return Err(refusal);
                 }
             };
@@ -320,11 +321,12 @@ fn many(
     Ok(Answer { body, rows })
 }
 
-fn unbook(asked: &Asked<'_>, rows: &[Row], now: f64) {
+fn unbook(asked: &Asked<'_>, rows: &[Row], now: f64) -> Result<(), Refusal> {
     if let Some(pacer) = asked.pacer {
         let booked = rows.iter().filter_map(|row| row.choice).map(|c| c.cost);
-        pacer.settle(booked.sum(), 0.0, now);
+        pacer.settle(booked.sum(), 0.0, now)?;
     }
+    Ok(())
 }
 
 fn as_row<'a>(text: Option<&'a Text<'_>>) -> request::Text<'a> {
