@@ -10,6 +10,7 @@
 //! of a scan, bit for bit.
 
 use crate::error::{Error, Result};
+use crate::kernels::{Key, key};
 
 /// One model as a cluster sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,12 +26,12 @@ pub struct Candidate {
 impl Candidate {
     /// What the rule minimises.
     pub fn objective(&self, cost_weight: f64) -> f64 {
-        self.loss + cost_weight * self.cost
+        self.key(cost_weight).0
     }
 
-    /// Whether this candidate is chosen over `other`, given the objectives of both.
-    fn beats(&self, own: f64, other: &Self, others: f64) -> bool {
-        (own, self.cost, self.model) < (others, other.cost, other.model)
+    /// By which candidates are compared: the least is chosen.
+    pub fn key(&self, cost_weight: f64) -> Key {
+        key(self.loss, self.cost, self.model, cost_weight)
     }
 }
 
@@ -180,21 +181,20 @@ impl Hull {
     pub fn choose(&self, cost_weight: f64) -> Option<Candidate> {
         let at = self.switches.partition_point(|&s| s < cost_weight);
         let mut best = *self.vertices.get(at)?;
-        let mut least = best.objective(cost_weight);
-        let near = NEAR * (self.scale + least.abs());
+        let mut least = best.key(cost_weight);
+        let near = NEAR * (self.scale + least.0.abs());
         // An objective that overflowed is not finite; neither comparison holds then.
-        if !(near < self.gap && least.is_finite()) {
+        if !(near < self.gap && least.0.is_finite()) {
             return None;
         }
         // Neighbours may tie, or win by rounding.
         let mut consider = |vertex: &Candidate| {
-            let objective = vertex.objective(cost_weight);
-            if objective > least + near {
+            let own = vertex.key(cost_weight);
+            if own.0 > least.0 + near {
                 return false;
             }
-            if vertex.beats(objective, &best, least) {
-                best = *vertex;
-                least = objective;
+            if own < least {
+                (best, least) = (*vertex, own);
             }
             true
         };
@@ -213,11 +213,11 @@ fn height(left: &Candidate, middle: &Candidate, right: &Candidate) -> f64 {
 
 /// The winner by a scan of all candidates: what [`Hull::choose`] equals.
 pub fn scan(candidates: impl Iterator<Item = Candidate>, cost_weight: f64) -> Option<Candidate> {
-    let mut best: Option<(Candidate, f64)> = None;
+    let mut best: Option<(Candidate, Key)> = None;
     for point in candidates {
-        let objective = point.objective(cost_weight);
-        if best.is_none_or(|(b, least)| point.beats(objective, &b, least)) {
-            best = Some((point, objective));
+        let own = point.key(cost_weight);
+        if best.is_none_or(|(_, least)| own < least) {
+            best = Some((point, own));
         }
     }
     best.map(|(point, _)| point)

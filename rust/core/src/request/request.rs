@@ -32,6 +32,8 @@ pub struct Request<'a> {
     pub stay: Option<Stay>,
     /// Whether the prompt counts as traffic, for [`crate::drift::report`].
     pub counted: bool,
+    /// How many of the best models to keep in [`crate::route::scratch::Scratch::ranked`].
+    pub ranked: usize,
 }
 
 /// A value for each prompt of a call.
@@ -113,6 +115,7 @@ impl<'a> Requests<'a> {
             fallback: self.fallback,
             stay: self.stay.at(row),
             counted: self.counted,
+            ranked: 0,
         }
     }
 

@@ -45,7 +45,8 @@ impl Snapshot {
             centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
                 let request = requests.at(task.first + i, prompts);
-                row.choice = choose(&self.pool, Blend::One(scratch.labels[i]), &request)?;
+                let blend = Blend::One(scratch.labels[i]);
+                row.choice = choose(&self.pool, blend, &request, &mut scratch.ranked)?;
             }
             self.count_many(requests.counted, task);
             Ok(())

@@ -233,7 +233,12 @@ impl Snapshot {
     ) -> Result<Option<Choice>> {
         self.map
             .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-        choose(&self.pool, self.blend(&scratch.phi), request)
+        choose(
+            &self.pool,
+            self.blend(&scratch.phi),
+            request,
+            &mut scratch.ranked,
+        )
     }
 
     /// A prompt's clusters, by its Phi.

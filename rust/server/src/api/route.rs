@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
+use uniroute_core::pool::hull::Candidate;
 use uniroute_core::request::constraints::Compiled;
 use uniroute_core::request::{self, PerRow, Request, Requests, Stay, estimate_tokens};
-use uniroute_core::route::ranking::Ranking;
 use uniroute_core::route::scratch::Scratch;
 use uniroute_core::route::snapshot::{Row, Snapshot};
 use uniroute_core::sys::threads::Run;
 use uniroute_core::text::lexical::Status;
 
-use crate::api::explain::explain;
+use crate::api::explain::Explanation;
 use crate::api::question::{Prompts, Question, Text};
 use crate::http::refusal::Refusal;
 use crate::policy::Asked;
@@ -23,15 +23,8 @@ use crate::policy::Asked;
 /// Models that the answer to one prompt ranks, unless it is told otherwise.
 const RANKED: usize = 3;
 
-/// Room for the work on one request; grows once, then is reused.
-#[derive(Default)]
-struct Room {
-    scratch: Scratch,
-    ranking: Ranking,
-}
-
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// The name of what became of a prompt.
@@ -74,10 +67,24 @@ pub fn answer(
     snapshot: &Snapshot,
     now: f64,
 ) -> Result<Answer, Refusal> {
-    ROOM.with_borrow_mut(|room| match &question.prompts {
-        Prompts::Text(text) => one(Prompt::Text(Ok(text)), question, asked, snapshot, now, room),
-        Prompts::Embedding(e) => one(Prompt::Embedding(e), question, asked, snapshot, now, room),
-        Prompts::Texts(_) | Prompts::Embeddings(_) => many(question, asked, snapshot, now, room),
+    SCRATCH.with_borrow_mut(|scratch| match &question.prompts {
+        Prompts::Text(text) => one(
+            Prompt::Text(Ok(text)),
+            question,
+            asked,
+            snapshot,
+            now,
+            scratch,
+        ),
+        Prompts::Embedding(e) => one(
+            Prompt::Embedding(e),
+            question,
+            asked,
+            snapshot,
+            now,
+            scratch,
+        ),
+        Prompts::Texts(_) | Prompts::Embeddings(_) => many(question, asked, snapshot, now, scratch),
     })
 }
 
@@ -89,12 +96,12 @@ pub fn rank_chat(
     n: usize,
     now: f64,
 ) -> Result<(Row, Vec<u32>), Refusal> {
-    ROOM.with_borrow_mut(|room| {
+    SCRATCH.with_borrow_mut(|scratch| {
         let prompt = Prompt::Text(Ok(text));
-        let decided = decide(prompt, 0, asked, snapshot, n, now, room)?;
-        refuse_unrouted(&decided, snapshot, room)?;
+        let decided = decide(prompt, 0, asked, snapshot, n, now, scratch)?;
+        refuse_unrouted(&decided, snapshot, scratch)?;
         let chosen = decided.row.choice.map(|choice| choice.model);
-        let ranked = room.ranking.candidates().map(|c| c.model);
+        let ranked = scratch.ranked().iter().map(|c| c.model);
         let others = ranked.filter(|model| Some(*model) != chosen);
         Ok((decided.row, chosen.into_iter().chain(others).collect()))
     })
@@ -107,7 +114,7 @@ enum Prompt<'a> {
     Embedding(&'a [f32]),
 }
 
-/// What was decided on one prompt, and on what grounds. The ranking is in the room.
+/// What was decided on one prompt, and on what grounds. The ranking is in the scratch.
 struct Decided {
     row: Row,
     cost_weight: f64,
@@ -138,7 +145,7 @@ fn decide(
     snapshot: &Snapshot,
     n: usize,
     now: f64,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) -> Result<Decided, Refusal> {
     let estimate = || match prompt {
         Prompt::Text(text) => text.ok().map(estimate_tokens),
@@ -160,13 +167,13 @@ fn decide(
         tokens: asked.tokens.at(at).or_else(estimate),
         stay: *asked.stays.at(at),
     };
-    let scratch = &mut room.scratch;
     let mut route = |request: &Request<'_>| match prompt {
         Prompt::Text(text) => snapshot.route_text(text, request, scratch),
         Prompt::Embedding(embedding) => snapshot.route_embedding(embedding, request, scratch),
     };
     decided.row = route(&Request {
         counted: true,
+        ranked: n,
         ..decided.request(asked.fallback)
     })?;
     // At the price of the moment; else the best of those that can still be paid for.
@@ -174,15 +181,13 @@ fn decide(
         && !pacer.book(choice.cost, now)
     {
         decided.compiled = asked.capped(pacer.most(now), snapshot)?;
-        decided.row = route(&decided.request(None))?;
+        decided.row = route(&Request {
+            ranked: n,
+            ..decided.request(None)
+        })?;
         if decided.row.choice.is_none() {
             return Err(exhausted());
         }
-    }
-    if decided.row.status == Status::Ok && n > 0 {
-        let phi = room.scratch.phi();
-        room.ranking
-            .fill(snapshot, phi, &decided.request(None), n)?;
     }
     Ok(decided)
 }
@@ -193,13 +198,17 @@ fn exhausted() -> Refusal {
 }
 
 /// Fails if the prompt goes to no model.
-fn refuse_unrouted(decided: &Decided, snapshot: &Snapshot, room: &Room) -> Result<(), Refusal> {
+fn refuse_unrouted(
+    decided: &Decided,
+    snapshot: &Snapshot,
+    scratch: &Scratch,
+) -> Result<(), Refusal> {
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     match (decided.row.status, decided.row.choice) {
         (Status::Ok, Some(_)) => Ok(()),
         (Status::Ok, None) => {
             let pool = snapshot.pool();
-            let costs = snapshot.costs(room.scratch.phi(), decided.tokens)?;
+            let costs = snapshot.costs(scratch.phi(), decided.tokens)?;
             Err(decided.compiled.nobody(pool, decided.tokens, &costs).into())
         }
         (status, _) => {
@@ -216,28 +225,20 @@ fn one(
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     now: f64,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) -> Result<Answer, Refusal> {
     let n = question.top.unwrap_or(RANKED);
-    let needed = n.max(usize::from(question.explain));
-    let decided = decide(prompt, 0, asked, snapshot, needed, now, room)?;
-    refuse_unrouted(&decided, snapshot, room)?;
-    let Room { scratch, ranking } = room;
-    let explanation = question.explain.then(|| {
+    let decided = decide(prompt, 0, asked, snapshot, n, now, scratch)?;
+    refuse_unrouted(&decided, snapshot, scratch)?;
+    let explanation = (question.explain.then_some(decided.row.choice).flatten()).map(|choice| {
         let request = decided.request(asked.fallback);
-        explain(
-            snapshot,
-            ranking,
-            scratch.phi(),
-            &decided.compiled,
-            &request,
-        )
+        Explanation::of(snapshot, scratch.phi(), &request, &choice)
     });
     let mut body = Vec::with_capacity(1024);
     put(&mut body, "{\"version\":", &snapshot.version());
     body.push(b',');
     put_decision(&mut body, &decided.row, snapshot);
-    put_ranked(&mut body, &decided, n, ranking, snapshot);
+    put_ranked(&mut body, &decided, n, scratch.ranked(), snapshot);
     put(&mut body, ",\"cost_weight\":", &decided.cost_weight);
     put(&mut body, ",\"tokens\":", &decided.tokens);
     if let Some(explanation) = explanation {
@@ -255,7 +256,7 @@ fn many(
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     now: f64,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) -> Result<Answer, Refusal> {
     let texts: Vec<request::Text<'_>>;
     let embeddings: Vec<f32>;
@@ -301,7 +302,7 @@ fn many(
     } else {
         rows = Vec::new();
         for (i, prompt) in each(prompts, snapshot.map().dim()).enumerate() {
-            let decided = match decide(prompt, i, asked, snapshot, n, now, room) {
+            let decided = match decide(prompt, i, asked, snapshot, n, now, scratch) {
                 Ok(decided) => decided,
                 Err(refusal) => {
                     // All or none: what was booked for the prompts before this one is given back.
@@ -311,7 +312,7 @@ fn many(
             };
             body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
             put_decision(&mut body, &decided.row, snapshot);
-            put_ranked(&mut body, &decided, n, &room.ranking, snapshot);
+            put_ranked(&mut body, &decided, n, scratch.ranked(), snapshot);
             body.push(b'}');
             rows.push(decided.row);
         }
@@ -395,15 +396,14 @@ fn put_ranked(
     body: &mut Vec<u8>,
     decided: &Decided,
     n: usize,
-    ranking: &Ranking,
+    ranked: &[Candidate],
     snapshot: &Snapshot,
 ) {
-    let candidates = ranking.candidates();
-    if decided.row.status != Status::Ok || n == 0 || candidates.len() == 0 {
+    if decided.row.status != Status::Ok || n == 0 || ranked.is_empty() {
         return;
     }
     let names = snapshot.pool().names();
-    let ranked = candidates.take(n).map(|candidate| Ranked {
+    let ranked = ranked.iter().take(n).map(|candidate| Ranked {
         model: &names[candidate.model as usize],
         predicted_loss: candidate.loss as f32,
         cost: candidate.cost,
