@@ -66,7 +66,7 @@ impl Pool {
     }
 
     /// Names in index order.
-    pub fn names(&self) -> &Names {
+    pub fn names(&self) -> &Arc<Names> {
         &self.names
     }
 

@@ -169,6 +169,16 @@ pub fn costs(pool: &Pool, blend: Blend<'_>, tokens: Option<u64>) -> Result<Vec<f
     Ok(all)
 }
 
+/// Why nobody may answer a request.
+pub fn nobody(pool: &Pool, blend: Blend<'_>, request: &Request<'_>) -> Error {
+    let costs = match costs(pool, blend, request.tokens) {
+        Ok(costs) => costs,
+        Err(error) => return error,
+    };
+    let find = |compiled: &Compiled| compiled.nobody(pool, request.tokens, &costs);
+    (request.constraints).map_or_else(|| find(&Compiled::none(pool)), find)
+}
+
 /// Which models may answer a request, and what they cost.
 fn scope<'a>(pool: &'a Pool, request: &Request<'a>) -> Result<Scope<'a>> {
     let metered = pool.metering().map(|metering| {
@@ -280,6 +290,7 @@ mod tests {
     use super::*;
     use crate::clusters::centroids::Centroids;
     use crate::clusters::cluster_map::{ClusterMap, Head, Softmax};
+    use crate::request::Prompt;
     use crate::route::scratch::Scratch;
     use crate::route::snapshot::Snapshot;
     use proptest::prelude::*;
@@ -316,7 +327,7 @@ mod tests {
             let snapshot = empty.with_pool(pool);
             let mut scratch = Scratch::default();
             let request = Request { cost_weight, ranked: n, ..Request::default() };
-            let routed = snapshot.route_embedding(&prompt, &request, &mut scratch).unwrap();
+            let routed = snapshot.route(Prompt::Embedding(&prompt), &request, &mut scratch).unwrap();
             let found: Vec<u32> = scratch.ranked().iter().map(|c| c.model).collect();
 
             let mut gamma = vec![0.0; costs.len()];

@@ -9,7 +9,8 @@ use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 use uniroute_core::pool::hull::Candidate;
 use uniroute_core::request::constraints::Compiled;
-use uniroute_core::request::{self, PerRow, Request, Requests, Stay, estimate_tokens};
+use uniroute_core::request::{self, Prompt, Request, Stay};
+use uniroute_core::route::choose;
 use uniroute_core::route::scratch::Scratch;
 use uniroute_core::route::snapshot::{Row, Snapshot};
 use uniroute_core::sys::threads::Run;
@@ -107,19 +108,11 @@ pub fn rank_chat(
     })
 }
 
-/// One prompt of a request.
-#[derive(Clone, Copy)]
-enum Prompt<'a> {
-    Text(request::Text<'a>),
-    Embedding(&'a [f32]),
-}
-
 /// What was decided on one prompt, and on what grounds. The ranking is in the scratch.
 struct Decided {
     row: Row,
     cost_weight: f64,
-    /// What stops models, if nothing else then that some are disabled.
-    compiled: Arc<Compiled>,
+    compiled: Option<Arc<Compiled>>,
     tokens: Option<u64>,
     stay: Option<Stay>,
 }
@@ -128,7 +121,7 @@ impl Decided {
     fn request(&self, fallback: Option<u32>) -> Request<'_> {
         Request {
             cost_weight: self.cost_weight,
-            constraints: Some(&self.compiled),
+            constraints: self.compiled.as_deref(),
             tokens: self.tokens,
             fallback,
             stay: self.stay,
@@ -147,40 +140,28 @@ fn decide(
     now: f64,
     scratch: &mut Scratch,
 ) -> Result<Decided, Refusal> {
-    let estimate = || match prompt {
-        Prompt::Text(text) => text.ok().map(estimate_tokens),
-        Prompt::Embedding(_) => None,
-    };
-    let unconstrained = || snapshot.compile(&Arc::default());
-    let compiled = asked.compiled.as_ref().map(Arc::clone);
+    let own = asked.requests.at(at, prompt.text());
     let mut decided = Decided {
-        row: Row {
-            status: Status::Ok,
-            coverage: 1.0,
-            choice: None,
-        },
+        row: Row::default(),
         cost_weight: match asked.pacer {
             Some(pacer) => pacer.show(now).cost_weight,
-            None => asked.weight_at(at),
+            None => own.cost_weight,
         },
-        compiled: compiled.unwrap_or_else(unconstrained),
-        tokens: asked.tokens.at(at).or_else(estimate),
-        stay: *asked.stays.at(at),
+        compiled: asked.requests.constraints.at(at).clone(),
+        tokens: own.tokens,
+        stay: own.stay,
     };
-    let mut route = |request: &Request<'_>| match prompt {
-        Prompt::Text(text) => snapshot.route_text(text, request, scratch),
-        Prompt::Embedding(embedding) => snapshot.route_embedding(embedding, request, scratch),
-    };
+    let mut route = |request: &Request<'_>| snapshot.route(prompt, request, scratch);
     decided.row = route(&Request {
         counted: true,
         ranked: n,
-        ..decided.request(asked.fallback)
+        ..decided.request(asked.requests.fallback)
     })?;
     // At the price of the moment; else the best of those that can still be paid for.
     while let (Some(pacer), Some(choice)) = (asked.pacer, decided.row.choice)
         && !pacer.book(choice.cost, now)
     {
-        decided.compiled = asked.capped(pacer.most(now), snapshot)?;
+        decided.compiled = Some(asked.capped(pacer.most(now), snapshot)?);
         decided.row = route(&Request {
             ranked: n,
             ..decided.request(None)
@@ -207,9 +188,8 @@ fn refuse_unrouted(
     match (decided.row.status, decided.row.choice) {
         (Status::Ok, Some(_)) => Ok(()),
         (Status::Ok, None) => {
-            let pool = snapshot.pool();
-            let costs = snapshot.costs(scratch.phi(), decided.tokens)?;
-            Err(decided.compiled.nobody(pool, decided.tokens, &costs).into())
+            let blend = snapshot.blend(scratch.phi());
+            Err(choose::nobody(snapshot.pool(), blend, &decided.request(None)).into())
         }
         (status, _) => {
             let name = status.name();
@@ -231,7 +211,7 @@ fn one(
     let decided = decide(prompt, 0, asked, snapshot, n, now, scratch)?;
     refuse_unrouted(&decided, snapshot, scratch)?;
     let explanation = (question.explain.then_some(decided.row.choice).flatten()).map(|choice| {
-        let request = decided.request(asked.fallback);
+        let request = decided.request(asked.requests.fallback);
         Explanation::of(snapshot, scratch.phi(), &request, &choice)
     });
     let mut body = Vec::with_capacity(1024);
@@ -271,17 +251,6 @@ fn many(
         }
         Prompts::Text(_) | Prompts::Embedding(_) => request::Prompts::Texts(&[]),
     };
-    let requests = Requests {
-        cost_weights: match &asked.each_weight {
-            None => PerRow::Same(asked.cost_weight),
-            Some(weights) => PerRow::Each(weights),
-        },
-        constraints: PerRow::Same(asked.compiled.as_deref()),
-        tokens: asked.tokens.as_rows(),
-        fallback: asked.fallback,
-        stay: asked.stays.as_rows(),
-        counted: true,
-    };
     let n = question.top.unwrap_or(0);
     let mut body = Vec::with_capacity(64 + 256 * question.prompts.len());
     put(&mut body, "{\"version\":", &snapshot.version());
@@ -293,7 +262,7 @@ fn many(
             threads: 1,
             interrupted: &|| false,
         };
-        rows = snapshot.route_batch(prompts, &requests, &here)?;
+        rows = snapshot.route_batch(prompts, &asked.requests, &here)?;
         for (i, row) in rows.iter().enumerate() {
             body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
             put_decision(&mut body, row, snapshot);

@@ -14,7 +14,7 @@ use serde::de::value::{
     U64Deserializer, UnitDeserializer,
 };
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use uniroute_core::request::PerRow;
+use uniroute_core::request;
 
 thread_local! {
     /// Prompts of the request that this thread is reading, at most.
@@ -124,14 +124,12 @@ impl<T> PerPrompt<T> {
         }
     }
 
-    /// The same as the core takes it.
-    pub fn as_rows(&self) -> PerRow<'_, T>
-    where
-        T: Copy,
-    {
+    /// What the core takes in place of these values.
+    pub fn map<U>(&self, value: impl FnMut(&T) -> U) -> request::PerPrompt<U> {
+        let mut value = value;
         match self {
-            Self::Same(value) => PerRow::Same(*value),
-            Self::Each(all) => PerRow::Each(all),
+            Self::Same(one) => request::PerPrompt::Same(value(one)),
+            Self::Each(all) => request::PerPrompt::Each(all.iter().map(value).collect()),
         }
     }
 
