@@ -1,6 +1,6 @@
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, final
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, final, type_check_only
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +35,7 @@ __all__ = [
     "feature_ids",
     "get_num_threads",
     "isa",
-    "lower_hulls",
+    "hull_steps",
     "set_num_threads",
 ]
 
@@ -148,9 +148,16 @@ def feature_ids(text: str, ngrams: int = 2) -> NDArray[np.uint32]: ...
 
 # --- evaluation ---
 
-def lower_hulls(
+def hull_steps(
     predicted_loss: ArrayLike, costs: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]: ...
+) -> tuple[
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.int64],
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.float64],
+]: ...
 
 # --- router ---
 
@@ -451,8 +458,22 @@ class Decision:
     @property
     def alternatives(self) -> list[Alternative]: ...
     def contenders(self, gap: float) -> list[Alternative]: ...
+    def _explain(self) -> _Explained: ...
     def __copy__(self) -> Self: ...
     def __deepcopy__(self, _memo: Any) -> Self: ...
+
+@type_check_only
+class _Explained(TypedDict):
+    clusters: list[tuple[int, float]]
+    backgrounds: list[int]
+    out_of_distribution: float
+    alternatives: list[Alternative]
+    excluded: list[Exclusion]
+    runner_up: Alternative | None
+    margin: float | None
+    flip_up: tuple[float, str] | None
+    flip_down: tuple[float, str] | None
+    flip_price: float | None
 
 @final
 class Alternative:

@@ -21,7 +21,7 @@ use crate::sys::fork;
 #[derive(Clone, Debug)]
 pub struct Pool {
     names: Arc<Names>,
-    costs: Vec<f64>,
+    costs: Arc<Vec<f64>>,
     profiles: Table,
     directory: Arc<Directory>,
     /// `None` as long as no usage is known.
@@ -29,7 +29,7 @@ pub struct Pool {
     /// The models that may be chosen.
     enabled: Mask,
     /// Model indices by ascending cost, then by index.
-    by_cost: Vec<u32>,
+    by_cost: Arc<Vec<u32>>,
     /// One per cluster, of the enabled models. Empty until first needed where a pool was made in
     /// one go, so that loading one with many clusters takes no longer than reading it.
     hulls: Vec<Arc<OnceLock<Hull>>>,
@@ -40,12 +40,12 @@ impl Pool {
     pub fn new(clusters: usize) -> Self {
         Self {
             names: Arc::default(),
-            costs: Vec::new(),
+            costs: Arc::default(),
             profiles: Table::new(clusters),
             directory: Arc::default(),
             metering: None,
             enabled: Mask::default(),
-            by_cost: Vec::new(),
+            by_cost: Arc::default(),
             hulls: (0..clusters).map(|_| Arc::default()).collect(),
         }
     }
@@ -189,7 +189,7 @@ impl Pool {
             })?;
         }
         // Adding zero turns -0.0 into 0.0: costs that are equal must also sort as equal.
-        pool.costs.extend(costs.iter().map(|c| c + 0.0));
+        Arc::make_mut(&mut pool.costs).extend(costs.iter().map(|c| c + 0.0));
         let directory = Arc::make_mut(&mut pool.directory);
         let unknown: Arc<Metadata> = Arc::default();
         for _ in 0..added {
@@ -218,15 +218,16 @@ impl Pool {
         let at = model as usize;
         let mut pool = self.clone();
         Arc::make_mut(&mut pool.names).remove(at);
-        pool.costs.remove(at);
+        Arc::make_mut(&mut pool.costs).remove(at);
         pool.profiles.remove(at);
         Arc::make_mut(&mut pool.directory).remove(at);
         if let Some(metering) = &mut pool.metering {
             Arc::make_mut(metering).remove(at);
         }
         pool.enabled.remove(at);
-        pool.by_cost.retain(|&m| m != model);
-        for m in &mut pool.by_cost {
+        let by_cost = Arc::make_mut(&mut pool.by_cost);
+        by_cost.retain(|&m| m != model);
+        for m in by_cost {
             *m -= u32::from(*m > model);
         }
         pool.map_hulls(|pool, cluster, hull| {
@@ -244,8 +245,8 @@ impl Pool {
         let model = self.find("name", name)?;
         check_costs("cost", &[cost])?;
         let mut pool = self.clone();
-        pool.costs[model as usize] = cost + 0.0;
-        pool.by_cost.retain(|&m| m != model);
+        Arc::make_mut(&mut pool.costs)[model as usize] = cost + 0.0;
+        Arc::make_mut(&mut pool.by_cost).retain(|&m| m != model);
         pool.place_by_cost(model);
         pool.charge(model..model + 1);
         pool.update_hulls(model, true);
@@ -394,7 +395,7 @@ impl Pool {
         let bits = self.costs.iter().map(|cost| cost.to_bits());
         let mut keys: Vec<(u64, u32)> = bits.zip(0..).collect();
         keys.sort_unstable();
-        self.by_cost = keys.into_iter().map(|(_, model)| model).collect();
+        self.by_cost = Arc::new(keys.into_iter().map(|(_, model)| model).collect());
     }
 
     /// Puts a model that is not among them yet into its place.
@@ -404,7 +405,7 @@ impl Pool {
         let at = self
             .by_cost
             .partition_point(|&m| (costs[m as usize], m) < own);
-        self.by_cost.insert(at, model);
+        Arc::make_mut(&mut self.by_cost).insert(at, model);
     }
 
     /// Hull of the models of `mask` in one cluster. O(models).

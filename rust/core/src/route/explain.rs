@@ -79,11 +79,16 @@ pub fn explain(
     let of_choice = |c: &&Candidate| c.model == choice.model;
     let alternatives: Vec<Candidate> = all.iter().filter(|c| !of_choice(c)).copied().collect();
     let objective = |c: &Candidate| choices.objective(c, weight);
-    // Of equals the first, for that is the better one by the rule.
-    let runner_up = (alternatives.iter()).min_by(|a, b| objective(a).total_cmp(&objective(b)));
+    let leaves = choices
+        .current
+        .is_some_and(|(c, _)| c.model != choice.model);
+    let runner_up = alternatives.first().map(|first| match leaves {
+        true => choices.unless_left(*first, weight),
+        false => *first,
+    });
     let own = all.iter().find(of_choice);
     let (mut margin, mut flip_price) = (None, None);
-    if let (Some(own), Some(runner_up)) = (own, runner_up) {
+    if let (Some(own), Some(runner_up)) = (own, &runner_up) {
         margin = Some(objective(runner_up) - objective(own));
         let rest = Candidate { cost: 0.0, ..*own };
         flip_price = (weight > 0.0).then(|| (objective(runner_up) - objective(&rest)) / weight);
@@ -94,7 +99,7 @@ pub fn explain(
         out_of_distribution,
         clusters,
         backgrounds,
-        runner_up: runner_up.copied(),
+        runner_up,
         margin,
         flip_up: flip(choices.highest().max(weight)),
         flip_down: flip(0.0),
@@ -175,10 +180,15 @@ impl<'a> Choices<'a> {
     fn at(&self, cost_weight: f64) -> Option<u32> {
         let winner = (self.hull.choose(cost_weight))
             .or_else(|| scan(self.all.iter().copied(), cost_weight))?;
+        Some(self.unless_left(winner, cost_weight).model)
+    }
+
+    /// The current model where it is not left for this winner.
+    fn unless_left(&self, winner: Candidate, cost_weight: f64) -> Candidate {
         let stays = self.current.filter(|(current, switch_cost)| {
             current.model != winner.model && stays(current, &winner, *switch_cost, cost_weight)
         });
-        Some(stays.map_or(winner.model, |(current, _)| current.model))
+        stays.map_or(winner, |(current, _)| current)
     }
 
     /// Which model is chosen first as the cost weight moves from `from`, where it is `chosen`, to
