@@ -34,8 +34,8 @@ __all__ = [
     "build_profile",
     "feature_ids",
     "get_num_threads",
-    "isa",
     "hull_steps",
+    "isa",
     "set_num_threads",
 ]
 

@@ -25,7 +25,9 @@ def build(
     router.insert(names, costs, losses)
     if metered:  # Every other model is charged by the token.
         paid = names[::2]
-        tokens = rng.integers(0, 3, (4, len(paid))) * 1e6 if ties else rng.random((4, len(paid))) * 1e6
+        tokens = (
+            rng.integers(0, 3, (4, len(paid))) * 1e6 if ties else rng.random((4, len(paid))) * 1e6
+        )
         router.set_usage(paid, tokens, np.ones(len(paid)), np.zeros(len(paid)))
         for name in paid:
             input_price, output_price = rng.integers(0, 3, 2) / 2
@@ -197,7 +199,7 @@ def test_how_far_out_of_distribution_a_prompt_is_can_be_seen() -> None:
     told = router.explain(embeddings=far)
     assert told.out_of_distribution == pytest.approx(1.0, abs=1e-4)
     assert "out of distribution: 100%" in str(told)
-    # Where there is no background, nothing is out of distribution: a cluster whose score is 0 is none.
+    # Without landmarks nothing is out of distribution: a cluster whose score is 0 is no background.
     router = uf.Router(None, [soft])
     router.insert(["a", "b"], [1.0, 2.0], rng.random((4, 2)))
     assert router.explain(embeddings=near).backgrounds == set()

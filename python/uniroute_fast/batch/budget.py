@@ -68,7 +68,9 @@ class Spending:
         bins, inverse = np.unique(_bin(weights), return_inverse=True)
         steps.spend += float(losses.cost_of(np.arange(len(counts)), best) @ counts)
         steps.bins = np.append(steps.bins, bins)
-        steps.savings = np.append(steps.savings, np.bincount(inverse, saved * counts[row], len(bins)))
+        steps.savings = np.append(
+            steps.savings, np.bincount(inverse, saved * counts[row], len(bins))
+        )
 
     def add(self, steps: Steps) -> None:
         """Count some prompts."""

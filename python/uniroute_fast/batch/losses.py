@@ -51,7 +51,8 @@ class Losses:
         self, rows: NDArray[np.integer[Any]], models: NDArray[np.integer[Any]]
     ) -> NDArray[np.float64]:
         """Return what LLMs cost on rows of ``values``, one each."""
-        return self.costs[models] if self.costs.ndim == 1 else self.costs[rows, models]
+        own = self.costs[models] if self.costs.ndim == 1 else self.costs[rows, models]
+        return np.asarray(own)
 
     def cost_sums(self) -> NDArray[np.float64]:
         """Return what each LLM would cost for all the prompts, float64[M]."""

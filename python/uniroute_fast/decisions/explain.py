@@ -100,9 +100,9 @@ class Explanation:
             "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
         ]
         if self.out_of_distribution >= WORTH_TELLING:
+            share = f"{self.out_of_distribution:.0%}"
             lines.append(
-                f"out of distribution: {self.out_of_distribution:.0%} of what is predicted is blind "
-                "to the prompt"
+                f"out of distribution: {share} of what is predicted is blind to the prompt"
             )
         heaviest = self.clusters[0][0]
         lines += [f"  such as: {text!r}" for text in self.typical_prompts.get(heaviest, [])]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def winner(objectives: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return which LLM is chosen: the least objective, ties to the lower cost, then the lower index.
+    """Return which LLM is chosen: the least objective, ties to the lower cost, then to the index.
 
     Parameters
     ----------
