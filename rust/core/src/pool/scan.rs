@@ -106,26 +106,24 @@ impl Pool {
             fill(psi, losses);
             let bits = scope.mask.words_from(first);
             let mut payable = [0; STRIP / 64];
-            let here = match (&scope.metered, usage.as_mut().and_then(Iterator::next)) {
-                (Some(metered), Some((usage, _))) => {
-                    let tokens_out = &mut tokens_out[..width];
-                    fill(usage, tokens_out);
-                    let costs = metered.metering.costs(s, metered.tokens, tokens_out);
-                    let all = Scan::new(losses, costs, scope.cost_weight, Some(bits));
-                    if metered.cap < f64::INFINITY {
-                        let pays = |&m: &usize| all.takes_part(m) && all.cost(m) <= metered.cap;
-                        for m in (0..width).filter(pays) {
-                            payable[m / 64] |= 1 << (m % 64);
-                        }
-                        Scan::new(losses, costs, scope.cost_weight, Some(&payable))
-                    } else {
-                        all
+            let usage = usage.as_mut().and_then(Iterator::next);
+            let here = if let (Some(metered), Some((usage, _))) = (&scope.metered, usage) {
+                let tokens_out = &mut tokens_out[..width];
+                fill(usage, tokens_out);
+                let costs = metered.metering.costs(s, metered.tokens, tokens_out);
+                let all = Scan::new(losses, costs, scope.cost_weight, Some(bits));
+                if metered.cap < f64::INFINITY {
+                    let pays = |&m: &usize| all.takes_part(m) && all.cost(m) <= metered.cap;
+                    for m in (0..width).filter(pays) {
+                        payable[m / 64] |= 1 << (m % 64);
                     }
+                    Scan::new(losses, costs, scope.cost_weight, Some(&payable))
+                } else {
+                    all
                 }
-                _ => {
-                    let costs = Costs::Given(&self.costs()[first..][..width]);
-                    Scan::new(losses, costs, scope.cost_weight, Some(bits))
-                }
+            } else {
+                let costs = Costs::Given(&self.costs()[first..][..width]);
+                Scan::new(losses, costs, scope.cost_weight, Some(bits))
             };
             look(first as u32, &here);
         }

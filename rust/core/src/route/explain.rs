@@ -82,9 +82,12 @@ pub fn explain(
     let leaves = choices
         .current
         .is_some_and(|(c, _)| c.model != choice.model);
-    let runner_up = alternatives.first().map(|first| match leaves {
-        true => choices.unless_left(*first, weight),
-        false => *first,
+    let runner_up = alternatives.first().map(|first| {
+        if leaves {
+            choices.unless_left(*first, weight)
+        } else {
+            *first
+        }
     });
     let own = all.iter().find(of_choice);
     let (mut margin, mut flip_price) = (None, None);

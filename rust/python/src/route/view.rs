@@ -114,7 +114,7 @@ impl View {
                 wrong_type(py, "embeddings", &problem, "a float32 array of shape [dim]")
             })
         });
-        let list = list.as_ref().map(|list| list.as_any());
+        let list = list.as_ref().map(Bound::as_any);
         let embedding = self.embeddings(py, list, rows.transpose()?.as_ref())?;
         Ok(One::Embedding(embedding, text.map(texts::row)))
     }
