@@ -1,6 +1,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, final
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, final, type_check_only
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,9 +40,9 @@ __all__ = [
     "estimate_tokens",
     "feature_ids",
     "get_num_threads",
+    "hull_steps",
     "isa",
     "legible",
-    "lower_hulls",
     "plan_price",
     "set_num_threads",
 ]
@@ -221,9 +221,16 @@ def feature_ids(text: str, ngrams: int = 2) -> NDArray[np.uint32]: ...
 
 # --- evaluation ---
 
-def lower_hulls(
+def hull_steps(
     predicted_loss: ArrayLike, costs: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]: ...
+) -> tuple[
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.int64],
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.float64],
+]: ...
 
 # --- router ---
 
@@ -526,8 +533,22 @@ class Decision:
     @property
     def alternatives(self) -> list[Alternative]: ...
     def contenders(self, gap: float) -> list[Alternative]: ...
+    def _explain(self) -> _Explained: ...
     def __copy__(self) -> Self: ...
     def __deepcopy__(self, _memo: Any) -> Self: ...
+
+@type_check_only
+class _Explained(TypedDict):
+    clusters: list[tuple[int, float]]
+    backgrounds: list[int]
+    out_of_distribution: float
+    alternatives: list[Alternative]
+    excluded: list[Exclusion]
+    runner_up: Alternative | None
+    margin: float | None
+    flip_up: tuple[float, str] | None
+    flip_down: tuple[float, str] | None
+    flip_price: float | None
 
 @final
 class Alternative:

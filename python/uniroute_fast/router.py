@@ -936,8 +936,8 @@ class Router(_native.Router):
         Explanation
             The decision; clusters; alternatives with predicted loss and cost; exclusions with
             reasons; the margin to the runner-up; the exact cost weights, and the price, at which
-            the choice flips; standard errors; typical prompts of the clusters; how foreign the
-            prompt is. ``print`` shows it in a few lines.
+            the choice flips; standard errors; typical prompts of the clusters; how far the prompt
+            is out of distribution. ``print`` shows it in a few lines.
 
         Raises
         ------
@@ -945,7 +945,7 @@ class Router(_native.Router):
 
         Notes
         -----
-        For a person who asks, not for every request: some 100 decisions and O(M log M).
+        For a person who asks, not for every request: O(M log M). A text is embedded once.
 
         Examples
         --------
@@ -976,18 +976,7 @@ class Router(_native.Router):
             cached_tokens=cached_tokens,
             standard_errors=errors,
             typical=self._typical,
-            backgrounds=self._backgrounds(),
         )
-
-    def _backgrounds(self) -> frozenset[int]:
-        """Return the clusters where an LLM's predicted loss is its overall mean."""
-        if self._profiler is not None:
-            return self._profiler.map.backgrounds
-        heads = self.heads()
-        if heads[-1][0] != "familiarity":
-            return frozenset()
-        ends = np.cumsum([len(np.asarray(head[1])) for head in heads[:-1]])
-        return frozenset((ends - 1).tolist())
 
     def set_baseline(
         self,

@@ -12,14 +12,26 @@ import uniroute_fast as uf
 DIM = 3
 
 
-def build(seed: int, models: int, *, soft: bool, ties: bool) -> tuple[uf.Router, np.ndarray]:
+def build(
+    seed: int, models: int, *, soft: bool, ties: bool, metered: bool = False
+) -> tuple[uf.Router, np.ndarray]:
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=(4, DIM)).astype(np.float32)
     head = ("softmax", weights, np.zeros(4), 0.0) if soft else ("nearest", weights)
     router = uf.Router(None, [head])
     losses = rng.integers(0, 5, (4, models)) / 4 if ties else rng.random((4, models))
     costs = rng.integers(0, 4, models) / 2 if ties else rng.lognormal(size=models)
-    router.insert([f"m{i}" for i in range(models)], costs, losses)
+    names = [f"m{i}" for i in range(models)]
+    router.insert(names, costs, losses)
+    if metered:  # Every other model is charged by the token.
+        paid = names[::2]
+        tokens = (
+            rng.integers(0, 3, (4, len(paid))) * 1e6 if ties else rng.random((4, len(paid))) * 1e6
+        )
+        router.set_usage(paid, tokens, np.ones(len(paid)), np.zeros(len(paid)))
+        for name in paid:
+            input_price, output_price = rng.integers(0, 3, 2) / 2
+            router.set_metadata(name, input_price=input_price, output_price=output_price)
     return router, rng.normal(size=DIM).astype(np.float32)
 
 
@@ -33,6 +45,8 @@ def build(seed: int, models: int, *, soft: bool, ties: bool) -> tuple[uf.Router,
     denied=st.lists(st.sampled_from([f"m{i}" for i in range(1, 10)]), max_size=4),
     current=st.sampled_from([None, "m0", "m1", "m2", "m3", "gone"]),
     switch=st.sampled_from([0.0, 0.5, 4.0]),
+    metered=st.booleans(),
+    most=st.sampled_from([None, 1.0]),
 )
 def test_flips_are_where_routing_flips(
     seed: int,
@@ -43,13 +57,20 @@ def test_flips_are_where_routing_flips(
     denied: list[str],
     current: str | None,
     switch: float,
+    metered: bool,
+    most: float | None,
 ) -> None:
-    router, x = build(seed, models, soft=soft, ties=ties)
-    constraints = uf.Constraints(deny=denied)
-    asked: dict = {"embeddings": x, "constraints": constraints}
+    router, x = build(seed, models, soft=soft, ties=ties, metered=metered)
+    constraints = uf.Constraints(deny=denied, max_cost=most)
+    asked: dict = {"embeddings": x, "constraints": constraints, "tokens": 500_000}
     if current is not None:
         asked |= {"current_model": current, "switch_cost": switch}
-    told = router.explain(cost_weight=weight, **asked)
+    try:
+        told = router.explain(cost_weight=weight, **asked)
+    except uf.errors.NoCandidateError:
+        with pytest.raises(uf.errors.NoCandidateError):
+            router.route(cost_weight=weight, **asked)
+        return
 
     def model(at: float) -> str:
         return router.route(cost_weight=at, **asked).model
@@ -73,13 +94,34 @@ def test_flips_are_where_routing_flips(
         for price, expected in ((0.999, chosen), (1.001, told.runner_up.model)):
             if told.margin is not None and told.margin > 1e-6 and told.flip_price > 1e-6:
                 other = uf.Router(None, router.heads())
-                costs = router.costs
+                costs = router.predict_cost(embeddings=x[None], tokens=500_000)[0]
                 costs[told.decision.index] = told.flip_price * price
                 other.insert(router.models, costs, router.profiles)
-                again = other.route(cost_weight=weight, **asked)
+                allowed = [chosen, *(a.model for a in told.alternatives)]
+                same = asked | {"constraints": uf.Constraints(allow=allowed)}
+                again = other.route(cost_weight=weight, **same)
                 assert again.model == expected
     assert sum(w for _, w in told.clusters) == pytest.approx(1)
     assert chosen in str(told)
+    # Without the chosen one, the runner-up answers.
+    if told.runner_up is not None:
+        constraints = uf.Constraints(deny=[*denied, chosen], max_cost=most)
+        again = router.route(cost_weight=weight, **asked | {"constraints": constraints})
+        assert again.model == told.runner_up.model
+
+
+def test_a_text_is_embedded_once() -> None:
+    class Counting:
+        calls = 0
+
+        def embed(self, texts: list[str]) -> np.ndarray:
+            self.calls += 1
+            return np.ones((len(texts), DIM), np.float32)
+
+    router = uf.Router(Counting(), [("nearest", np.eye(2, DIM, dtype=np.float32))])
+    router.insert(["a", "b"], [1.0, 2.0], np.array([[0.3, 0.25]] * 2, np.float32))
+    router.explain("anything", 0.1)
+    assert router.embedder.calls == 1
 
 
 def test_cached_tokens_are_a_switch_at_the_prices_of_the_model() -> None:
@@ -144,7 +186,7 @@ def test_it_tells_standard_errors_and_typical_prompts() -> None:
     assert all("lake" not in text for text in private._extra(True)[0].split())
 
 
-def test_how_foreign_a_prompt_is_can_be_seen() -> None:
+def test_how_far_out_of_distribution_a_prompt_is_can_be_seen() -> None:
     rng = np.random.default_rng(0)
     weights = np.vstack([rng.normal(size=(3, DIM)), np.zeros(DIM)]).astype(np.float32)
     soft = ("softmax", weights, np.zeros(4), 0.0)
@@ -153,15 +195,15 @@ def test_how_foreign_a_prompt_is_can_be_seen() -> None:
     near, far = np.zeros(DIM, np.float32), np.full(DIM, 9.0, np.float32)
     told = router.explain(embeddings=near)
     assert told.backgrounds == {3, 7}
-    assert told.foreign == pytest.approx(0.25)
+    assert told.out_of_distribution == pytest.approx(0.25)
     told = router.explain(embeddings=far)
-    assert told.foreign == pytest.approx(1.0, abs=1e-4)
-    assert "foreign: 100%" in str(told)
-    # Where there is no background, nothing is foreign: a cluster whose score is 0 is none.
+    assert told.out_of_distribution == pytest.approx(1.0, abs=1e-4)
+    assert "out of distribution: 100%" in str(told)
+    # Without landmarks nothing is out of distribution: a cluster whose score is 0 is no background.
     router = uf.Router(None, [soft])
     router.insert(["a", "b"], [1.0, 2.0], rng.random((4, 2)))
     assert router.explain(embeddings=near).backgrounds == set()
-    assert "foreign" not in str(router.explain(embeddings=near))
+    assert "distribution" not in str(router.explain(embeddings=near))
 
 
 def test_a_fitted_router_knows_its_backgrounds() -> None:
@@ -171,5 +213,5 @@ def test_a_fitted_router_knows_its_backgrounds() -> None:
     router = uf.Router.fit(embeddings=x, seen=seen)
     router.add_model("a", cost=1.0, embeddings=x, losses=rng.random(200))
     told = router.explain(embeddings=np.full(DIM, 50.0, np.float32))
-    assert told.foreign == pytest.approx(1.0, abs=1e-3)
+    assert told.out_of_distribution == pytest.approx(1.0, abs=1e-3)
     assert len(told.backgrounds) == sum(head[0] == "softmax" for head in router.heads())

@@ -129,8 +129,8 @@ def test_decisions_at_every_exact_switch_equal_the_oracle(name: str) -> None:
     router = router_of(heads, losses, costs)
     x = rng.normal(size=(30, DIM)).astype(np.float32)
     gamma = router.predict_loss(embeddings=x)
-    _, _, switches = uf._native.lower_hulls(gamma.astype(np.float64), costs)
-    for switch in switches:
+    *_, switches = uf._native.hull_steps(gamma.astype(np.float64), costs)
+    for switch in [0.0, *switches]:
         for weight in (switch, np.nextafter(switch, 0), np.nextafter(switch, 9e9)):
             got = router.route_batch(embeddings=x, cost_weight=float(weight)).index
             np.testing.assert_array_equal(got, oracle(gamma, costs, np.full(30, weight)))

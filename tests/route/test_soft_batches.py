@@ -107,7 +107,7 @@ def test_every_instruction_set_decides_alike(isa):
         pytest.skip(f"this CPU has no {isa}")
     script = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
 from test_soft_batches import DIM, HEADS, LARGE, by_definition, router_of
 x = np.random.default_rng(9).standard_normal((LARGE, DIM)).astype(np.float32)

@@ -247,19 +247,26 @@ def test_switches_that_cannot_be_meant(server: Server, asked: dict) -> None:
         assert (reply.status, reply.code) == (400, "invalid_argument")
 
 
+STAY = {"current_model": "small", "switch_cost": 0.5}
+
+
 def test_explanations_are_those_of_the_router(server: Server, router: uf.Router) -> None:
     flips = 0
     for text in TEXTS[::11]:
-        for weight in (0.0, 0.03, 0.3):
-            got = route(server, text=text, cost_weight=weight, explain=True)["explanation"]
-            expected = router.explain(text, weight)
+        for weight, current in ((0.0, {}), (0.03, {}), (0.3, {}), (0.03, STAY), (0.3, STAY)):
+            asked = {"text": text, "cost_weight": weight, **current}
+            got = route(server, **asked, explain=True)["explanation"]
+            expected = router.explain(**asked)
             for side in ("flip_up", "flip_down"):
                 flip = getattr(expected, side)
                 flips += flip is not None
                 pair = None if flip is None else (flip.cost_weight, flip.model)
                 found = got[side] and (got[side]["cost_weight"], got[side]["model"])
                 assert found == pair
-            assert got["margin"] == pytest.approx(expected.margin)
+            runner_up = expected.runner_up and expected.runner_up.model
+            assert got["runner_up"] == runner_up
+            for name in ("margin", "flip_price", "out_of_distribution"):
+                assert got[name] == getattr(expected, name), name
             assert got["clusters"][0]["cluster"] == expected.clusters[0][0]
     assert flips > 5
 

@@ -63,15 +63,14 @@ class Spending:
     def count(self, losses: Losses, steps: Steps) -> None:
         """Add the steps of prompts with these losses."""
         values, counts = losses.values.astype(np.float64), losses.counts
-        offsets, models, weights = _native.lower_hulls(values, losses.costs)
-        row = np.repeat(np.arange(len(counts)), np.diff(offsets))
-        costs = losses.cost_of(row, models.astype(np.int64))
-        step = np.flatnonzero(row[1:] == row[:-1]) + 1
-        saved = (costs[step - 1] - costs[step]) * counts[row[step]]
-        bins, inverse = np.unique(_bin(weights[step]), return_inverse=True)
-        steps.spend += float(costs[offsets[:-1]] @ counts)
+        best, _, row, dear, cheap, weights = _native.hull_steps(values, losses.costs)
+        saved = losses.cost_of(row, dear) - losses.cost_of(row, cheap)
+        bins, inverse = np.unique(_bin(weights), return_inverse=True)
+        steps.spend += float(losses.cost_of(np.arange(len(counts)), best) @ counts)
         steps.bins = np.append(steps.bins, bins)
-        steps.savings = np.append(steps.savings, np.bincount(inverse, saved, len(bins)))
+        steps.savings = np.append(
+            steps.savings, np.bincount(inverse, saved * counts[row], len(bins))
+        )
 
     def add(self, steps: Steps) -> None:
         """Count some prompts."""

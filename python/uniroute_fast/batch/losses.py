@@ -47,9 +47,12 @@ class Losses:
         """How many prompts have each row of losses, int[R]."""
         return np.bincount(self.which, minlength=len(self.values))
 
-    def cost_of(self, rows: NDArray[np.int64], models: NDArray[np.int64]) -> NDArray[np.float64]:
+    def cost_of(
+        self, rows: NDArray[np.integer[Any]], models: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float64]:
         """Return what LLMs cost on rows of ``values``, one each."""
-        return self.costs[models] if self.costs.ndim == 1 else self.costs[rows, models]
+        own = self.costs[models] if self.costs.ndim == 1 else self.costs[rows, models]
+        return np.asarray(own)
 
     def cost_sums(self) -> NDArray[np.float64]:
         """Return what each LLM would cost for all the prompts, float64[M]."""

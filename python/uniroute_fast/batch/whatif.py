@@ -22,6 +22,7 @@ from uniroute_fast.batch.losses import LossReader
 from uniroute_fast.batch.pipeline import checked_threads, scan
 from uniroute_fast.batch.progress import Callback, Meter
 from uniroute_fast.batch.prompter import Prompter, Prompts
+from uniroute_fast.decisions.rule import winner
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -337,10 +338,7 @@ class _Comparison:
         """Return the rule's LLM for each row of losses."""
         if rule.model >= 0:
             return np.full(len(values), rule.model)
-        objective = values + rule.cost_weight * costs
-        # Of LLMs on a par the cheapest, then that of the lowest index.
-        tied = objective == objective.min(axis=1, keepdims=True)
-        return np.asarray(np.where(tied, costs, np.inf).argmin(axis=1), np.int64)
+        return winner(values + rule.cost_weight * costs, costs).astype(np.int64)
 
     def _count(
         self,

@@ -179,17 +179,13 @@ class _Steps:
         costs: NDArray[np.float64],
     ) -> _Steps:
         """Take the steps of prompts on which models cost `costs`, [models] or [prompts, models]."""
-        offsets, models, weights = _native.lower_hulls(predicted, costs)
-        prompt = np.repeat(np.arange(len(predicted)), np.diff(offsets))
-        cost = costs[models] if costs.ndim == 1 else costs[prompt, models]
-        loss = actual[prompt, models]
-        first = offsets[:-1]
-        change = np.ones(len(models), bool)
-        change[first] = False
-        previous = np.flatnonzero(change) - 1
-        step_cost, step_loss = cost.copy(), loss.copy()
-        step_cost[change] -= cost[previous]
-        step_loss[change] -= loss[previous]
+        best, _, rows, dear, cheap, weights = _native.hull_steps(predicted, costs)
+        every = np.arange(len(predicted))
+        own = np.broadcast_to(costs, predicted.shape)
+        step_cost = np.append(own[every, best], own[rows, cheap] - own[rows, dear])
+        step_loss = np.append(actual[every, best], actual[rows, cheap] - actual[rows, dear])
+        prompt = np.append(every, rows)
+        weights = np.append(np.zeros(len(every)), weights)
         order = np.argsort(weights, kind="stable")
         return cls(
             len(predicted), weights[order], prompt[order], step_cost[order], step_loss[order]

@@ -19,6 +19,7 @@ import numpy as np
 from uniroute_fast._checks.arrays import as_array, as_losses, as_numbers
 from uniroute_fast._checks.instances import as_instance
 from uniroute_fast._checks.scalars import as_count, as_number
+from uniroute_fast.decisions.rule import winner
 from uniroute_fast.errors import (
     ArgumentTypeError,
     InvalidArgumentError,
@@ -172,7 +173,7 @@ class Prompts:
         penalties = self.penalties(cost_weight)
         penalties[:, model] = np.inf
         shape = [len(penalties), *[1] * (losses.ndim - 2), -1]
-        return _winner(losses + penalties.reshape(shape), self.costs.reshape(shape))
+        return winner(losses + penalties.reshape(shape), self.costs.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -423,7 +424,7 @@ class Cascade:
         snapshot, costs = prompts.snapshot, prompts.costs
         penalties = prompts.penalties(cost_weight)
         rows = np.arange(len(costs))
-        index = _winner(prompts.losses + penalties, costs)
+        index = winner(prompts.losses + penalties, costs)
         saved, final = np.zeros(len(rows)), np.ones(len(rows), bool)
         expected = costs[rows, index]
         places = {name: m for m, name in enumerate(snapshot.models)}
@@ -465,12 +466,6 @@ class FirstDecisions:
     index: NDArray[np.intp]
     final: NDArray[np.bool_]
     expected_cost: NDArray[np.float64]
-
-
-def _winner(objectives: NDArray[np.float64], costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the least objective on the last axis; ties to the lower cost, then the lower index."""
-    tied = objectives == objectives.min(axis=-1, keepdims=True)
-    return np.asarray(np.where(tied, costs, np.inf).argmin(axis=-1))
 
 
 def _regress(

@@ -10,15 +10,13 @@ import numpy as np
 from uniroute_fast._checks.scalars import as_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from numpy.typing import ArrayLike, NDArray
 
     from uniroute_fast._native import Alternative, Constraints, Decision, Exclusion, Snapshot
     from uniroute_fast.clusters.examples import Typical
 
 
-#: Foreign shares from this one on are shown: most prompts have a little.
+#: Shares out of distribution from this one on are shown: most prompts have a little.
 WORTH_TELLING = 0.1
 
 
@@ -67,6 +65,9 @@ class Explanation:
     flip_price : float or None
         The cost of the chosen LLM above which the runner-up is chosen; None at cost weight 0, or
         where there is no runner-up.
+    out_of_distribution : float
+        How far the prompt is unlike those that the router was fitted on, 0 to 1: the share of its
+        weight that lies on backgrounds. So far what is predicted of an LLM is blind to the prompt.
     standard_errors : dict of str to float
         How well each LLM's predicted loss is known: at most this standard error. LLMs without a
         record of their outcomes are not in it.
@@ -85,18 +86,9 @@ class Explanation:
     flip_up: Flip | None
     flip_down: Flip | None
     flip_price: float | None
+    out_of_distribution: float
     standard_errors: dict[str, float]
     typical_prompts: dict[int, list[str]]
-
-    @property
-    def foreign(self) -> float:
-        """How far the prompt is unlike those that the router was fitted on, 0 to 1.
-
-        The share of its weight that lies on backgrounds: so far what is predicted of an LLM is
-        blind to the prompt.
-        """
-        far = sum(weight for k, weight in self.clusters if k in self.backgrounds)
-        return far / sum(weight for _, weight in self.clusters)
 
     def __str__(self) -> str:
         """Return the explanation in a few lines."""
@@ -107,8 +99,11 @@ class Explanation:
             + (", kept for the conversation" if chosen.stayed else ""),
             "clusters: " + ", ".join(f"{k} ({weight:.0%})" for k, weight in self.clusters[:5]),
         ]
-        if self.foreign >= WORTH_TELLING:
-            lines.append(f"foreign: {self.foreign:.0%} of what is predicted is blind to the prompt")
+        if self.out_of_distribution >= WORTH_TELLING:
+            share = f"{self.out_of_distribution:.0%}"
+            lines.append(
+                f"out of distribution: {share} of what is predicted is blind to the prompt"
+            )
         heaviest = self.clusters[0][0]
         lines += [f"  such as: {text!r}" for text in self.typical_prompts.get(heaviest, [])]
         lines += [
@@ -154,65 +149,48 @@ def explain(
     cached_tokens: int | None = None,
     standard_errors: NDArray[np.float32] | None = None,
     typical: Typical | None = None,
-    backgrounds: frozenset[int] = frozenset(),
 ) -> Explanation:
     """Explain one decision over a snapshot; see `Router.explain`."""
-
-    def choose(weight: float) -> Decision:
-        return snapshot.route(
-            text,
-            weight,
-            embeddings=embeddings,
-            constraints=constraints,
-            tokens=tokens,
-            current_model=current_model,
-            switch_cost=switch_cost,
-            cached_tokens=cached_tokens,
-        )
-
-    cost_weight = as_number("cost_weight", cost_weight, 0) + 0.0  # -0.0 is 0.0.
-    decision = choose(cost_weight)
-    one = None if embeddings is None else np.atleast_2d(embeddings)
-    phi = snapshot.phi(None if text is None else [text], embeddings=one)[0]
-    order = [int(k) for k in np.argsort(-phi, kind="stable") if phi[k] > 0]
+    decision = snapshot.route(
+        text,
+        as_number("cost_weight", cost_weight, 0),
+        embeddings=embeddings,
+        constraints=constraints,
+        tokens=tokens,
+        current_model=current_model,
+        switch_cost=switch_cost,
+        cached_tokens=cached_tokens,
+    )
+    found = decision._explain()
+    own, weights = zip(*found["clusters"], strict=True)
     errors = {}
     if standard_errors is not None:
-        of_prompt = prompt_errors(phi[None], standard_errors)[0]
+        phi = np.array([weights], np.float32)
+        of_prompt = prompt_errors(phi, standard_errors[list(own)])[0]
         errors = {
             name: float(error)
             for name, error in zip(snapshot.models, of_prompt, strict=True)
             if not np.isnan(error)
         }
-    others = decision.alternatives
-    lost = dict.fromkeys([decision.model, *(other.model for other in others)], 0.0)
-    if current_model is not None and current_model in lost:
-        # Whoever else answers costs so much more.
-        switch = _switch(snapshot, current_model, switch_cost, cached_tokens)
-        lost = dict.fromkeys(lost, switch) | {current_model: 0.0}
-
-    def objective(one: Alternative) -> float:
-        return one.objective + cost_weight * lost[one.model]
-
-    spent = cost_weight * lost[decision.model]
-    own = decision.predicted_loss + cost_weight * decision.cost + spent
-    runner_up = min(others, key=objective, default=None)
-    price = None
-    if runner_up is not None and cost_weight > 0:
-        price = (objective(runner_up) - decision.predicted_loss - spent) / cost_weight
     return Explanation(
         decision=decision,
-        clusters=[(k, float(phi[k])) for k in order],
-        backgrounds=backgrounds.intersection(order),
-        alternatives=others,
-        excluded=decision.excluded,
-        runner_up=runner_up,
-        margin=None if runner_up is None else objective(runner_up) - own,
-        flip_up=_flip(decision, others, lost, choose, upwards=True),
-        flip_down=_flip(decision, others, lost, choose, upwards=False),
-        flip_price=price,
+        clusters=found["clusters"],
+        backgrounds=frozenset(found["backgrounds"]),
+        alternatives=found["alternatives"],
+        excluded=found["excluded"],
+        runner_up=found["runner_up"],
+        margin=found["margin"],
+        flip_up=_flip(found["flip_up"]),
+        flip_down=_flip(found["flip_down"]),
+        flip_price=found["flip_price"],
+        out_of_distribution=found["out_of_distribution"],
         standard_errors=errors,
-        typical_prompts={} if typical is None else {k: typical.prompts[k] for k in order},
+        typical_prompts={} if typical is None else {k: typical.prompts[k] for k in own},
     )
+
+
+def _flip(found: tuple[float, str] | None) -> Flip | None:
+    return None if found is None else Flip(*found)
 
 
 def prompt_errors(
@@ -236,63 +214,3 @@ def prompt_errors(
     # Each head's weights sum to 1.
     weights = phi.astype(np.float64)
     return np.asarray(weights @ standard_errors / weights.sum(axis=1, keepdims=True))
-
-
-def _flip(
-    decision: Decision,
-    others: list[Alternative],
-    lost: Mapping[str, float],
-    choose: Callable[[float], Decision],
-    *,
-    upwards: bool,
-) -> Flip | None:
-    """Find where the choice changes, first by the lines' crossings, then to the last bit.
-
-    ``lost`` is what each LLM costs besides its own cost, for leaving another one.
-    """
-    weight, chosen = decision.cost_weight, decision.index
-    saved = {o.index: decision.cost + lost[decision.model] - o.cost - lost[o.model] for o in others}
-    rivals = [o for o in others if (saved[o.index] > 0 if upwards else saved[o.index] < 0)]
-    if not rivals or (not upwards and weight == 0):
-        return None
-    crossings = [(o.predicted_loss - decision.predicted_loss) / saved[o.index] for o in rivals]
-    if upwards:
-        beyond = 2 * max(min(crossings), weight, 1e-300)
-        while choose(beyond).index == chosen:
-            if not np.isfinite(2 * beyond):
-                return None
-            beyond *= 2
-    else:
-        beyond = 0.0
-        if choose(beyond).index == chosen:
-            return None
-    # The winner changes once on the way: halve the floats between the two, which are ordered as
-    # their bits are.
-    inside, outside = _bits(weight), _bits(beyond)
-    while abs(outside - inside) > 1:
-        middle = (inside + outside) // 2
-        if choose(_float(middle)).index == chosen:
-            inside = middle
-        else:
-            outside = middle
-    flipped = _float(outside)
-    return Flip(flipped, choose(flipped).model)
-
-
-def _switch(
-    snapshot: Snapshot, current: str, switch_cost: float | None, cached_tokens: int | None
-) -> float:
-    """Return what leaving an LLM costs, as the router counts it."""
-    if switch_cost is not None:
-        return float(switch_cost)
-    info = snapshot.info(current)
-    saved = (info.input_price or 0.0) - (info.cached_input_price or 0.0)
-    return max(saved / 1e6 * (cached_tokens or 0), 0.0)
-
-
-def _bits(value: float) -> int:
-    return int(np.float64(value).view(np.int64))
-
-
-def _float(bits: int) -> float:
-    return float(np.int64(bits).view(np.float64))

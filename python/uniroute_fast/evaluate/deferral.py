@@ -260,20 +260,13 @@ def _trace(
 ) -> DeferralCurve:
     """Add up the steps that all prompts take along their hulls, in the order they take them."""
     n = len(predicted)
-    offsets, models, weights = _native.lower_hulls(predicted, costs)
-    models = models.astype(np.intp)
-    # A row's entries run from its least loss to its least cost; between two of them lies one step.
-    rows = np.repeat(np.arange(n), np.diff(offsets))
-    step = np.flatnonzero(rows[1:] == rows[:-1])
-    dear, cheap, at = models[step], models[step + 1], rows[step]
-    weight = weights[step + 1]
+    _, start, at, dear, cheap, weight = _native.hull_steps(predicted, costs)
     order = np.argsort(-weight, kind="stable")
     weight = weight[order]
     # Prompts that step at the same cost weight step together: one corner after the last of them.
     last = np.flatnonzero(np.diff(weight, append=-np.inf))
     spent = np.cumsum((costs[dear] - costs[cheap])[order])[last]
     gained = np.cumsum((quality[at, dear] - quality[at, cheap])[order])[last]
-    start = models[offsets[1:] - 1]
     return DeferralCurve(
         costs[start].mean() + np.concatenate([[0.0], spent]) / n,
         quality[np.arange(n), start].mean() + np.concatenate([[0.0], gained]) / n,

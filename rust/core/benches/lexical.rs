@@ -15,7 +15,7 @@ use serde_json::Value;
 use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::clusters::cluster_map::{ClusterMap, Head};
 use uniroute_core::kernels::available;
-use uniroute_core::request::Request;
+use uniroute_core::request::{Prompt, Request};
 use uniroute_core::route::scratch;
 use uniroute_core::route::snapshot::Snapshot;
 use uniroute_core::text::features;
@@ -143,6 +143,7 @@ fn main() {
     let mut scratch = scratch::Scratch::default();
     let name = format!("text to model, {MODELS} LLMs");
     time(&name, &prompts, |text| {
-        black_box(snapshot.route_text(Ok(text), &request, &mut scratch)).expect("a routable pool");
+        black_box(snapshot.route(Prompt::Text(Ok(text)), &request, &mut scratch))
+            .expect("a routable pool");
     });
 }

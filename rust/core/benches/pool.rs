@@ -3,7 +3,12 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use uniroute_core::Result;
+use uniroute_core::clusters::cluster_map::{ClusterMap, Head, Softmax};
 use uniroute_core::pool::Pool;
+use uniroute_core::request::{Prompt, Request};
+use uniroute_core::route::scratch::Scratch;
+use uniroute_core::route::snapshot::Snapshot;
 
 const CLUSTERS: usize = 256;
 const MODELS: usize = 10_000;
@@ -17,22 +22,22 @@ fn noise(n: usize, salt: u64) -> impl Iterator<Item = f32> {
     })
 }
 
-fn pool() -> Pool {
-    let names: Vec<String> = (0..MODELS).map(|i| format!("model-{i}")).collect();
+fn pool(clusters: usize, models: usize) -> Pool {
+    let names: Vec<String> = (0..models).map(|i| format!("model-{i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let costs: Vec<f64> = noise(MODELS, 1).map(f64::from).collect();
+    let costs: Vec<f64> = noise(models, 1).map(f64::from).collect();
     // Dear models are better, as a rule: then hulls have many vertices.
-    let profiles: Vec<f32> = (0..CLUSTERS)
-        .flat_map(|k| noise(MODELS, 2 + k as u64).zip(&costs))
+    let profiles: Vec<f32> = (0..clusters)
+        .flat_map(|k| noise(models, 2 + k as u64).zip(&costs))
         .map(|(luck, &cost)| 0.8 * luck + 0.2 * (1.0 - cost as f32).powi(2))
         .collect();
-    Pool::new(CLUSTERS)
+    Pool::new(clusters)
         .with(&names, &costs, &profiles)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn bench(c: &mut Criterion) {
-    let pool = pool();
+    let pool = pool(CLUSTERS, MODELS);
     let weights: Vec<f64> = noise(4096, 3).map(|w| f64::from(w) * 4.0).collect();
     let mut group = c.benchmark_group("pool: K 256, M 10,000");
     let mut i = 0;
@@ -67,5 +72,34 @@ fn bench(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench);
+/// One prompt that belongs to 64 clusters, over 1,000 LLMs, with as many of them ranked.
+fn bench_ranking(c: &mut Criterion) -> Result<()> {
+    let (clusters, models, dim) = (64, 1000, 128);
+    let weights: Vec<f32> = noise(clusters * dim, 5).collect();
+    let head = Head::Softmax(Softmax::new(&weights, &vec![0.0; clusters], 0.0)?);
+    let empty = Snapshot::new(None, ClusterMap::new(vec![head])?)?;
+    let snapshot = empty.with_pool(pool(clusters, models));
+    let embedding: Vec<f32> = noise(dim, 6).map(|v| 0.01 * v).collect();
+    let mut scratch = Scratch::default();
+    let mut group = c.benchmark_group("one prompt of 64 clusters: M 1,000");
+    for ranked in [0, 1, 3, 100] {
+        let request = Request {
+            cost_weight: 0.1,
+            ranked,
+            ..Request::default()
+        };
+        group.bench_function(format!("top {ranked}"), |b| {
+            b.iter(|| snapshot.route(Prompt::Embedding(&embedding), &request, &mut scratch));
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn bench_all(c: &mut Criterion) {
+    bench(c);
+    bench_ranking(c).unwrap_or_else(|e| panic!("{e}"));
+}
+
+criterion_group!(benches, bench_all);
 criterion_main!(benches);

@@ -11,8 +11,8 @@ use crate::file::persist;
 use crate::kernels;
 use crate::pool::Pool;
 use crate::pool::metadata::Metadata;
-use crate::request::Request;
 use crate::request::constraints::{Constraints, Terms};
+use crate::request::{Prompt, Request};
 use crate::route::scratch::Scratch;
 use crate::route::snapshot::Snapshot;
 use crate::text::lexical::{self, LexicalEmbedder};
@@ -60,9 +60,9 @@ pub fn artifact(data: &[u8]) {
         ..Request::default()
     };
     let mut scratch = Scratch::default();
-    let _ = snapshot.route_text(Ok("what is 3 + 4?"), &request, &mut scratch);
+    let _ = snapshot.route(Prompt::Text(Ok("what is 3 + 4?")), &request, &mut scratch);
     let embedding = vec![0.25; snapshot.map().dim()];
-    let routed = snapshot.route_embedding(&embedding, &request, &mut scratch);
+    let routed = snapshot.route(Prompt::Embedding(&embedding), &request, &mut scratch);
     if let Some(choice) = routed.ok().and_then(|row| row.choice) {
         assert!(choice.predicted_loss.is_finite() && choice.cost.is_finite());
         assert!((choice.model as usize) < snapshot.pool().len());

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist;
-use uniroute_core::request::constraints::{Constraints, Terms};
+use uniroute_core::request::{
+    Prompt,
+    constraints::{Constraints, Terms},
+};
 use uniroute_core::request::{Request, Stay};
 use uniroute_core::route::scratch::Scratch;
 
@@ -61,7 +64,7 @@ fn decisions_are_the_stored_ones_bit_for_bit() -> Result<(), Box<dyn std::error:
                 stay,
                 ..Request::default()
             };
-            let row = snapshot.route_embedding(&embedding, &request, &mut scratch)?;
+            let row = snapshot.route(Prompt::Embedding(&embedding), &request, &mut scratch)?;
             let found = row.choice.map(|choice| {
                 [
                     u64::from(choice.model),

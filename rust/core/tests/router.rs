@@ -9,7 +9,7 @@ use uniroute_core::file::artifact::{Artifact, Tensor};
 use uniroute_core::file::persist::{self, Extra};
 use uniroute_core::pool::changes::Action;
 use uniroute_core::pool::table::STRIP;
-use uniroute_core::request::{PerRow, Prompts, Request, Requests};
+use uniroute_core::request::{PerPrompt, Prompt, Prompts, Request, Requests};
 use uniroute_core::route::router::Router;
 use uniroute_core::route::scratch::Scratch;
 use uniroute_core::route::snapshot::Snapshot;
@@ -74,7 +74,7 @@ fn snapshot(heads: Vec<Head>) -> Result<Snapshot> {
 }
 
 /// Requests of these cost weights that ask nothing else.
-fn weighted(cost_weights: PerRow<'_, f64>) -> Requests<'_> {
+fn weighted(cost_weights: PerPrompt<f64>) -> Requests {
     Requests {
         cost_weights,
         ..Requests::at_cost_weight(0.0)
@@ -95,7 +95,7 @@ fn a_batch_routes_as_single_prompts_do_and_as_the_predicted_losses_say() -> Resu
         let texts: Vec<_> = (0..500).map(|i| Ok(TEXTS[i % 4])).collect();
         let weights: Vec<f64> = noise(500, 6).map(f64::from).collect();
         let prompts = Prompts::Texts(&texts);
-        let requests = weighted(PerRow::Each(&weights));
+        let requests = weighted(PerPrompt::Each(weights.clone()));
         let rows = snapshot.route_batch(prompts, &requests, &Run::default())?;
         let mut losses = vec![0.0; 500 * snapshot.pool().len()];
         snapshot.predict_loss(prompts, &mut losses, &Run::default())?;
@@ -105,7 +105,10 @@ fn a_batch_routes_as_single_prompts_do_and_as_the_predicted_losses_say() -> Resu
                 cost_weight: weights[i],
                 ..Request::default()
             };
-            assert_eq!(*row, snapshot.route_text(texts[i], &request, &mut scratch)?);
+            assert_eq!(
+                *row,
+                snapshot.route(Prompt::Text(texts[i]), &request, &mut scratch)?
+            );
             let choice = row.choice.ok_or(Error::EmptyPool)?;
             let own = &losses[i * snapshot.pool().len()..][..snapshot.pool().len()];
             let objective = |m: usize| f64::from(own[m]) + weights[i] * snapshot.pool().costs()[m];
@@ -187,15 +190,15 @@ fn bad_input_is_refused() -> Result<()> {
             .to_string()
     };
     let nan = [0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0];
-    assert!(route(Prompts::Embeddings(&nan), PerRow::Same(0.0)).contains("row 0, column 3"));
+    assert!(route(Prompts::Embeddings(&nan), PerPrompt::Same(0.0)).contains("row 0, column 3"));
     let short = Prompts::Embeddings(&nan[..3]);
-    assert!(route(short, PerRow::Same(0.0)).contains("rows of 8"));
+    assert!(route(short, PerPrompt::Same(0.0)).contains("rows of 8"));
     let fine = [0.0; DIM];
     for weight in [-1.0, f64::NAN, f64::INFINITY] {
-        let message = route(Prompts::Embeddings(&fine), PerRow::Same(weight));
+        let message = route(Prompts::Embeddings(&fine), PerPrompt::Same(weight));
         assert!(message.starts_with("cost_weight"), "{message}");
     }
-    let message = route(Prompts::Embeddings(&fine), PerRow::Each(&[0.0, 0.0]));
+    let message = route(Prompts::Embeddings(&fine), PerPrompt::Each(vec![0.0, 0.0]));
     assert!(message.contains("2 values for 1 prompts"), "{message}");
     Ok(())
 }

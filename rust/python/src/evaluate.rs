@@ -7,13 +7,16 @@ use uniroute_core::pool::hull;
 use crate::checks::arrays::array;
 use crate::run::detached;
 
-type RowHulls<'py> = (
+type Steps<'py> = (
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<u32>>,
     Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<u32>>,
     Bound<'py, PyArray1<u32>>,
     Bound<'py, PyArray1<f64>>,
 );
 
-/// Who wins each prompt at every cost weight: the lower hull of (cost, predicted loss), row by row.
+/// How prompts move along their lower hulls of (cost, predicted loss) as the cost weight rises.
 ///
 /// Parameters
 /// ----------
@@ -22,12 +25,17 @@ type RowHulls<'py> = (
 ///
 /// Returns
 /// -------
-/// offsets : int64[N + 1]
-///     Row i has the entries offsets[i] to offsets[i + 1].
-/// models : uint32[entries]
-///     The winners of a row, from cost weight 0 upwards.
-/// cost_weights : float64[entries]
-///     Cost weight from which each wins: 0 for the first of a row, then ascending.
+/// best : uint32[N]
+///     The winner of each prompt at cost weight 0.
+/// cheapest : uint32[N]
+///     Its winner once cost alone decides.
+/// rows : int64[S]
+///     Row of each step from one LLM to a cheaper one, ascending; the steps of a row in the order in
+///     which they are taken.
+/// left, taken : uint32[S]
+///     The two LLMs of each step.
+/// cost_weights : float64[S]
+///     Where each step is taken: above 0.
 ///
 /// Raises
 /// ------
@@ -36,11 +44,11 @@ type RowHulls<'py> = (
 ///
 /// O(N M + M log M); with costs of each prompt's own O(N M log M).
 #[pyfunction]
-fn lower_hulls<'py>(
+fn hull_steps<'py>(
     py: Python<'py>,
     predicted_loss: &Bound<'py, PyAny>,
     costs: &Bound<'py, PyAny>,
-) -> PyResult<RowHulls<'py>> {
+) -> PyResult<Steps<'py>> {
     let losses = array::<f64>(predicted_loss, "predicted_loss", 2, "[prompts, models]")?;
     let per_prompt = costs
         .getattr("ndim")
@@ -53,16 +61,19 @@ fn lower_hulls<'py>(
     let costs = array::<f64>(costs, "costs", dimensions, expected)?;
     let shape = [losses.shape()[0], losses.shape()[1]];
     let (losses, costs) = (losses.as_slice()?, costs.as_slice()?);
-    let hulls = detached(py, |_| hull::lower_hulls(losses, shape, costs))?;
-    let offsets: Vec<i64> = hulls.offsets.iter().map(|&o| o as i64).collect();
+    let steps = detached(py, |_| hull::steps(losses, shape, costs))?;
+    let rows: Vec<i64> = steps.rows.iter().map(|&row| row as i64).collect();
     Ok((
-        offsets.into_pyarray(py),
-        hulls.models.into_pyarray(py),
-        hulls.cost_weights.into_pyarray(py),
+        steps.best.into_pyarray(py),
+        steps.cheapest.into_pyarray(py),
+        rows.into_pyarray(py),
+        steps.from.into_pyarray(py),
+        steps.to.into_pyarray(py),
+        steps.cost_weights.into_pyarray(py),
     ))
 }
 
 /// Adds this file's part to the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_function(wrap_pyfunction!(lower_hulls, m)?)
+    m.add_function(wrap_pyfunction!(hull_steps, m)?)
 }

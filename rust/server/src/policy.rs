@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uniroute_core::Error;
 use uniroute_core::budget::Pacer;
 use uniroute_core::request::constraints::{Compiled, Constraints, Terms, is_glob};
-use uniroute_core::request::{Leaving, Stay, positive_zero};
+use uniroute_core::request::{self, Leaving, Requests, Stay};
 use uniroute_core::route::snapshot::Snapshot;
 
 use crate::api::question::Question;
@@ -128,30 +128,25 @@ impl Policies {
             check_length("tokens", tokens, prompts)?;
         }
         let fallback = question.fallback.as_deref().or(policy.fallback.as_deref());
-        let (cost_weight, each_weight) = match &question.cost_weight {
-            None => (positive_zero(policy.cost_weight), None),
-            Some(PerPrompt::Same(weight)) => (positive_zero(*weight), None),
-            Some(PerPrompt::Each(weights)) => (
-                0.0,
-                Some(weights.iter().copied().map(positive_zero).collect()),
-            ),
+        let cost_weights = match &question.cost_weight {
+            None => request::PerPrompt::Same(policy.cost_weight),
+            Some(own) => own.map(|&weight| weight),
         };
+        let tokens = (question.tokens.as_ref()).map(|own| own.map(|&tokens| Some(tokens)));
         Ok(Asked {
-            cost_weight,
-            each_weight,
-            stays: stays(question, snapshot)?,
-            compiled: constraints.as_ref().map(|c| snapshot.compile(c)),
-            constraints,
-            tokens: match &question.tokens {
-                None => PerPrompt::Same(None),
-                Some(PerPrompt::Same(tokens)) => PerPrompt::Same(Some(*tokens)),
-                Some(PerPrompt::Each(all)) => {
-                    PerPrompt::Each(all.iter().map(|&tokens| Some(tokens)).collect())
-                }
+            requests: Requests {
+                cost_weights,
+                constraints: request::PerPrompt::Same(
+                    constraints.as_ref().map(|c| snapshot.compile(c)),
+                ),
+                tokens: tokens.unwrap_or(request::PerPrompt::Same(None)),
+                fallback: fallback
+                    .map(|name| snapshot.pool().find("fallback", name))
+                    .transpose()?,
+                stay: stays(question, snapshot)?,
+                counted: true,
             },
-            fallback: fallback
-                .map(|name| snapshot.pool().find("fallback", name))
-                .transpose()?,
+            constraints,
             pacer: policy.pacer.as_ref(),
         })
     }
@@ -159,26 +154,19 @@ impl Policies {
 
 /// What a question asks of one snapshot.
 pub struct Asked<'p> {
-    /// Of all prompts, unless each has its own.
-    pub cost_weight: f64,
-    /// One for each prompt.
-    pub each_weight: Option<Vec<f64>>,
-    /// The models that the conversations are with.
-    pub stays: PerPrompt<Option<Stay>>,
-    /// What the model must meet.
+    /// For the snapshot.
+    pub requests: Requests,
+    /// What the models must meet.
     pub constraints: Option<Arc<Constraints>>,
-    /// The same, for the snapshot.
-    pub compiled: Option<Arc<Compiled>>,
-    /// Lengths of the prompts, where they are known better than estimated.
-    pub tokens: PerPrompt<Option<u64>>,
-    /// The model that answers where none meets the constraints.
-    pub fallback: Option<u32>,
     /// The budget that sets the cost weight and books what is chosen.
     pub pacer: Option<&'p Pacer>,
 }
 
 /// The models that the conversations of a question are with.
-fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Option<Stay>>, Refusal> {
+fn stays(
+    question: &Question<'_>,
+    snapshot: &Snapshot,
+) -> Result<request::PerPrompt<Option<Stay>>, Refusal> {
     let (costs, cached) = (&question.switch_cost, &question.cached_tokens);
     let prompts = question.prompts.len();
     check_numbers("switch_cost", costs.as_ref(), prompts)?;
@@ -192,7 +180,7 @@ fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Optio
     let Some(names) = &question.current_model else {
         // Nothing to leave, but the two are still not to come together.
         Leaving::of(costs.as_ref().map(|_| 0.0), cached.as_ref().map(|_| 0))?;
-        return Ok(PerPrompt::Same(None));
+        return Ok(request::PerPrompt::Same(None));
     };
     check_length("current_model", names, prompts)?;
     if costs.is_none() && cached.is_none() {
@@ -207,7 +195,7 @@ fn stays(question: &Question<'_>, snapshot: &Snapshot) -> Result<PerPrompt<Optio
     };
     // One for each even where all are the same: looking up a name is little beside a decision.
     let each = (0..prompts).map(stay).collect::<Result<Vec<_>, Error>>()?;
-    Ok(PerPrompt::Each(each))
+    Ok(request::PerPrompt::Each(each))
 }
 
 /// Fails unless there is one value, or one for each prompt.
@@ -243,14 +231,7 @@ fn check_numbers(
 }
 
 impl Asked<'_> {
-    /// The cost weight of one prompt.
-    pub fn weight_at(&self, prompt: usize) -> f64 {
-        self.each_weight
-            .as_ref()
-            .map_or(self.cost_weight, |all| all[prompt])
-    }
-
-    /// The same, with nothing dearer than `most`.
+    /// The constraints, with nothing dearer than `most`.
     pub fn capped(&self, most: f64, snapshot: &Snapshot) -> Result<Arc<Compiled>, Error> {
         let cap = Constraints::new(Terms {
             max_cost: Some(most),

@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 pub use self::aligned::Aligned;
 pub use self::pool::{PackedPool, Weights};
 use self::scan::{Bits, RoughScan};
-pub use self::scan::{Costs, Rough, Scan, round_down};
+pub use self::scan::{Costs, Key, Rough, Scan, key, round_down};
 
 /// An instruction set that a table of kernels is written for, in ascending order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,7 @@
 //! Who wins among all LLMs for one prompt, where no hull can answer: constraints, costs of the
 //! request's own, predicted losses of the prompt's own.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::Kernels;
@@ -112,9 +113,7 @@ impl<'a> RoughScan<'a> {
     }
 }
 
-/// One prompt's choice among `M` LLMs: the objective is `f64(gamma[m]) + cost_weight * cost(m)`, a
-/// float64 multiplication and then an addition, and the LLM with the least wins. Ties go to the
-/// lower cost, then to the lower index. LLMs whose objective is NaN never win.
+/// One prompt's choice among `M` LLMs, by [`key`]. LLMs whose objective is NaN never win.
 #[derive(Clone, Copy)]
 pub struct Scan<'a> {
     gamma: &'a [f32],
@@ -132,8 +131,16 @@ pub(crate) type Bits = [u64; CHUNK / 64];
 /// Chunks whose floors are found before any is looked into.
 const FLOORS: usize = 64;
 
-/// Order of winning: objective, cost, index.
-type Key = (f64, f64, u32);
+/// Objective, cost, index: see [`key`].
+pub type Key = (f64, f64, u32);
+
+/// The rule by which models are chosen: the one with the least key wins. Its objective is `loss +
+/// cost_weight * cost`, a float64 multiplication and then an addition; ties go to the lower cost,
+/// then to the lower index.
+#[inline]
+pub fn key(loss: f64, cost: f64, model: u32, cost_weight: f64) -> Key {
+    (loss + cost_weight * cost, cost, model)
+}
 
 impl<'a> Scan<'a> {
     /// A choice by predicted losses `gamma`.
@@ -237,9 +244,18 @@ impl<'a> Scan<'a> {
     }
 
     /// The `n` first LLMs in the order in which they would win, best first, into `out` (which is
-    /// cleared); fewer if fewer take part. `O(M + n log(M) n)` for objectives in random order.
+    /// cleared); fewer if fewer take part. `O(M + n log(M) n)` for objectives in random order,
+    /// `O(M log M)` for all.
     pub fn top_n(&self, n: usize, out: &mut Vec<u32>) {
         out.clear();
+        if n >= self.len() {
+            let wins =
+                |&m: &u32| self.takes_part(m as usize) && !self.objective(m as usize).is_nan();
+            out.extend((0..self.len() as u32).filter(wins));
+            let keys = |a: &u32, b: &u32| self.key(*a).partial_cmp(&self.key(*b));
+            out.sort_unstable_by(|a, b| keys(a, b).unwrap_or(Ordering::Equal));
+            return;
+        }
         let mut objectives = [0.0; CHUNK];
         let mut last = f64::INFINITY;
         for first in (0..self.gamma.len()).step_by(CHUNK) {
@@ -286,7 +302,7 @@ impl<'a> Scan<'a> {
     /// What LLM `m` is chosen by.
     #[inline]
     pub fn objective(&self, m: usize) -> f64 {
-        self.loss(m) + self.cost_weight * self.cost(m)
+        self.key(m as u32).0
     }
 
     /// Whether LLM `m` takes part.
@@ -314,7 +330,8 @@ impl<'a> Scan<'a> {
     }
 
     fn key(&self, m: u32) -> Key {
-        (self.objective(m as usize), self.cost(m as usize), m)
+        let at = m as usize;
+        key(self.loss(at), self.cost(at), m, self.cost_weight)
     }
 
     /// 64 LLMs from `first` as bits: those that take part, if they exist.

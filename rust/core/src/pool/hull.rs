@@ -10,6 +10,7 @@
 //! of a scan, bit for bit.
 
 use crate::error::{Error, Result};
+use crate::kernels::{Key, key};
 
 /// One model as a cluster sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,12 +26,12 @@ pub struct Candidate {
 impl Candidate {
     /// What the rule minimises.
     pub fn objective(&self, cost_weight: f64) -> f64 {
-        self.loss + cost_weight * self.cost
+        self.key(cost_weight).0
     }
 
-    /// Whether this candidate is chosen over `other`, given the objectives of both.
-    fn beats(&self, own: f64, other: &Self, others: f64) -> bool {
-        (own, self.cost, self.model) < (others, other.cost, other.model)
+    /// By which candidates are compared: the least is chosen.
+    pub fn key(&self, cost_weight: f64) -> Key {
+        key(self.loss, self.cost, self.model, cost_weight)
     }
 }
 
@@ -180,21 +181,20 @@ impl Hull {
     pub fn choose(&self, cost_weight: f64) -> Option<Candidate> {
         let at = self.switches.partition_point(|&s| s < cost_weight);
         let mut best = *self.vertices.get(at)?;
-        let mut least = best.objective(cost_weight);
-        let near = NEAR * (self.scale + least.abs());
+        let mut least = best.key(cost_weight);
+        let near = NEAR * (self.scale + least.0.abs());
         // An objective that overflowed is not finite; neither comparison holds then.
-        if !(near < self.gap && least.is_finite()) {
+        if !(near < self.gap && least.0.is_finite()) {
             return None;
         }
         // Neighbours may tie, or win by rounding.
         let mut consider = |vertex: &Candidate| {
-            let objective = vertex.objective(cost_weight);
-            if objective > least + near {
+            let own = vertex.key(cost_weight);
+            if own.0 > least.0 + near {
                 return false;
             }
-            if vertex.beats(objective, &best, least) {
-                best = *vertex;
-                least = objective;
+            if own < least {
+                (best, least) = (*vertex, own);
             }
             true
         };
@@ -213,34 +213,40 @@ fn height(left: &Candidate, middle: &Candidate, right: &Candidate) -> f64 {
 
 /// The winner by a scan of all candidates: what [`Hull::choose`] equals.
 pub fn scan(candidates: impl Iterator<Item = Candidate>, cost_weight: f64) -> Option<Candidate> {
-    let mut best: Option<(Candidate, f64)> = None;
+    let mut best: Option<(Candidate, Key)> = None;
     for point in candidates {
-        let objective = point.objective(cost_weight);
-        if best.is_none_or(|(b, least)| point.beats(objective, &b, least)) {
-            best = Some((point, objective));
+        let own = point.key(cost_weight);
+        if best.is_none_or(|(_, least)| own < least) {
+            best = Some((point, own));
         }
     }
     best.map(|(point, _)| point)
 }
 
-/// Hulls of many prompts over one pool, flattened: row `i` has the entries
-/// `offsets[i]..offsets[i + 1]`, from the least loss to the least cost.
+/// How many prompts move along their hulls as the cost weight rises: each from its best predicted
+/// model to its cheapest, step by step.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowHulls {
-    /// [rows + 1]
-    pub offsets: Vec<usize>,
-    /// Winner on each stretch of cost weights.
-    pub models: Vec<u32>,
-    /// Cost weight from which that model wins: 0 for the first of a row, then ascending.
+pub struct Steps {
+    /// Winner of each row at cost weight 0, [rows].
+    pub best: Vec<u32>,
+    /// Winner of each row once cost alone decides, [rows].
+    pub cheapest: Vec<u32>,
+    /// Row of each step, ascending; the steps of a row in the order in which they are taken.
+    pub rows: Vec<usize>,
+    /// The model that each step leaves.
+    pub from: Vec<u32>,
+    /// The cheaper one that it goes to.
+    pub to: Vec<u32>,
+    /// Cost weight at which it is taken, above 0.
     pub cost_weights: Vec<f64>,
 }
 
-/// Hull of every row of `losses`, `shape` = [rows, models] row-major, for models of these costs:
+/// The steps of every row of `losses`, `shape` = [rows, models] row-major, for models of these costs:
 /// [models], or [rows, models] where they differ from row to row.
 ///
 /// Fails unless the shapes fit and every value is finite. O(rows x models + models log models);
 /// with costs for each row O(rows x models log models).
-pub fn lower_hulls(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<RowHulls> {
+pub fn steps(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<Steps> {
     let [rows, models] = shape;
     let priced = costs.len() == models || costs.len() == rows * models;
     if models == 0 || !priced || losses.len() != rows * models {
@@ -266,10 +272,7 @@ pub fn lower_hulls(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<R
     }
     let mut order: Vec<usize> = (0..models).collect();
     let mut points: Vec<Candidate> = Vec::with_capacity(models);
-    let mut all = RowHulls {
-        offsets: vec![0],
-        ..RowHulls::default()
-    };
+    let mut all = Steps::default();
     for (i, row) in losses.chunks_exact(models).enumerate() {
         let own = costs.len() > models;
         let costs = &costs[if own { i * models } else { 0 }..][..models];
@@ -285,10 +288,15 @@ pub fn lower_hulls(losses: &[f64], shape: [usize; 2], costs: &[f64]) -> Result<R
         // In order of cost already: this only orders those of equal cost.
         points.sort_by(by_cost);
         let hull = Hull::build(points.iter().copied());
-        all.models.extend(hull.vertices.iter().map(|v| v.model));
-        all.cost_weights.push(0.0);
-        all.cost_weights.extend_from_slice(&hull.switches);
-        all.offsets.push(all.models.len());
+        let vertices = &hull.vertices;
+        all.best.extend(vertices.first().map(|v| v.model));
+        all.cheapest.extend(vertices.last().map(|v| v.model));
+        for (pair, &cost_weight) in vertices.windows(2).zip(&hull.switches) {
+            all.rows.push(i);
+            all.from.push(pair[0].model);
+            all.to.push(pair[1].model);
+            all.cost_weights.push(cost_weight);
+        }
     }
     Ok(all)
 }
@@ -394,24 +402,33 @@ mod tests {
     }
 
     #[test]
-    fn row_hulls_list_each_winner_with_the_weight_it_starts_at() {
-        let hulls = lower_hulls(&[0.0, 0.5, 1.0, 0.3, 0.2, 0.2], [2, 3], &[4.0, 1.0, 0.0]).unwrap();
-        assert_eq!(hulls.offsets, [0, 3, 4]);
-        assert_eq!(hulls.models, [0, 1, 2, 2]);
-        assert_eq!(hulls.cost_weights, [0.0, 0.5 / 3.0, 0.5, 0.0]);
+    fn steps_lead_from_the_best_predicted_to_the_cheapest() {
+        let all = steps(&[0.0, 0.5, 1.0, 0.3, 0.2, 0.2], [2, 3], &[4.0, 1.0, 0.0]).unwrap();
+        assert_eq!(
+            (&all.best[..], &all.cheapest[..]),
+            (&[0, 2][..], &[2, 2][..])
+        );
+        assert_eq!(all.rows, [0, 0]);
+        assert_eq!((&all.from[..], &all.to[..]), (&[0, 1][..], &[1, 2][..]));
+        assert_eq!(all.cost_weights, [0.5 / 3.0, 0.5]);
     }
 
     #[test]
     fn rows_may_have_costs_of_their_own() {
         let losses = [0.0, 0.5, 1.0, 0.3, 0.2, 0.2];
         let costs = [4.0, 1.0, 0.0, 1.0, 2.0, 3.0];
-        let both = lower_hulls(&losses, [2, 3], &costs).unwrap();
+        let both = steps(&losses, [2, 3], &costs).unwrap();
+        let mut joined = Steps::default();
         for row in 0..2 {
-            let own = lower_hulls(&losses[3 * row..][..3], [1, 3], &costs[3 * row..][..3]).unwrap();
-            let entries = both.offsets[row]..both.offsets[row + 1];
-            assert_eq!(both.models[entries.clone()], own.models);
-            assert_eq!(both.cost_weights[entries], own.cost_weights);
+            let own = steps(&losses[3 * row..][..3], [1, 3], &costs[3 * row..][..3]).unwrap();
+            joined.best.extend(own.best);
+            joined.cheapest.extend(own.cheapest);
+            joined.rows.extend(own.rows.iter().map(|_| row));
+            joined.from.extend(own.from);
+            joined.to.extend(own.to);
+            joined.cost_weights.extend(own.cost_weights);
         }
+        assert_eq!(both, joined);
     }
 
     #[test]

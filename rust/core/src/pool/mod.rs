@@ -7,6 +7,7 @@ pub mod mask;
 pub mod metadata;
 pub mod names;
 mod pool;
+pub mod scan;
 pub mod table;
 pub mod tokens;
 

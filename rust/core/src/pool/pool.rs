@@ -6,13 +6,12 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
-use crate::kernels::{Costs, Scan};
 use crate::pool::checks::{check_costs, check_finite, check_name};
-use crate::pool::hull::{Candidate, Hull, by_cost, scan};
+use crate::pool::hull::{Candidate, Hull, by_cost};
 use crate::pool::mask::Mask;
 use crate::pool::metadata::{Directory, LARGEST_PRICE, Metadata, is_price};
 use crate::pool::names::Names;
-use crate::pool::table::{STRIP, Table};
+use crate::pool::table::Table;
 use crate::pool::tokens::{Metering, Usage};
 use crate::sys::fork;
 
@@ -22,7 +21,7 @@ use crate::sys::fork;
 #[derive(Clone, Debug)]
 pub struct Pool {
     names: Arc<Names>,
-    costs: Vec<f64>,
+    costs: Arc<Vec<f64>>,
     profiles: Table,
     directory: Arc<Directory>,
     /// `None` as long as no usage is known.
@@ -30,7 +29,7 @@ pub struct Pool {
     /// The models that may be chosen.
     enabled: Mask,
     /// Model indices by ascending cost, then by index.
-    by_cost: Vec<u32>,
+    by_cost: Arc<Vec<u32>>,
     /// One per cluster, of the enabled models. Empty until first needed where a pool was made in
     /// one go, so that loading one with many clusters takes no longer than reading it.
     hulls: Vec<Arc<OnceLock<Hull>>>,
@@ -41,12 +40,12 @@ impl Pool {
     pub fn new(clusters: usize) -> Self {
         Self {
             names: Arc::default(),
-            costs: Vec::new(),
+            costs: Arc::default(),
             profiles: Table::new(clusters),
             directory: Arc::default(),
             metering: None,
             enabled: Mask::default(),
-            by_cost: Vec::new(),
+            by_cost: Arc::default(),
             hulls: (0..clusters).map(|_| Arc::default()).collect(),
         }
     }
@@ -67,7 +66,7 @@ impl Pool {
     }
 
     /// Names in index order.
-    pub fn names(&self) -> &Names {
+    pub fn names(&self) -> &Arc<Names> {
         &self.names
     }
 
@@ -129,78 +128,6 @@ impl Pool {
         }
     }
 
-    /// The winner in `cluster` at `cost_weight`: least predicted loss plus weighted cost, ties to
-    /// the lower cost, then to the lower index. O(log hull), O(models) where rounding decides.
-    /// `None` if no model is enabled.
-    pub fn choose(&self, cluster: usize, cost_weight: f64) -> Option<Candidate> {
-        self.hull(cluster)
-            .choose(cost_weight)
-            .or_else(|| self.scan_cluster(cluster, cost_weight, &self.enabled))
-    }
-
-    /// The winner in `cluster` among the models of `mask`. O(models).
-    pub fn scan_cluster(&self, cluster: usize, cost_weight: f64, mask: &Mask) -> Option<Candidate> {
-        self.scan(cost_weight, mask, |strip, losses| {
-            losses.copy_from_slice(&strip[cluster * STRIP..][..losses.len()]);
-        })
-    }
-
-    /// The winner among the models of `mask` by the losses that `fill` writes for a strip of the
-    /// profiles. O(models).
-    pub fn scan(
-        &self,
-        cost_weight: f64,
-        mask: &Mask,
-        mut fill: impl FnMut(&[f32], &mut [f32]),
-    ) -> Option<Candidate> {
-        let mut losses = [0.0; STRIP];
-        let mut best = None;
-        let strips = self.profiles.strips().zip(self.costs.chunks(STRIP));
-        for (s, ((psi, width), costs)) in strips.enumerate() {
-            let losses = &mut losses[..width];
-            fill(psi, losses);
-            let bits = Some(mask.words_from(s * STRIP));
-            let here = Scan::new(losses, Costs::Given(costs), cost_weight, bits);
-            best = better_of_strip(best, &here, s, cost_weight);
-        }
-        best
-    }
-
-    /// As [`Self::scan`] where models are charged by the token, for a prompt of `tokens` tokens:
-    /// `fill` is asked for the losses, then for the tokens of answers. Models that cost more than
-    /// `cap` take no part. O(models).
-    pub fn scan_metered(
-        &self,
-        metering: &Metering,
-        tokens: u64,
-        cap: f64,
-        cost_weight: f64,
-        mask: &Mask,
-        mut fill: impl FnMut(&[f32], &mut [f32]),
-    ) -> Option<Candidate> {
-        let (mut losses, mut tokens_out) = ([0.0; STRIP], [0.0; STRIP]);
-        let mut best: Option<Candidate> = None;
-        let strips = (self.profiles.strips()).zip(metering.output_tokens().strips());
-        for (s, ((psi, width), (usage, _))) in strips.enumerate() {
-            let (losses, tokens_out) = (&mut losses[..width], &mut tokens_out[..width]);
-            fill(psi, losses);
-            fill(usage, tokens_out);
-            let costs = metering.costs(s, tokens, tokens_out);
-            let mut bits = mask.words_from(s * STRIP);
-            let mut payable = [0; STRIP / 64];
-            if cap < f64::INFINITY {
-                let all = Scan::new(losses, costs, cost_weight, Some(bits));
-                for m in (0..width).filter(|&m| all.takes_part(m) && all.cost(m) <= cap) {
-                    payable[m / 64] |= 1 << (m % 64);
-                }
-                bits = &payable;
-            }
-            let here = Scan::new(losses, costs, cost_weight, Some(bits));
-            best = better_of_strip(best, &here, s, cost_weight);
-        }
-        best
-    }
-
     /// This pool with more models. `columns` is their profiles, [clusters, added], row-major.
     ///
     /// One model is merged into the hulls; after many they are built anew when next needed.
@@ -221,7 +148,7 @@ impl Pool {
         pool.join(names, costs)
     }
 
-    /// A pool of these models. `strips` is their profiles in strips of [`STRIP`] models, each
+    /// A pool of these models. `strips` is their profiles in strips of [`STRIP`](crate::pool::table::STRIP) models, each
     /// [clusters, STRIP] row-major, zeros behind the last model; the pool goes on using them where
     /// they lie. O(clusters x models).
     pub fn of_strips(
@@ -262,7 +189,7 @@ impl Pool {
             })?;
         }
         // Adding zero turns -0.0 into 0.0: costs that are equal must also sort as equal.
-        pool.costs.extend(costs.iter().map(|c| c + 0.0));
+        Arc::make_mut(&mut pool.costs).extend(costs.iter().map(|c| c + 0.0));
         let directory = Arc::make_mut(&mut pool.directory);
         let unknown: Arc<Metadata> = Arc::default();
         for _ in 0..added {
@@ -291,15 +218,16 @@ impl Pool {
         let at = model as usize;
         let mut pool = self.clone();
         Arc::make_mut(&mut pool.names).remove(at);
-        pool.costs.remove(at);
+        Arc::make_mut(&mut pool.costs).remove(at);
         pool.profiles.remove(at);
         Arc::make_mut(&mut pool.directory).remove(at);
         if let Some(metering) = &mut pool.metering {
             Arc::make_mut(metering).remove(at);
         }
         pool.enabled.remove(at);
-        pool.by_cost.retain(|&m| m != model);
-        for m in &mut pool.by_cost {
+        let by_cost = Arc::make_mut(&mut pool.by_cost);
+        by_cost.retain(|&m| m != model);
+        for m in by_cost {
             *m -= u32::from(*m > model);
         }
         pool.map_hulls(|pool, cluster, hull| {
@@ -317,8 +245,8 @@ impl Pool {
         let model = self.find("name", name)?;
         check_costs("cost", &[cost])?;
         let mut pool = self.clone();
-        pool.costs[model as usize] = cost + 0.0;
-        pool.by_cost.retain(|&m| m != model);
+        Arc::make_mut(&mut pool.costs)[model as usize] = cost + 0.0;
+        Arc::make_mut(&mut pool.by_cost).retain(|&m| m != model);
         pool.place_by_cost(model);
         pool.charge(model..model + 1);
         pool.update_hulls(model, true);
@@ -467,7 +395,7 @@ impl Pool {
         let bits = self.costs.iter().map(|cost| cost.to_bits());
         let mut keys: Vec<(u64, u32)> = bits.zip(0..).collect();
         keys.sort_unstable();
-        self.by_cost = keys.into_iter().map(|(_, model)| model).collect();
+        self.by_cost = Arc::new(keys.into_iter().map(|(_, model)| model).collect());
     }
 
     /// Puts a model that is not among them yet into its place.
@@ -477,7 +405,7 @@ impl Pool {
         let at = self
             .by_cost
             .partition_point(|&m| (costs[m as usize], m) < own);
-        self.by_cost.insert(at, model);
+        Arc::make_mut(&mut self.by_cost).insert(at, model);
     }
 
     /// Hull of the models of `mask` in one cluster. O(models).
@@ -522,27 +450,11 @@ impl Pool {
     }
 }
 
-/// The better of the best so far and the winner of strip `s`. Most strips are passed over by their
-/// least objective.
-fn better_of_strip(
-    best: Option<Candidate>,
-    here: &Scan<'_>,
-    s: usize,
-    cost_weight: f64,
-) -> Option<Candidate> {
-    let limit = best.map_or(f64::INFINITY, |best| best.objective(cost_weight));
-    let winner = here.argmin_within(limit).map(|at| Candidate {
-        cost: here.cost(at as usize),
-        loss: here.loss(at as usize),
-        model: (s * STRIP) as u32 + at,
-    });
-    scan(best.into_iter().chain(winner), cost_weight)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pool::checks::LONGEST_NAME;
+    use crate::pool::table::STRIP;
     use proptest::prelude::*;
 
     const CLUSTERS: usize = 3;

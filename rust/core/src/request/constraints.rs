@@ -447,6 +447,11 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// What no constraints come to: only disabled models may not answer. O(models).
+    pub fn none(pool: &Pool) -> Self {
+        Arc::<Constraints>::default().compile(pool, &Arc::default())
+    }
+
     /// The models that may answer a prompt of so many tokens.
     ///
     /// Fails if the prompt must fit the context, and its length is not known.

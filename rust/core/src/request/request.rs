@@ -1,12 +1,39 @@
 //! What one call asks: its prompts, and what is wanted of the model that answers each.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::request::constraints::Compiled;
+use crate::request::per_prompt::PerPrompt;
 use crate::request::stay::Stay;
 use crate::text::lexical::Status;
 
 /// One prompt: its text, or the reason why there is none.
 pub type Text<'a> = Result<&'a str, Status>;
+
+/// One prompt.
+#[derive(Clone, Copy)]
+pub enum Prompt<'a> {
+    /// To be embedded by the router's own embedder.
+    Text(Text<'a>),
+    /// An embedding, [dim].
+    Embedding(&'a [f32]),
+}
+
+impl Prompt<'_> {
+    /// Its text; `None` for an embedding.
+    pub fn text(&self) -> Option<Text<'_>> {
+        match self {
+            Self::Text(text) => Some(*text),
+            Self::Embedding(_) => None,
+        }
+    }
+}
+
+/// How many tokens a prompt has, more or less; `None` where its text is not known.
+pub fn tokens_of(text: Option<Text<'_>>) -> Option<u64> {
+    text?.ok().map(estimate_tokens)
+}
 
 /// The prompts of one call.
 #[derive(Clone, Copy)]
@@ -15,6 +42,16 @@ pub enum Prompts<'a> {
     Texts(&'a [Text<'a>]),
     /// Embeddings, [prompts, dim] row-major.
     Embeddings(&'a [f32]),
+}
+
+impl<'a> Prompts<'a> {
+    /// The text of one of them; `None` for embeddings.
+    pub(crate) fn text(&self, at: usize) -> Option<Text<'a>> {
+        match self {
+            Self::Texts(texts) => Some(texts[at]),
+            Self::Embeddings(_) => None,
+        }
+    }
 }
 
 /// What a request asks beside its prompt.
@@ -32,115 +69,70 @@ pub struct Request<'a> {
     pub stay: Option<Stay>,
     /// Whether the prompt counts as traffic, for [`crate::drift`].
     pub counted: bool,
+    /// How many of the best models to keep in [`crate::route::scratch::Scratch::ranked`].
+    pub ranked: usize,
 }
 
-/// A value for each prompt of a call.
-#[derive(Clone, Copy)]
-pub enum PerRow<'a, T> {
-    /// The same for every prompt.
-    Same(T),
-    /// One for each prompt.
-    Each(&'a [T]),
-}
-
-impl<T: Copy> PerRow<'_, T> {
-    pub(crate) fn at(&self, row: usize) -> T {
-        match self {
-            Self::Same(value) => *value,
-            Self::Each(values) => values[row],
-        }
-    }
-
-    fn values(&self) -> &[T] {
-        match self {
-            Self::Same(value) => std::slice::from_ref(value),
-            Self::Each(values) => values,
-        }
-    }
-
-    /// Fails unless there is one for each of `rows`.
-    pub(crate) fn check(&self, argument: &'static str, rows: usize) -> Result<()> {
-        match self {
-            Self::Each(values) if values.len() != rows => Err(Error::invalid(
-                argument,
-                format!("{} values for {rows} prompts", values.len()),
-                "one, or one for each prompt",
-            )),
-            _ => Ok(()),
-        }
+impl Request<'_> {
+    /// Fails unless its numbers can be used.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_numbers("cost_weight", std::iter::once(self.cost_weight))?;
+        check_numbers("switch_cost", self.stay.iter().map(|stay| stay.switch_cost))
     }
 }
 
 /// What the requests of a batch ask.
-#[derive(Clone, Copy)]
-pub struct Requests<'a> {
+#[derive(Clone)]
+pub struct Requests {
     /// See [`Request::cost_weight`].
-    pub cost_weights: PerRow<'a, f64>,
+    pub cost_weights: PerPrompt<f64>,
     /// See [`Request::constraints`].
-    pub constraints: PerRow<'a, Option<&'a Compiled>>,
+    pub constraints: PerPrompt<Option<Arc<Compiled>>>,
     /// See [`Request::tokens`].
-    pub tokens: PerRow<'a, Option<u64>>,
+    pub tokens: PerPrompt<Option<u64>>,
     /// See [`Request::fallback`].
     pub fallback: Option<u32>,
     /// See [`Request::stay`].
-    pub stay: PerRow<'a, Option<Stay>>,
+    pub stay: PerPrompt<Option<Stay>>,
     /// See [`Request::counted`].
     pub counted: bool,
 }
 
-impl<'a> Requests<'a> {
+impl Requests {
     /// The same cost weight for all, and nothing else asked.
     pub fn at_cost_weight(cost_weight: f64) -> Self {
         Self {
-            cost_weights: PerRow::Same(cost_weight),
-            constraints: PerRow::Same(None),
-            tokens: PerRow::Same(None),
+            cost_weights: PerPrompt::Same(cost_weight),
+            constraints: PerPrompt::Same(None),
+            tokens: PerPrompt::Same(None),
             fallback: None,
-            stay: PerRow::Same(None),
+            stay: PerPrompt::Same(None),
             counted: false,
         }
     }
 
-    pub(crate) fn at(&self, row: usize, prompts: Prompts<'_>) -> Request<'a> {
-        let tokens = self.tokens.at(row).or_else(|| match prompts {
-            Prompts::Texts(texts) => texts[row].ok().map(estimate_tokens),
-            Prompts::Embeddings(_) => None,
-        });
+    /// What is asked of one of the prompts, of this text.
+    pub fn at(&self, at: usize, text: Option<Text<'_>>) -> Request<'_> {
         Request {
-            cost_weight: positive_zero(self.cost_weights.at(row)),
-            constraints: self.constraints.at(row),
-            tokens,
+            cost_weight: positive_zero(*self.cost_weights.at(at)),
+            constraints: self.constraints.at(at).as_deref(),
+            tokens: self.tokens.at(at).or_else(|| tokens_of(text)),
             fallback: self.fallback,
-            stay: self.stay.at(row),
+            stay: *self.stay.at(at),
             counted: self.counted,
+            ranked: 0,
         }
     }
 
-    /// Fails unless they are those of `rows` prompts, with cost weights that can be used.
-    pub(crate) fn check(&self, rows: usize) -> Result<()> {
-        self.cost_weights.check("cost_weight", rows)?;
-        self.constraints.check("constraints", rows)?;
-        self.tokens.check("tokens", rows)?;
-        self.stay.check("current_model", rows)?;
+    /// Fails unless they are those of so many prompts, with cost weights that can be used.
+    pub(crate) fn check(&self, prompts: usize) -> Result<()> {
+        self.cost_weights.check("cost_weight", prompts)?;
+        self.constraints.check("constraints", prompts)?;
+        self.tokens.check("tokens", prompts)?;
+        self.stay.check("current_model", prompts)?;
         check_numbers("cost_weight", self.cost_weights.values().iter().copied())?;
-        let stays = self.stay.values().iter();
-        check_numbers(
-            "switch_cost",
-            stays.map(|stay| stay.map_or(0.0, |s| s.switch_cost)),
-        )
-    }
-}
-
-impl<'a> From<Request<'a>> for Requests<'a> {
-    fn from(request: Request<'a>) -> Self {
-        Self {
-            cost_weights: PerRow::Same(request.cost_weight),
-            constraints: PerRow::Same(request.constraints),
-            tokens: PerRow::Same(request.tokens),
-            fallback: request.fallback,
-            stay: PerRow::Same(request.stay),
-            counted: request.counted,
-        }
+        let stays = self.stay.values().iter().flatten();
+        check_numbers("switch_cost", stays.map(|stay| stay.switch_cost))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::text::prefetch;
-use crate::request::{PerRow, Prompts, Request, Requests};
+use crate::request::{PerPrompt, Prompts, Request, Requests};
 use crate::route::choose::{Blend, Choice, choose};
 use crate::route::packed::Soft;
 use crate::route::scratch::{Kept, Scratch};
@@ -21,18 +21,19 @@ impl Snapshot {
     pub fn route_batch(
         &self,
         prompts: Prompts<'_>,
-        requests: &Requests<'_>,
+        requests: &Requests,
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
         let count = self.count(prompts)?;
-        self.check_routable(requests, count)?;
+        requests.check(count)?;
+        self.check_not_empty()?;
         // Packed are costs that are the same for every prompt.
         let packable = self.map.single_nearest().is_none() && self.pool.metering().is_none();
         let soft = packable.then(|| self.soft.get(&self.pool, count)).flatten();
         let nothing: &mut [u8] = &mut [];
         self.for_each_task(prompts, (nothing, 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
-                let request = |i: usize| requests.at(task.first + i, prompts);
+                let request = |i: usize| requests.at(task.first + i, prompts.text(task.first + i));
                 self.choose_each(task.rows, task.embeddings, &request, soft, scratch)?;
                 self.count_many(requests.counted, task);
                 return Ok(());
@@ -44,8 +45,9 @@ impl Snapshot {
             };
             centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
-                let request = requests.at(task.first + i, prompts);
-                row.choice = choose(&self.pool, Blend::One(scratch.labels[i]), &request)?;
+                let request = requests.at(task.first + i, prompts.text(task.first + i));
+                let blend = Blend::One(scratch.labels[i]);
+                row.choice = choose(&self.pool, blend, &request, &mut scratch.ranked)?;
             }
             self.count_many(requests.counted, task);
             Ok(())
@@ -60,10 +62,8 @@ impl Snapshot {
         losses: &mut [f32],
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
+        self.check_not_empty()?;
         let models = self.pool.len();
-        if models == 0 {
-            return Err(Error::EmptyPool);
-        }
         losses.fill(f32::NAN);
         self.for_each_task(prompts, (losses, models), run, |task, scratch| {
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
@@ -99,7 +99,7 @@ impl Snapshot {
     pub fn predict_cost(
         &self,
         prompts: Prompts<'_>,
-        tokens: PerRow<'_, Option<u64>>,
+        tokens: PerPrompt<Option<u64>>,
         costs: &mut [f64],
         run: &Run<'_>,
     ) -> Result<Vec<Row>> {
@@ -107,14 +107,17 @@ impl Snapshot {
             tokens,
             ..Requests::at_cost_weight(0.0)
         };
-        self.check_routable(&requests, self.count(prompts)?)?;
+        requests.check(self.count(prompts)?)?;
+        self.check_not_empty()?;
         let models = self.pool.len();
         costs.fill(f64::NAN);
         self.for_each_task(prompts, (costs, models), run, |task, scratch| {
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
                 self.map
                     .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-                let tokens = requests.at(task.first + i, prompts).tokens;
+                let tokens = requests
+                    .at(task.first + i, prompts.text(task.first + i))
+                    .tokens;
                 let own = self.costs(&scratch.phi, tokens)?;
                 task.out[i * models..][..models].copy_from_slice(&own);
             }
@@ -200,14 +203,7 @@ impl Snapshot {
             Prompts::Texts(_) => TEXTS_PER_TASK,
             Prompts::Embeddings(_) => EMBEDDINGS_PER_TASK,
         };
-        let mut rows = vec![
-            Row {
-                status: Status::Ok,
-                coverage: 1.0,
-                choice: None
-            };
-            count
-        ];
+        let mut rows = vec![Row::default(); count];
         let blocks: Vec<_> = rows
             .chunks_mut(per_task)
             .enumerate()

@@ -5,8 +5,10 @@ use crate::error::{Error, Result};
 use crate::kernels::{self, Scan};
 use crate::pool::Pool;
 use crate::pool::hull::Candidate;
+use crate::pool::scan::{Metered, Scope};
 use crate::pool::table::STRIP;
 use crate::request::Request;
+use crate::request::constraints::Compiled;
 
 /// Which model, and what was known of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +26,20 @@ pub struct Choice {
     /// Whether it is the conversation's model, though another one would have won without the cost
     /// of a switch.
     pub stayed: bool,
+}
+
+impl Choice {
+    fn of(candidate: &Candidate, blend: Blend<'_>) -> Self {
+        Self {
+            model: candidate.model,
+            cluster: blend.cluster(),
+            // The loss came from a float32 and goes back to the same one.
+            predicted_loss: candidate.loss as f32,
+            cost: candidate.cost,
+            fallback: false,
+            stayed: false,
+        }
+    }
 }
 
 /// The clusters of one prompt.
@@ -67,38 +83,58 @@ impl Blend<'_> {
     }
 }
 
-/// The winner among the models that may answer: the least predicted loss plus weighted cost, ties
-/// to the lower cost, then to the lower index. `None` where no model may answer.
+/// The winner among the models that may answer, by the rule of [`crate::kernels::key`], unless it
+/// does not pay to leave the conversation's model. `None` where no model may answer. `ranked` gets as
+/// many of the best as the request asks for, and the winner at least.
 ///
-/// O(log hull) where one cluster decides at constant costs, and constraints let the winner through;
-/// O(models) otherwise.
-pub fn choose(pool: &Pool, blend: Blend<'_>, request: &Request<'_>) -> Result<Option<Choice>> {
-    let Some(winner) = winner(pool, blend, request)? else {
+/// O(log hull) where one cluster decides at constant costs, no more than the winner is asked for, and
+/// constraints let it through; O(models) otherwise.
+pub fn choose(
+    pool: &Pool,
+    blend: Blend<'_>,
+    request: &Request<'_>,
+    ranked: &mut Vec<Candidate>,
+) -> Result<Option<Choice>> {
+    if request.ranked > 1 {
+        rank(pool, blend, request, ranked)?;
+    } else {
+        ranked.clear();
+        ranked.extend(winner(pool, blend, request)?);
+    }
+    let Some(winner) = ranked.first() else {
         return fall_back(pool, blend, request);
-    };
-    let mut choice = Choice {
-        model: winner.model,
-        cluster: blend.cluster(),
-        // The loss came from a float32 and goes back to the same one.
-        predicted_loss: winner.loss as f32,
-        cost: winner.cost,
-        fallback: false,
-        stayed: false,
     };
     if let Some(stay) = request.stay
         && stay.model != winner.model
         && let Some(current) = candidate(pool, blend, request, stay.model)?
         && may_answer(pool, request, &current)?
+        && stays(&current, winner, stay.switch_cost, request.cost_weight)
     {
-        let weight = request.cost_weight;
-        if current.objective(weight) <= winner.objective(weight) + weight * stay.switch_cost {
-            choice.model = current.model;
-            choice.predicted_loss = current.loss as f32;
-            choice.cost = current.cost;
-            choice.stayed = true;
-        }
+        let choice = Choice::of(&current, blend);
+        return Ok(Some(Choice {
+            stayed: true,
+            ..choice
+        }));
     }
-    Ok(Some(choice))
+    Ok(Some(Choice::of(winner, blend)))
+}
+
+/// Whether a conversation stays with its current model, because the winner is not better by more than
+/// the switch costs.
+pub fn stays(current: &Candidate, winner: &Candidate, switch_cost: f64, cost_weight: f64) -> bool {
+    current.objective(cost_weight) <= winner.objective(cost_weight) + cost_weight * switch_cost
+}
+
+/// The best of the models that may answer, best first: as many as the request asks for.
+pub fn rank(
+    pool: &Pool,
+    blend: Blend<'_>,
+    request: &Request<'_>,
+    ranked: &mut Vec<Candidate>,
+) -> Result<()> {
+    let fill = |strip: &[f32], out: &mut [f32]| blend.fill(strip, out);
+    pool.rank(&scope(pool, request)?, request.ranked, ranked, fill);
+    Ok(())
 }
 
 /// Predicted loss of every model, in index order.
@@ -133,26 +169,50 @@ pub fn costs(pool: &Pool, blend: Blend<'_>, tokens: Option<u64>) -> Result<Vec<f
     Ok(all)
 }
 
+/// Why nobody may answer a request.
+pub fn nobody(pool: &Pool, blend: Blend<'_>, request: &Request<'_>) -> Error {
+    let costs = match costs(pool, blend, request.tokens) {
+        Ok(costs) => costs,
+        Err(error) => return error,
+    };
+    let find = |compiled: &Compiled| compiled.nobody(pool, request.tokens, &costs);
+    (request.constraints).map_or_else(|| find(&Compiled::none(pool)), find)
+}
+
+/// Which models may answer a request, and what they cost.
+fn scope<'a>(pool: &'a Pool, request: &Request<'a>) -> Result<Scope<'a>> {
+    let metered = pool.metering().map(|metering| {
+        Ok::<_, Error>(Metered {
+            metering,
+            tokens: known(request.tokens)?,
+            cap: (request.constraints).map_or(f64::INFINITY, Compiled::max_cost),
+        })
+    });
+    Ok(Scope {
+        cost_weight: request.cost_weight,
+        metered: metered.transpose()?,
+        mask: match request.constraints {
+            None => pool.enabled(),
+            Some(constraints) => constraints.allowed(pool, request.tokens)?.mask(),
+        },
+    })
+}
+
 fn winner(pool: &Pool, blend: Blend<'_>, request: &Request<'_>) -> Result<Option<Candidate>> {
     let weight = request.cost_weight;
-    if let Some(metering) = pool.metering() {
-        let tokens = known(request.tokens)?;
-        let (mask, cap) = match request.constraints {
-            None => (pool.enabled(), f64::INFINITY),
-            Some(c) => (c.allowed(pool, request.tokens)?.mask(), c.max_cost()),
-        };
-        let fill = |strip: &[f32], out: &mut [f32]| blend.fill(strip, out);
-        return Ok(pool.scan_metered(metering, tokens, cap, weight, mask, fill));
-    }
-    let allowed = request.constraints.map(|c| c.allowed(pool, request.tokens));
-    Ok(match (blend, allowed.transpose()?) {
-        (Blend::One(cluster), None) => pool.choose(cluster as usize, weight),
-        (Blend::One(cluster), Some(allowed)) => allowed.choose(pool, cluster as usize, weight),
-        (Blend::Mixed { .. }, allowed) => {
-            let mask = allowed.map_or(pool.enabled(), |allowed| allowed.mask());
-            pool.scan(weight, mask, |strip, losses| blend.fill(strip, losses))
+    match (blend, request.constraints) {
+        (Blend::One(cluster), None) if pool.metering().is_none() => {
+            Ok(pool.choose(cluster as usize, weight))
         }
-    })
+        (Blend::One(cluster), Some(constraints)) if pool.metering().is_none() => {
+            let allowed = constraints.allowed(pool, request.tokens)?;
+            Ok(allowed.choose(pool, cluster as usize, weight))
+        }
+        _ => {
+            let fill = |strip: &[f32], out: &mut [f32]| blend.fill(strip, out);
+            Ok(pool.scan(&scope(pool, request)?, fill))
+        }
+    }
 }
 
 /// The caller's fallback, if there is one and it is not disabled.
@@ -163,12 +223,8 @@ fn fall_back(pool: &Pool, blend: Blend<'_>, request: &Request<'_>) -> Result<Opt
     let enabled = pool.enabled().contains(model as usize);
     let candidate = candidate(pool, blend, request, model)?.filter(|_| enabled);
     Ok(candidate.map(|candidate| Choice {
-        model,
-        cluster: blend.cluster(),
-        predicted_loss: candidate.loss as f32,
-        cost: candidate.cost,
         fallback: true,
-        stayed: false,
+        ..Choice::of(&candidate, blend)
     }))
 }
 
@@ -227,4 +283,66 @@ fn known(tokens: Option<u64>) -> Result<u64> {
             expected,
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clusters::centroids::Centroids;
+    use crate::clusters::cluster_map::{ClusterMap, Head, Softmax};
+    use crate::request::Prompt;
+    use crate::route::scratch::Scratch;
+    use crate::route::snapshot::Snapshot;
+    use proptest::prelude::*;
+
+    const DIM: usize = 4;
+
+    /// Values of which many are equal, so that ties are common.
+    fn values(n: usize) -> impl Strategy<Value = Vec<f32>> {
+        prop::collection::vec((0u8..8).prop_map(|v| f32::from(v) / 8.0), n)
+    }
+
+    proptest! {
+        #[test]
+        fn the_ranking_is_the_order_of_the_rule(
+            soft: bool,
+            centroids in values(3 * DIM),
+            prompt in values(DIM),
+            (profiles, costs) in (1usize..400).prop_flat_map(|m| (values(3 * m), values(m))),
+            cost_weight in prop::sample::select(vec![0.0, 0.3, 5.0]),
+            n in prop::sample::select(vec![1, 2, 5, 255, 256, 257, usize::MAX]),
+            disabled in any::<prop::sample::Index>(),
+        ) {
+            let head = if soft {
+                Head::Softmax(Softmax::new(&centroids, &[0.0; 3], 0.0).unwrap())
+            } else {
+                Head::Nearest(Centroids::new(&centroids, DIM).unwrap())
+            };
+            let empty = Snapshot::new(None, ClusterMap::new(vec![head]).unwrap()).unwrap();
+            let names: Vec<String> = (0..costs.len()).map(|i| i.to_string()).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let costs: Vec<f64> = costs.into_iter().map(f64::from).collect();
+            let pool = empty.pool().with(&names, &costs, &profiles).unwrap();
+            let pool = pool.with_enabled(names[disabled.index(names.len())], false).unwrap();
+            let snapshot = empty.with_pool(pool);
+            let mut scratch = Scratch::default();
+            let request = Request { cost_weight, ranked: n, ..Request::default() };
+            let routed = snapshot.route(Prompt::Embedding(&prompt), &request, &mut scratch).unwrap();
+            let found: Vec<u32> = scratch.ranked().iter().map(|c| c.model).collect();
+
+            let mut gamma = vec![0.0; costs.len()];
+            snapshot.gamma(scratch.phi(), &mut gamma);
+            let enabled = snapshot.pool().enabled();
+            let key = |m: &u32| {
+                let at = *m as usize;
+                (f64::from(gamma[at]) + cost_weight * costs[at], costs[at], *m)
+            };
+            let mut expected: Vec<u32> =
+                (0..costs.len() as u32).filter(|&m| enabled.contains(m as usize)).collect();
+            expected.sort_by(|a, b| key(a).partial_cmp(&key(b)).unwrap());
+            expected.truncate(n);
+            prop_assert_eq!(&found, &expected);
+            prop_assert_eq!(routed.choice.map(|c| c.model), found.first().copied());
+        }
+    }
 }

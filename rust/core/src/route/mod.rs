@@ -2,8 +2,8 @@
 
 mod batch;
 pub mod choose;
+pub mod explain;
 mod packed;
-pub mod ranking;
 pub mod router;
 pub mod scratch;
 pub mod snapshot;

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use crate::clusters::cluster_map::{self, Phi};
+use crate::pool::hull::Candidate;
 use crate::route::packed::Batch;
 use crate::text::lexical;
 
@@ -15,12 +16,19 @@ pub struct Scratch {
     pub(super) phi: Phi,
     pub(super) labels: Vec<u32>,
     pub(super) batch: Batch,
+    pub(super) ranked: Vec<Candidate>,
 }
 
 impl Scratch {
     /// Phi of the prompt routed last by [`Snapshot::route`].
     pub fn phi(&self) -> &Phi {
         &self.phi
+    }
+
+    /// The best models for that prompt, best first, whatever it costs to leave the conversation's:
+    /// as many as [`crate::request::Request::ranked`] asks for, if so many may answer.
+    pub fn ranked(&self) -> &[Candidate] {
+        &self.ranked
     }
 }
 

@@ -9,7 +9,7 @@ use crate::drift::{Baseline, Monitor, check_window};
 use crate::error::{Error, Result};
 use crate::pool::Pool;
 use crate::request::constraints::{Cache, Compiled, Constraints};
-use crate::request::{Prompts, Request, Requests, Text, estimate_tokens, positive_zero};
+use crate::request::{Prompt, Prompts, Request, Text, positive_zero, tokens_of};
 use crate::route::choose::{self, Blend, Choice, choose};
 use crate::route::packed::LazySoft;
 use crate::route::scratch::Scratch;
@@ -26,13 +26,24 @@ pub struct Row {
     pub choice: Option<Choice>,
 }
 
+impl Default for Row {
+    /// An embedding before it is routed.
+    fn default() -> Self {
+        Self {
+            status: Status::Ok,
+            coverage: 1.0,
+            choice: None,
+        }
+    }
+}
+
 /// Everything that routing reads, at one moment.
 #[derive(Clone)]
 pub struct Snapshot {
     pub(super) version: u64,
     pub(super) embedder: Option<Arc<LexicalEmbedder>>,
     pub(super) map: Arc<ClusterMap>,
-    pub(super) pool: Pool,
+    pub(super) pool: Arc<Pool>,
     /// Constraints compiled for this pool.
     pub(super) compiled: Arc<Cache>,
     /// This pool packed for batches of prompts that belong to several clusters.
@@ -56,7 +67,7 @@ impl Snapshot {
                 format!("the embedder's dimension, {}", embedder.dim()),
             ));
         }
-        let pool = Pool::new(map.clusters());
+        let pool = Arc::new(Pool::new(map.clusters()));
         Ok(Self {
             version: 0,
             embedder,
@@ -76,7 +87,7 @@ impl Snapshot {
             version: self.version + 1,
             embedder: self.embedder.clone(),
             map: Arc::clone(&self.map),
-            pool,
+            pool: Arc::new(pool),
             compiled: Arc::default(),
             soft: Arc::default(),
             companion: self.companion.clone(),
@@ -149,65 +160,63 @@ impl Snapshot {
     }
 
     /// The cluster map.
-    pub fn map(&self) -> &ClusterMap {
+    pub fn map(&self) -> &Arc<ClusterMap> {
         &self.map
     }
 
     /// The models.
-    pub fn pool(&self) -> &Pool {
+    pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
-    /// Routes one text.
-    pub fn route_text(
+    /// Routes one prompt. Leaves its Phi, and the models that it ranks, in the scratch.
+    pub fn route(
         &self,
-        text: Text<'_>,
+        prompt: Prompt<'_>,
         request: &Request<'_>,
         scratch: &mut Scratch,
     ) -> Result<Row> {
-        self.check_routable(&Requests::from(*request), 1)?;
+        request.check()?;
+        self.check_not_empty()?;
+        scratch.ranked.clear();
         let request = Request {
             cost_weight: positive_zero(request.cost_weight),
-            tokens: request.tokens.or_else(|| text.ok().map(estimate_tokens)),
+            tokens: request.tokens.or_else(|| tokens_of(prompt.text())),
             ..*request
         };
-        let mut embedding = std::mem::take(&mut scratch.embeddings);
-        embedding.resize(self.map.dim(), 0.0);
-        let mut row = self.embed(text, &mut embedding, &mut scratch.text)?;
-        if row.status == Status::Ok {
-            row.choice = self.choose(&embedding, &request, scratch)?;
+        match prompt {
+            Prompt::Text(text) => {
+                let mut embedding = std::mem::take(&mut scratch.embeddings);
+                embedding.resize(self.map.dim(), 0.0);
+                let row = self.embed(text, &mut embedding, &mut scratch.text)?;
+                let row = self.route_embedded(row, &embedding, &request, scratch);
+                scratch.embeddings = embedding;
+                row
+            }
+            Prompt::Embedding(embedding) => {
+                if self.count(Prompts::Embeddings(embedding))? != 1 {
+                    return Err(Error::invalid(
+                        "embedding",
+                        format!("{} values", embedding.len()),
+                        format!("the {} values of one embedding", self.map.dim()),
+                    ));
+                }
+                self.route_embedded(Row::default(), embedding, &request, scratch)
+            }
         }
-        if request.counted {
-            self.count_one(&row, &embedding);
-        }
-        scratch.embeddings = embedding;
-        Ok(row)
     }
 
-    /// Routes one embedding, [dim].
-    pub fn route_embedding(
+    /// The row of an embedding, with the choice where there was something to embed.
+    fn route_embedded(
         &self,
+        mut row: Row,
         embedding: &[f32],
         request: &Request<'_>,
         scratch: &mut Scratch,
     ) -> Result<Row> {
-        self.check_routable(&Requests::from(*request), 1)?;
-        if self.count(Prompts::Embeddings(embedding))? != 1 {
-            return Err(Error::invalid(
-                "embedding",
-                format!("{} values", embedding.len()),
-                format!("the {} values of one embedding", self.map.dim()),
-            ));
+        if row.status == Status::Ok {
+            row.choice = self.choose(embedding, request, scratch)?;
         }
-        let request = Request {
-            cost_weight: positive_zero(request.cost_weight),
-            ..*request
-        };
-        let row = Row {
-            status: Status::Ok,
-            coverage: 1.0,
-            choice: self.choose(embedding, &request, scratch)?,
-        };
         if request.counted {
             self.count_one(&row, embedding);
         }
@@ -233,7 +242,12 @@ impl Snapshot {
     ) -> Result<Option<Choice>> {
         self.map
             .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-        choose(&self.pool, self.blend(&scratch.phi), request)
+        choose(
+            &self.pool,
+            self.blend(&scratch.phi),
+            request,
+            &mut scratch.ranked,
+        )
     }
 
     /// A prompt's clusters, by its Phi.
@@ -301,12 +315,10 @@ impl Snapshot {
         Ok(all.len() / dim)
     }
 
-    pub(super) fn check_routable(&self, requests: &Requests<'_>, rows: usize) -> Result<()> {
-        requests.check(rows)?;
+    pub(super) fn check_not_empty(&self) -> Result<()> {
         if self.pool.is_empty() {
-            Err(Error::EmptyPool)
-        } else {
-            Ok(())
+            return Err(Error::EmptyPool);
         }
+        Ok(())
     }
 }

@@ -5,10 +5,10 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyString};
 use uniroute_core::Error;
+use uniroute_core::request::PerPrompt;
 
 use crate::checks::arrays::array;
 use crate::errors::{to_py, wrong_type};
-use crate::request::asked::PerPrompt;
 
 /// The error for an argument of the wrong type.
 pub fn wrong(object: &Bound<'_, PyAny>, argument: &str, expected: &str) -> PyErr {

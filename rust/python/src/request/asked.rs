@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use uniroute_core::request::constraints::Compiled;
 use uniroute_core::request::{
-    Leaving, PerRow, Request, Requests, Stay, check_numbers, estimate_tokens, positive_zero,
+    Leaving, PerPrompt, Request, Requests, Stay, check_numbers, estimate_tokens, positive_zero,
 };
 use uniroute_core::route::snapshot::Snapshot;
 use uniroute_core::{Error, Result};
@@ -26,12 +26,6 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The constraints; where none were given, those that only stop disabled models.
-    pub(crate) fn compiled(&self, snapshot: &Snapshot) -> Arc<Compiled> {
-        let none = || snapshot.compile(&Arc::default());
-        self.constraints.as_ref().map_or_else(none, Arc::clone)
-    }
-
     /// The same as the core takes it.
     pub(crate) fn request(&self) -> Request<'_> {
         Request {
@@ -40,7 +34,7 @@ impl Asked {
             tokens: self.tokens,
             fallback: self.fallback,
             stay: self.stay,
-            counted: false,
+            ..Request::default()
         }
     }
 }
@@ -99,17 +93,19 @@ impl Arguments<'_, '_> {
         cost_weight: Option<&Bound<'_, PyAny>>,
         rows: usize,
         texts: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<AskedMany> {
+        counted: bool,
+    ) -> PyResult<Requests> {
         let cost_weights = match cost_weight {
             None => PerPrompt::Same(0.0),
             Some(object) => numbers("cost_weight", object)?,
         };
-        Ok(AskedMany {
+        Ok(Requests {
             cost_weights,
             constraints: self.compile_each(snapshot)?,
             tokens: token_counts(self.tokens, texts)?,
             fallback: self.fallback(py, snapshot)?,
             stay: self.stay_each(py, snapshot, rows)?,
+            counted,
         })
     }
 
@@ -185,7 +181,7 @@ impl Arguments<'_, '_> {
             if matches!(leaving, PerPrompt::Same(None)) {
                 return Err(Leaving::missing());
             }
-            let lengths = [names.len(), leaving.len()];
+            let lengths = [names.count(), leaving.count()];
             if let Some(found) = lengths.into_iter().flatten().find(|&n| n != rows) {
                 let problem = format!("{found} values for {rows} prompts");
                 let expected = "one, or one for each prompt, as with their switch costs";
@@ -202,89 +198,7 @@ impl Arguments<'_, '_> {
     }
 }
 
-/// What the requests of a batch asked.
-pub(crate) struct AskedMany {
-    cost_weights: PerPrompt<f64>,
-    constraints: PerPrompt<Option<Arc<Compiled>>>,
-    tokens: PerPrompt<Option<u64>>,
-    fallback: Option<u32>,
-    stay: PerPrompt<Option<Stay>>,
-}
-
-impl AskedMany {
-    /// Hands the same, as the core takes it, to `work`.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&Requests<'_>) -> T) -> T {
-        let each: Vec<Option<&Compiled>>;
-        let constraints = match &self.constraints {
-            PerPrompt::Same(one) => PerRow::Same(one.as_deref()),
-            PerPrompt::Each(all) => {
-                each = all.iter().map(Option::as_deref).collect();
-                PerRow::Each(&each)
-            }
-        };
-        work(&Requests {
-            cost_weights: self.cost_weights.as_rows(),
-            constraints,
-            tokens: self.tokens.as_rows(),
-            fallback: self.fallback,
-            stay: self.stay.as_rows(),
-            counted: false,
-        })
-    }
-}
-
-/// An argument of a batch: one value for all prompts, or one for each.
-pub(crate) enum PerPrompt<T> {
-    Same(T),
-    Each(Vec<T>),
-}
-
-impl<T> PerPrompt<T> {
-    /// The values there are.
-    fn values(&self) -> &[T] {
-        match self {
-            Self::Same(value) => std::slice::from_ref(value),
-            Self::Each(all) => all,
-        }
-    }
-
-    /// How many there are, where there is one for each prompt.
-    fn len(&self) -> Option<usize> {
-        match self {
-            Self::Same(_) => None,
-            Self::Each(all) => Some(all.len()),
-        }
-    }
-
-    fn at(&self, row: usize) -> &T {
-        match self {
-            Self::Same(value) => value,
-            Self::Each(all) => &all[row],
-        }
-    }
-
-    fn try_map<U>(self, change: impl FnMut(T) -> Result<U>) -> Result<PerPrompt<U>> {
-        let mut change = change;
-        match self {
-            Self::Same(value) => change(value).map(PerPrompt::Same),
-            Self::Each(all) => {
-                let all = all.into_iter().map(change).collect::<Result<_>>();
-                all.map(PerPrompt::Each)
-            }
-        }
-    }
-}
-
-impl<T: Copy> PerPrompt<T> {
-    pub(crate) fn as_rows(&self) -> PerRow<'_, T> {
-        match self {
-            Self::Same(value) => PerRow::Same(*value),
-            Self::Each(all) => PerRow::Each(all),
-        }
-    }
-}
-
-/// Lengths of prompts in tokens: as given, or estimated from `texts` that a foreign embedder turned
+/// Lengths of prompts in tokens: as given, or estimated from `texts` that an embedder in Python turned
 /// into embeddings; texts that reach the core are measured there.
 pub(crate) fn token_counts(
     tokens: Option<&Bound<'_, PyAny>>,

@@ -6,9 +6,13 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyType};
-use uniroute_core::clusters::cluster_map::Phi;
+use uniroute_core::clusters::cluster_map::{ClusterMap, Phi};
+use uniroute_core::pool::hull::Candidate;
+use uniroute_core::pool::{Pool, names};
+use uniroute_core::request::{Request, constraints};
 use uniroute_core::route::choose::{self, Blend, Choice};
-use uniroute_core::route::snapshot::{Row, Snapshot};
+use uniroute_core::route::explain;
+use uniroute_core::route::snapshot::Row;
 use uniroute_core::text::lexical::Status;
 use uniroute_core::{Error, Result};
 
@@ -38,9 +42,12 @@ pub(crate) enum Origin {
     Pickle(String, u64),
 }
 
-/// What a decision was made on, which tells what else there was.
+/// What a decision was made on, which tells what else there was. The pool shares with its later
+/// versions whatever a change left alone; what only speeds up further decisions is not held.
 pub(crate) struct Grounds {
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) map: Arc<ClusterMap>,
+    pub(crate) version: u64,
     /// `None` where one cluster decides alone.
     pub(crate) phi: Option<Phi>,
     pub(crate) asked: Asked,
@@ -55,40 +62,61 @@ impl Grounds {
         }
     }
 
-    /// What every model costs on this prompt.
-    fn costs(&self, cluster: u32) -> Result<Vec<f64>> {
-        choose::costs(self.snapshot.pool(), self.blend(cluster), self.asked.tokens)
-    }
-
     /// The other models that may answer, at most `gap` behind the chosen one, best first.
     fn others(&self, choice: &Choice, gap: f64) -> Result<Vec<Alternative>> {
-        let pool = self.snapshot.pool();
-        let compiled = self.asked.compiled(&self.snapshot);
-        let allowed = compiled.allowed(pool, self.asked.tokens)?.mask();
-        let costs = self.costs(choice.cluster)?;
-        let mut losses = vec![0.0; pool.len()];
-        choose::losses(pool, self.blend(choice.cluster), &mut losses);
-        let may_answer = |m: usize| allowed.contains(m) && costs[m] <= compiled.max_cost();
-        let objective = |loss: f32, cost: f64| f64::from(loss) + self.asked.cost_weight * cost;
-        let limit = objective(choice.predicted_loss, choice.cost) + gap;
-        let mut others: Vec<Alternative> = (0..pool.len())
-            .filter(|&m| m as u32 != choice.model && may_answer(m))
-            .filter(|&m| objective(losses[m], costs[m]) <= limit)
-            .map(|m| Alternative {
-                model: pool.names()[m].to_string(),
-                index: m as u32,
-                predicted_loss: losses[m],
-                cost: costs[m],
-                objective: objective(losses[m], costs[m]),
-            })
-            .collect();
-        others.sort_by(|a, b| {
-            (a.objective.total_cmp(&b.objective))
-                .then(a.cost.total_cmp(&b.cost))
-                .then(a.index.cmp(&b.index))
-        });
-        Ok(others)
+        let mut ranked = Vec::new();
+        let request = Request {
+            ranked: usize::MAX,
+            ..self.asked.request()
+        };
+        choose::rank(
+            &self.pool,
+            self.blend(choice.cluster),
+            &request,
+            &mut ranked,
+        )?;
+        let weight = self.asked.cost_weight;
+        let limit = f64::from(choice.predicted_loss) + weight * choice.cost + gap;
+        ranked.retain(|c| c.model != choice.model && c.objective(weight) <= limit);
+        Ok(ranked.iter().map(|c| self.alternative(c)).collect())
     }
+
+    fn alternative(&self, candidate: &Candidate) -> Alternative {
+        Alternative {
+            model: self.name(candidate.model),
+            index: candidate.model,
+            predicted_loss: candidate.loss as f32,
+            cost: candidate.cost,
+            objective: candidate.objective(self.asked.cost_weight),
+        }
+    }
+
+    fn exclusion(&self, excluded: constraints::Exclusion) -> Exclusion {
+        Exclusion {
+            model: self.name(excluded.model),
+            index: excluded.model,
+            reasons: excluded.reasons,
+        }
+    }
+
+    fn name(&self, model: u32) -> String {
+        self.pool.names()[model as usize].to_string()
+    }
+}
+
+/// What `Explanation` in Python is made of.
+#[derive(IntoPyObject)]
+pub(crate) struct Explained {
+    clusters: Vec<(u32, f32)>,
+    backgrounds: Vec<u32>,
+    out_of_distribution: f64,
+    alternatives: Vec<Alternative>,
+    excluded: Vec<Exclusion>,
+    runner_up: Option<Alternative>,
+    margin: Option<f64>,
+    flip_up: Option<(f64, String)>,
+    flip_down: Option<(f64, String)>,
+    flip_price: Option<f64>,
 }
 
 impl Decision {
@@ -115,7 +143,7 @@ impl Decision {
     #[getter]
     fn model(&self) -> &str {
         match &self.origin {
-            Origin::Pool(grounds) => &grounds.snapshot.pool().names()[self.choice.model as usize],
+            Origin::Pool(grounds) => &grounds.pool.names()[self.choice.model as usize],
             Origin::Pickle(model, _) => model,
         }
     }
@@ -179,7 +207,7 @@ impl Decision {
     #[getter]
     fn version(&self) -> u64 {
         match &self.origin {
-            Origin::Pool(grounds) => grounds.snapshot.version(),
+            Origin::Pool(grounds) => grounds.version,
             Origin::Pickle(_, version) => *version,
         }
     }
@@ -206,18 +234,34 @@ impl Decision {
     fn excluded(&self, py: Python<'_>) -> PyResult<Vec<Exclusion>> {
         released(py, || {
             let grounds = self.grounds("excluded")?;
-            let (pool, asked) = (grounds.snapshot.pool(), &grounds.asked);
-            let costs = grounds.costs(self.choice.cluster)?;
-            let compiled = asked.compiled(&grounds.snapshot);
-            let (excluded, _) = compiled.excluded(pool, asked.tokens, &costs, usize::MAX)?;
-            Ok(excluded
-                .into_iter()
-                .map(|e| Exclusion {
-                    model: pool.names()[e.model as usize].to_string(),
-                    index: e.model,
-                    reasons: e.reasons,
-                })
-                .collect())
+            let (blend, request) = (grounds.blend(self.choice.cluster), grounds.asked.request());
+            let (excluded, _) = explain::excluded(&grounds.pool, blend, &request, usize::MAX)?;
+            Ok(excluded.into_iter().map(|e| grounds.exclusion(e)).collect())
+        })
+    }
+
+    /// What stands behind the decision: the parts of `Explanation`.
+    fn _explain(&self, py: Python<'_>) -> PyResult<Explained> {
+        released(py, || {
+            let grounds = self.grounds("explanation")?;
+            let (blend, request) = (grounds.blend(self.choice.cluster), grounds.asked.request());
+            let (pool, map, choice) = (&grounds.pool, &grounds.map, &self.choice);
+            let found = explain::explain(pool, map, blend, &request, choice, usize::MAX)?;
+            let flip = |flip: explain::Flip| (flip.cost_weight, grounds.name(flip.model));
+            let alternatives = found.alternatives.iter();
+            let excluded = found.excluded.into_iter();
+            Ok(Explained {
+                clusters: found.clusters,
+                backgrounds: found.backgrounds,
+                out_of_distribution: found.out_of_distribution,
+                alternatives: alternatives.map(|c| grounds.alternative(c)).collect(),
+                excluded: excluded.map(|e| grounds.exclusion(e)).collect(),
+                runner_up: found.runner_up.map(|c| grounds.alternative(&c)),
+                margin: found.margin,
+                flip_up: found.flip_up.map(flip),
+                flip_down: found.flip_down.map(flip),
+                flip_price: found.flip_price,
+            })
         })
     }
 
@@ -395,7 +439,7 @@ pub struct Decisions {
 /// What the chosen models are called.
 pub(crate) enum Names {
     /// In the pool that they were chosen from.
-    Pool(Arc<Snapshot>),
+    Pool(Arc<names::Names>),
     /// Those that were pickled, by index.
     Pickle(BTreeMap<u32, String>),
 }
@@ -403,7 +447,7 @@ pub(crate) enum Names {
 impl Names {
     fn of(&self, model: u32) -> &str {
         match self {
-            Self::Pool(snapshot) => &snapshot.pool().names()[model as usize],
+            Self::Pool(names) => &names[model as usize],
             Self::Pickle(names) => &names[&model],
         }
     }

@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
-use uniroute_core::request::Requests;
 use uniroute_core::route::router as core;
 use uniroute_core::route::snapshot::Snapshot;
 
 use crate::checks::scalars::{one_cost_weight, one_name};
 use crate::clusters::heads;
-use crate::errors::{to_py, wrong_type};
+use crate::errors::to_py;
 use crate::pool::model_info::ModelInfo;
 use crate::request::asked::{Arguments, token_counts};
 use crate::route::decision::{Decision, Decisions, Names};
-use crate::route::view::{Input, View};
+use crate::route::view::View;
 
 /// What is routed by.
 enum Source {
@@ -59,7 +57,7 @@ impl Routing {
     #[getter]
     fn embedder(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let now = self.now();
-        now.foreign().map(|embedder| embedder.clone_ref(py))
+        now.embedder().map(|embedder| embedder.clone_ref(py))
     }
 
     /// Names of the models, in index order.
@@ -226,57 +224,8 @@ impl Routing {
             cached_tokens,
         };
         let asked = arguments.one(py, &now.snapshot, cost_weight)?;
-        // The common case first: one string, and an embedder in Rust.
-        if let (Some(text), None) = (text, embeddings)
-            && let Ok(text) = text.cast::<PyString>()
-            && now.snapshot.embedder().is_some()
-        {
-            let text = crate::checks::texts::row(text);
-            return now.decide(py, asked, text.ok(), |snapshot, request, scratch| {
-                snapshot.route_text(text, request, scratch)
-            });
-        }
-        let texts = match text {
-            Some(text) => {
-                let Ok(string) = text.cast::<PyString>() else {
-                    let found = format!("a {}", text.get_type().name()?);
-                    return Err(wrong_type(
-                        py,
-                        "text",
-                        &found,
-                        "a str; `route_batch` takes many",
-                    ));
-                };
-                Some((PyList::new(py, [text])?.into_any(), string))
-            }
-            None => None,
-        };
-        let embeddings = match embeddings {
-            // One embedding may come as [dim] or as [1, dim].
-            Some(one) => {
-                let numpy = PyModule::import(py, "numpy")?;
-                let rows = numpy.call_method1("atleast_2d", (one,));
-                Some(rows.map_err(|e| {
-                    let problem = format!("not an array ({e})");
-                    wrong_type(py, "embeddings", &problem, "a float32 array of shape [dim]")
-                })?)
-            }
-            None => None,
-        };
-        match now.input(
-            py,
-            texts.as_ref().map(|(list, _)| list),
-            embeddings.as_ref(),
-        )? {
-            Input::Embeddings(embedding) => {
-                let embedding = embedding.as_slice()?;
-                let text = texts.and_then(|(_, string)| crate::checks::texts::row(string).ok());
-                now.decide(py, asked, text, |snapshot, request, scratch| {
-                    snapshot.route_embedding(embedding, request, scratch)
-                })
-            }
-            Input::Texts(_) => unreachable!("a native embedder took the first branch"),
-        }
+        let prompt = now.one(py, text, embeddings)?;
+        now.decide(py, asked, &prompt)
     }
 
     /// Choose the LLM that answers each of many prompts.
@@ -349,22 +298,16 @@ impl Routing {
             cached_tokens,
         };
         let measured = input.measured(texts);
-        let asked = arguments.many(py, &now.snapshot, cost_weight, input.len(), measured)?;
+        let (rows, counted) = (input.len(), now.counted);
+        let requests = arguments.many(py, &now.snapshot, cost_weight, rows, measured, counted)?;
         let rows = now.with_prompts(py, &input, |snapshot, prompts, run| {
-            asked.with(|requests| {
-                let counted = now.counted;
-                snapshot.route_batch(
-                    prompts,
-                    &Requests {
-                        counted,
-                        ..*requests
-                    },
-                    run,
-                )
-            })
+            snapshot.route_batch(prompts, &requests, run)
         })?;
-        let names = Names::Pool(now.snapshot);
-        Ok(Decisions { names, rows })
+        let names = Arc::clone(now.snapshot.pool().names());
+        Ok(Decisions {
+            names: Names::Pool(names),
+            rows,
+        })
     }
 
     /// gamma: the predicted loss of every model on every prompt.
@@ -438,7 +381,7 @@ impl Routing {
         let tokens = token_counts(tokens, input.measured(texts))?;
         let models = now.snapshot.pool().len();
         now.matrix(py, &input, models, |snapshot, prompts, costs, run| {
-            snapshot.predict_cost(prompts, tokens.as_rows(), costs, run)
+            snapshot.predict_cost(prompts, tokens, costs, run)
         })
     }
 

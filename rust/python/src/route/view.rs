@@ -7,7 +7,8 @@ use numpy::{
     Element, IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
-use uniroute_core::request::{Prompts, Request, estimate_tokens};
+use pyo3::types::{PyList, PyString};
+use uniroute_core::request::{Prompt, Prompts, Request, Text, tokens_of};
 use uniroute_core::route::choose;
 use uniroute_core::route::scratch::Scratch;
 use uniroute_core::route::snapshot::{Row, Snapshot};
@@ -16,8 +17,8 @@ use uniroute_core::text::lexical::Status;
 use uniroute_core::{Error, Result};
 
 use crate::checks::arrays::array;
-use crate::checks::texts::{Texts, status_name};
-use crate::errors::{to_py, unroutable};
+use crate::checks::texts::{self, Texts, status_name};
+use crate::errors::{to_py, unroutable, wrong_type};
 use crate::request::asked::Asked;
 use crate::route::decision::{Decision, Grounds, Origin};
 use crate::run::{detached, released};
@@ -26,7 +27,16 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Prompts as one call got them: texts, or embeddings given or made by a foreign embedder.
+/// One prompt as a call got it: a text for an embedder in Rust, or an embedding given or made by an
+/// embedder in Python, with its text if there is one.
+pub enum One<'a, 'py> {
+    /// The text.
+    Text(Text<'a>),
+    /// float32[1, D].
+    Embedding(PyReadonlyArrayDyn<'py, f32>, Option<Text<'a>>),
+}
+
+/// Prompts as one call got them: texts, or embeddings given or made by an embedder in Python.
 pub enum Input<'py> {
     /// Texts for an embedder in Rust.
     Texts(Texts<'py>),
@@ -59,26 +69,69 @@ pub struct View {
 
 impl View {
     /// What embeds texts: a `LexicalEmbedder`, or any object with `embed(texts)`.
-    pub fn foreign(&self) -> Option<&Py<PyAny>> {
+    pub fn embedder(&self) -> Option<&Py<PyAny>> {
         self.snapshot.companion()?.downcast_ref()
     }
 
-    /// The prompts of a call: exactly one of the two must be given. A foreign embedder is asked here.
+    /// The prompts of a call: exactly one of the two must be given. An embedder in Python is asked
+    /// here.
     pub fn input<'py>(
         &self,
         py: Python<'py>,
         texts: Option<&Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Input<'py>> {
+        match (texts, embeddings, self.snapshot.embedder()) {
+            (Some(texts), None, Some(_)) => Texts::collect(texts).map(Input::Texts),
+            _ => (self.embeddings(py, texts, embeddings)).map(Input::Embeddings),
+        }
+    }
+
+    /// The one prompt of a call, as [`Self::input`] takes many. An embedding may come as [dim] or as
+    /// [1, dim].
+    pub fn one<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        text: Option<&'a Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<One<'a, 'py>> {
+        let text = text.map(|text| {
+            text.cast::<PyString>().map_err(|_| {
+                let found = text.get_type().name().map(|name| format!("a {name}"));
+                let expected = "a str; `route_batch` takes many";
+                found.map_or_else(|e| e, |found| wrong_type(py, "text", &found, expected))
+            })
+        });
+        let text = text.transpose()?;
+        if let (Some(text), None, Some(_)) = (text, embeddings, self.snapshot.embedder()) {
+            return Ok(One::Text(texts::row(text)));
+        }
+        let list = text.map(|text| PyList::new(py, [text])).transpose()?;
+        let rows = embeddings.map(|one| {
+            let numpy = PyModule::import(py, "numpy")?;
+            numpy.call_method1("atleast_2d", (one,)).map_err(|e| {
+                let problem = format!("not an array ({e})");
+                wrong_type(py, "embeddings", &problem, "a float32 array of shape [dim]")
+            })
+        });
+        let list = list.as_ref().map(Bound::as_any);
+        let embedding = self.embeddings(py, list, rows.transpose()?.as_ref())?;
+        Ok(One::Embedding(embedding, text.map(texts::row)))
+    }
+
+    /// Embeddings as they were given, or of texts by an embedder in Python: exactly one of the two.
+    fn embeddings<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Option<&Bound<'py, PyAny>>,
+        embeddings: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<PyReadonlyArrayDyn<'py, f32>> {
         let dim = self.snapshot.map().dim();
         let made;
         let embeddings = match (texts, embeddings) {
             (None, Some(embeddings)) => embeddings,
             (Some(texts), None) => {
-                if self.snapshot.embedder().is_some() {
-                    return Texts::collect(texts).map(Input::Texts);
-                }
-                let Some(embedder) = self.foreign() else {
+                let Some(embedder) = self.embedder() else {
                     let expected = "embeddings=: this router has no embedder";
                     return Err(to_py(
                         py,
@@ -112,7 +165,7 @@ impl View {
             let expected = format!("one for each of {wanted} texts");
             return Err(to_py(py, &Error::invalid("embedder", problem, expected)));
         }
-        Ok(Input::Embeddings(embeddings))
+        Ok(embeddings)
     }
 
     /// Runs `work` on the prompts of a call, without the GIL.
@@ -151,14 +204,12 @@ impl View {
     }
 
     /// Routes one prompt without the GIL, in this thread's scratch.
-    pub fn decide(
-        &self,
-        py: Python<'_>,
-        asked: Asked,
-        text: Option<&str>,
-        route: impl FnOnce(&Snapshot, &Request<'_>, &mut Scratch) -> Result<Row> + Send,
-    ) -> PyResult<Decision> {
-        let tokens = asked.tokens.or_else(|| text.map(estimate_tokens));
+    pub fn decide(&self, py: Python<'_>, asked: Asked, one: &One<'_, '_>) -> PyResult<Decision> {
+        let (prompt, text) = match one {
+            One::Text(text) => (Prompt::Text(*text), Some(*text)),
+            One::Embedding(embedding, text) => (Prompt::Embedding(embedding.as_slice()?), *text),
+        };
+        let tokens = asked.tokens.or_else(|| tokens_of(text));
         let asked = Asked { tokens, ..asked };
         let snapshot = &self.snapshot;
         let request = Request {
@@ -167,18 +218,13 @@ impl View {
         };
         let (row, phi) = released(py, || {
             SCRATCH.with_borrow_mut(|scratch| {
-                let row = route(snapshot, &request, scratch)?;
+                let row = snapshot.route(prompt, &request, scratch)?;
                 if row.status == Status::Ok && row.choice.is_none() {
                     let (pool, blend) = (snapshot.pool(), snapshot.blend(scratch.phi()));
-                    let costs = choose::costs(pool, blend, tokens)?;
-                    return Err(asked.compiled(snapshot).nobody(pool, tokens, &costs));
+                    return Err(choose::nobody(pool, blend, &request));
                 }
-                let phi = snapshot
-                    .map()
-                    .single_nearest()
-                    .is_none()
-                    .then(|| scratch.phi().clone());
-                Ok((row, phi))
+                let several = snapshot.map().single_nearest().is_none();
+                Ok((row, several.then(|| scratch.phi().clone())))
             })
         })?;
         let Some(choice) = row.choice else {
@@ -195,7 +241,9 @@ impl View {
             cost_weight: asked.cost_weight,
             tokens,
             origin: Origin::Pool(Grounds {
-                snapshot: Arc::clone(snapshot),
+                pool: Arc::clone(snapshot.pool()),
+                map: Arc::clone(snapshot.map()),
+                version: snapshot.version(),
                 phi,
                 asked,
             }),

@@ -46,7 +46,7 @@ pub struct Decided {
     cost_weight: f64,
     tokens: Option<u64>,
     #[schemars(skip_serializing_if = "Option::is_none")]
-    explanation: Option<Explanation>,
+    explanation: Option<crate::api::explain::Explanation<'static>>,
     #[schemars(flatten)]
     decision: Decision,
 }
@@ -102,45 +102,6 @@ struct Ranked {
     cost: f64,
     /// Predicted loss + cost weight x cost.
     objective: f64,
-}
-
-/// What stands behind a decision.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Explanation {
-    clusters: Vec<Cluster>,
-    /// By how much the objective of the runner-up is higher.
-    margin: Option<f64>,
-    flip_up: Option<Flip>,
-    flip_down: Option<Flip>,
-    excluded: Vec<Excluded>,
-    /// Models that are excluded, also where not all of them are listed.
-    excluded_count: u64,
-}
-
-/// A cluster that the prompt belongs to.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, inline)]
-struct Cluster {
-    cluster: u32,
-    weight: f32,
-}
-
-/// The first cost weight, in that direction, at which another model is chosen.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Flip {
-    cost_weight: f64,
-    /// That model.
-    model: String,
-}
-
-/// A model that may not answer.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, inline)]
-struct Excluded {
-    model: String,
-    reasons: Vec<String>,
 }
 
 /// Every model.

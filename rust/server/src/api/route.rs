@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
+use uniroute_core::pool::hull::Candidate;
 use uniroute_core::request::constraints::Compiled;
-use uniroute_core::request::{self, PerRow, Request, Requests, Stay, estimate_tokens};
-use uniroute_core::route::ranking::Ranking;
+use uniroute_core::request::{self, Prompt, Request, Stay};
+use uniroute_core::route::choose;
 use uniroute_core::route::scratch::Scratch;
 use uniroute_core::route::snapshot::{Row, Snapshot};
 use uniroute_core::sys::threads::Run;
 use uniroute_core::text::lexical::Status;
 
-use crate::api::explain::explain;
+use crate::api::explain::Explanation;
 use crate::api::question::{Prompts, Question, Text};
 use crate::http::refusal::Refusal;
 use crate::policy::Asked;
@@ -23,15 +24,8 @@ use crate::policy::Asked;
 /// Models that the answer to one prompt ranks, unless it is told otherwise.
 const RANKED: usize = 3;
 
-/// Room for the work on one request; grows once, then is reused.
-#[derive(Default)]
-struct Room {
-    scratch: Scratch,
-    ranking: Ranking,
-}
-
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// The name of what became of a prompt.
@@ -74,10 +68,24 @@ pub fn answer(
     snapshot: &Snapshot,
     now: f64,
 ) -> Result<Answer, Refusal> {
-    ROOM.with_borrow_mut(|room| match &question.prompts {
-        Prompts::Text(text) => one(Prompt::Text(Ok(text)), question, asked, snapshot, now, room),
-        Prompts::Embedding(e) => one(Prompt::Embedding(e), question, asked, snapshot, now, room),
-        Prompts::Texts(_) | Prompts::Embeddings(_) => many(question, asked, snapshot, now, room),
+    SCRATCH.with_borrow_mut(|scratch| match &question.prompts {
+        Prompts::Text(text) => one(
+            Prompt::Text(Ok(text)),
+            question,
+            asked,
+            snapshot,
+            now,
+            scratch,
+        ),
+        Prompts::Embedding(e) => one(
+            Prompt::Embedding(e),
+            question,
+            asked,
+            snapshot,
+            now,
+            scratch,
+        ),
+        Prompts::Texts(_) | Prompts::Embeddings(_) => many(question, asked, snapshot, now, scratch),
     })
 }
 
@@ -90,30 +98,22 @@ pub fn rank_chat(
     n: usize,
     now: f64,
 ) -> Result<(Row, Vec<(u32, f64)>), Refusal> {
-    ROOM.with_borrow_mut(|room| {
+    SCRATCH.with_borrow_mut(|scratch| {
         let prompt = Prompt::Text(Ok(text));
-        let decided = decide(prompt, 0, asked, snapshot, n, now, room)?;
-        refuse_unrouted(&decided, snapshot, room)?;
+        let decided = decide(prompt, 0, asked, snapshot, n, now, scratch)?;
+        refuse_unrouted(&decided, snapshot, scratch)?;
         let chosen = decided.row.choice.map(|choice| (choice.model, choice.cost));
-        let ranked = room.ranking.candidates().map(|c| (c.model, c.cost));
+        let ranked = scratch.ranked().iter().map(|c| (c.model, c.cost));
         let others = ranked.filter(|(model, _)| Some(*model) != chosen.map(|chosen| chosen.0));
         Ok((decided.row, chosen.into_iter().chain(others).collect()))
     })
 }
 
-/// One prompt of a request.
-#[derive(Clone, Copy)]
-enum Prompt<'a> {
-    Text(request::Text<'a>),
-    Embedding(&'a [f32]),
-}
-
-/// What was decided on one prompt, and on what grounds. The ranking is in the room.
+/// What was decided on one prompt, and on what grounds. The ranking is in the scratch.
 struct Decided {
     row: Row,
     cost_weight: f64,
-    /// What stops models, if nothing else then that some are disabled.
-    compiled: Arc<Compiled>,
+    compiled: Option<Arc<Compiled>>,
     tokens: Option<u64>,
     stay: Option<Stay>,
 }
@@ -122,7 +122,7 @@ impl Decided {
     fn request(&self, fallback: Option<u32>) -> Request<'_> {
         Request {
             cost_weight: self.cost_weight,
-            constraints: Some(&self.compiled),
+            constraints: self.compiled.as_deref(),
             tokens: self.tokens,
             fallback,
             stay: self.stay,
@@ -139,51 +139,37 @@ fn decide(
     snapshot: &Snapshot,
     n: usize,
     now: f64,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) -> Result<Decided, Refusal> {
-    let estimate = || match prompt {
-        Prompt::Text(text) => text.ok().map(estimate_tokens),
-        Prompt::Embedding(_) => None,
-    };
-    let unconstrained = || snapshot.compile(&Arc::default());
-    let compiled = asked.compiled.as_ref().map(Arc::clone);
+    let own = asked.requests.at(at, prompt.text());
     let mut decided = Decided {
-        row: Row {
-            status: Status::Ok,
-            coverage: 1.0,
-            choice: None,
-        },
+        row: Row::default(),
         cost_weight: match asked.pacer {
             Some(pacer) => pacer.show(now).cost_weight,
-            None => asked.weight_at(at),
+            None => own.cost_weight,
         },
-        compiled: compiled.unwrap_or_else(unconstrained),
-        tokens: asked.tokens.at(at).or_else(estimate),
-        stay: *asked.stays.at(at),
+        compiled: asked.requests.constraints.at(at).clone(),
+        tokens: own.tokens,
+        stay: own.stay,
     };
-    let scratch = &mut room.scratch;
-    let mut route = |request: &Request<'_>| match prompt {
-        Prompt::Text(text) => snapshot.route_text(text, request, scratch),
-        Prompt::Embedding(embedding) => snapshot.route_embedding(embedding, request, scratch),
-    };
+    let mut route = |request: &Request<'_>| snapshot.route(prompt, request, scratch);
     decided.row = route(&Request {
         counted: true,
-        ..decided.request(asked.fallback)
+        ranked: n,
+        ..decided.request(asked.requests.fallback)
     })?;
     // At the price of the moment; else the best of those that can still be paid for.
     while let (Some(pacer), Some(choice)) = (asked.pacer, decided.row.choice)
         && !pacer.book(choice.cost, Some(choice.cluster), now)
     {
-        decided.compiled = asked.capped(pacer.show(now).most, snapshot)?;
-        decided.row = route(&decided.request(None))?;
+        decided.compiled = Some(asked.capped(pacer.show(now).most, snapshot)?);
+        decided.row = route(&Request {
+            ranked: n,
+            ..decided.request(None)
+        })?;
         if decided.row.choice.is_none() {
             return Err(exhausted());
         }
-    }
-    if decided.row.status == Status::Ok && n > 0 {
-        let phi = room.scratch.phi();
-        room.ranking
-            .fill(snapshot, phi, &decided.request(None), n)?;
     }
     Ok(decided)
 }
@@ -194,14 +180,17 @@ fn exhausted() -> Refusal {
 }
 
 /// Fails if the prompt goes to no model.
-fn refuse_unrouted(decided: &Decided, snapshot: &Snapshot, room: &Room) -> Result<(), Refusal> {
+fn refuse_unrouted(
+    decided: &Decided,
+    snapshot: &Snapshot,
+    scratch: &Scratch,
+) -> Result<(), Refusal> {
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     match (decided.row.status, decided.row.choice) {
         (Status::Ok, Some(_)) => Ok(()),
         (Status::Ok, None) => {
-            let pool = snapshot.pool();
-            let costs = snapshot.costs(room.scratch.phi(), decided.tokens)?;
-            Err(decided.compiled.nobody(pool, decided.tokens, &costs).into())
+            let blend = snapshot.blend(scratch.phi());
+            Err(choose::nobody(snapshot.pool(), blend, &decided.request(None)).into())
         }
         (status, _) => {
             let name = status.name();
@@ -217,28 +206,20 @@ fn one(
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     now: f64,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) -> Result<Answer, Refusal> {
     let n = question.top.unwrap_or(RANKED);
-    let needed = n.max(usize::from(question.explain));
-    let decided = decide(prompt, 0, asked, snapshot, needed, now, room)?;
-    refuse_unrouted(&decided, snapshot, room)?;
-    let Room { scratch, ranking } = room;
-    let explanation = question.explain.then(|| {
-        let request = decided.request(asked.fallback);
-        explain(
-            snapshot,
-            ranking,
-            scratch.phi(),
-            &decided.compiled,
-            &request,
-        )
+    let decided = decide(prompt, 0, asked, snapshot, n, now, scratch)?;
+    refuse_unrouted(&decided, snapshot, scratch)?;
+    let explanation = (question.explain.then_some(decided.row.choice).flatten()).map(|choice| {
+        let request = decided.request(asked.requests.fallback);
+        Explanation::of(snapshot, scratch.phi(), &request, &choice)
     });
     let mut body = Vec::with_capacity(1024);
     put(&mut body, "{\"version\":", &snapshot.version());
     body.push(b',');
     put_decision(&mut body, &decided.row, snapshot);
-    put_ranked(&mut body, &decided, n, ranking, snapshot);
+    put_ranked(&mut body, &decided, n, scratch.ranked(), snapshot);
     put(&mut body, ",\"cost_weight\":", &decided.cost_weight);
     put(&mut body, ",\"tokens\":", &decided.tokens);
     if let Some(explanation) = explanation {
@@ -256,7 +237,7 @@ fn many(
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     now: f64,
-    room: &mut Room,
+    scratch: &mut Scratch,
 ) -> Result<Answer, Refusal> {
     let texts: Vec<request::Text<'_>>;
     let embeddings: Vec<f32>;
@@ -271,17 +252,6 @@ fn many(
         }
         Prompts::Text(_) | Prompts::Embedding(_) => request::Prompts::Texts(&[]),
     };
-    let requests = Requests {
-        cost_weights: match &asked.each_weight {
-            None => PerRow::Same(asked.cost_weight),
-            Some(weights) => PerRow::Each(weights),
-        },
-        constraints: PerRow::Same(asked.compiled.as_deref()),
-        tokens: asked.tokens.as_rows(),
-        fallback: asked.fallback,
-        stay: asked.stays.as_rows(),
-        counted: true,
-    };
     let n = question.top.unwrap_or(0);
     let mut body = Vec::with_capacity(64 + 256 * question.prompts.len());
     put(&mut body, "{\"version\":", &snapshot.version());
@@ -293,7 +263,7 @@ fn many(
             threads: 1,
             interrupted: &|| false,
         };
-        rows = snapshot.route_batch(prompts, &requests, &here)?;
+        rows = snapshot.route_batch(prompts, &asked.requests, &here)?;
         for (i, row) in rows.iter().enumerate() {
             body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
             put_decision(&mut body, row, snapshot);
@@ -302,7 +272,7 @@ fn many(
     } else {
         rows = Vec::new();
         for (i, prompt) in each(prompts, snapshot.map().dim()).enumerate() {
-            let decided = match decide(prompt, i, asked, snapshot, n, now, room) {
+            let decided = match decide(prompt, i, asked, snapshot, n, now, scratch) {
                 Ok(decided) => decided,
                 Err(refusal) => {
                     // All or none: what was booked for the prompts before this one is given back.
@@ -312,7 +282,7 @@ fn many(
             };
             body.extend_from_slice(if i > 0 { b",{" } else { b"{" });
             put_decision(&mut body, &decided.row, snapshot);
-            put_ranked(&mut body, &decided, n, &room.ranking, snapshot);
+            put_ranked(&mut body, &decided, n, scratch.ranked(), snapshot);
             body.push(b'}');
             rows.push(decided.row);
         }
@@ -397,15 +367,14 @@ fn put_ranked(
     body: &mut Vec<u8>,
     decided: &Decided,
     n: usize,
-    ranking: &Ranking,
+    ranked: &[Candidate],
     snapshot: &Snapshot,
 ) {
-    let candidates = ranking.candidates();
-    if decided.row.status != Status::Ok || n == 0 || candidates.len() == 0 {
+    if decided.row.status != Status::Ok || n == 0 || ranked.is_empty() {
         return;
     }
     let names = snapshot.pool().names();
-    let ranked = candidates.take(n).map(|candidate| Ranked {
+    let ranked = ranked.iter().take(n).map(|candidate| Ranked {
         model: &names[candidate.model as usize],
         predicted_loss: candidate.loss as f32,
         cost: candidate.cost,

@@ -15,7 +15,7 @@ use serde::de::value::{
     U64Deserializer, UnitDeserializer,
 };
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use uniroute_core::request::PerRow;
+use uniroute_core::request;
 
 /// Stands for as many items as a request may have prompts.
 const PROMPTS: usize = usize::MAX;
@@ -127,14 +127,12 @@ impl<const MOST: usize, T> OneOrList<MOST, T> {
         }
     }
 
-    /// The same as the core takes it.
-    pub fn as_rows(&self) -> PerRow<'_, T>
-    where
-        T: Copy,
-    {
+    /// What the core takes in place of these values.
+    pub fn map<U>(&self, value: impl FnMut(&T) -> U) -> request::PerPrompt<U> {
+        let mut value = value;
         match self {
-            Self::Same(value) => PerRow::Same(*value),
-            Self::Each(all) => PerRow::Each(all),
+            Self::Same(one) => request::PerPrompt::Same(value(one)),
+            Self::Each(all) => request::PerPrompt::Each(all.iter().map(value).collect()),
         }
     }
 
