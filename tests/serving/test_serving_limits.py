@@ -70,7 +70,7 @@ def refusal(answer: bytes) -> tuple[int, str]:
         (b'{"text": "\\ud800"}', "invalid_json"),
         (b'{"text": "a", "cost_weight": 1e999}', "invalid_json"),
         (b'{"text": "a", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "invalid_argument"),
-        (b'{"messages": [{"role": "user", "content": ' + b"[" * 5000, "invalid_argument"),
+        (b'{"messages": [{"role": "user", "content": ' + b"[" * 5000, "invalid_json"),
         (b"[" * 50_000, "invalid_argument"),
         (b'{"text": NaN}', "invalid_json"),
         (b"null", "invalid_argument"),

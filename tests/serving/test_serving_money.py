@@ -178,7 +178,12 @@ def test_a_chat_costs_its_budget_what_it_was_booked_at(
     for text in [*TEXTS[::7], "poem " * 300]:
         chat = {"model": "uniroute:paced", "messages": [{"role": "user", "content": text}]}
         # The best answers; it fails, and the next answers; all fail; the upstream refuses the chat.
-        for failing, mood, status in ((0, "", 200), (1, "500", 200), (9, "503", 502), (9, "400", 400)):
+        for failing, mood, status in (
+            (0, "", 200),
+            (1, "500", 200),
+            (9, "503", 502),
+            (9, "400", 400),
+        ):
             decision = router.route(text, metric(chats, "cost_weight"))
             ranked = [(decision.model, decision.cost)]
             ranked += [(other.model, other.cost) for other in decision.alternatives]

@@ -92,7 +92,7 @@ pub enum Outcome {
 pub struct Client {
     timeout: Duration,
     stall: Duration,
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    connections: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Client {
@@ -108,7 +108,7 @@ impl Client {
         plain.set_nodelay(true);
         plain.set_recv_buffer_size(Some(AHEAD_OF_US));
         let connector = roots.https_or_http().enable_http1().wrap_connector(plain);
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let connections = legacy::Client::builder(TokioExecutor::new())
             .http1_read_buf_exact_size(AHEAD)
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(KEPT)
@@ -116,7 +116,7 @@ impl Client {
         Ok(Self {
             timeout: Duration::from_secs_f64(config.timeout_seconds),
             stall: Duration::from_secs_f64(config.stall_seconds),
-            client,
+            connections,
         })
     }
 
@@ -135,7 +135,7 @@ impl Client {
         if let Some(authorization) = &upstream.authorization {
             own.insert(AUTHORIZATION, authorization.clone());
         }
-        let sent = tokio::time::timeout(self.timeout, self.client.request(request)).await;
+        let sent = tokio::time::timeout(self.timeout, self.connections.request(request)).await;
         match sent {
             Err(_) => Outcome::Failure(
                 StatusCode::GATEWAY_TIMEOUT,
