@@ -248,9 +248,9 @@ def test_a_teacher_that_does_not_fit_is_named(data, student):
     ("arguments", "error", "message"),
     [
         ({"trials": 0}, InvalidArgumentError, "trials, seed: 0, "),
-        ({"seed": -1}, InvalidArgumentError, "seed -1"),
+        ({"seed": -1}, InvalidArgumentError, "trials, seed: 20, -1"),
         ({"n_val": 0}, InvalidArgumentError, "n_val: 0; expected 1 to 40"),
-        ({"n_val": 41}, InvalidArgumentError, "n_val is 41"),
+        ({"n_val": 41}, InvalidArgumentError, "n_val: 41"),
         ({"methods": []}, InvalidArgumentError, "methods: empty"),
         ({"methods": ["magic"]}, InvalidArgumentError, "no method 'magic'"),
         ({"methods": ["knn", "knn"]}, InvalidArgumentError, "named twice"),

@@ -395,7 +395,7 @@ def test_values_that_no_fit_gives_are_named():
         ({"n_clusters": 0}, "n_clusters: 0; expected 1 to 50"),
         ({"n_clusters": 51}, "n_clusters: 51"),
         ({"seen_losses": np.full((50, 3), 2.0)}, "losses: 2 in row 0, column 0"),
-        ({"seen_losses": np.full((50, 3), np.nan)}, r"seen_losses\[:, 0\] has no outcome"),
+        ({"seen_losses": np.full((50, 3), np.nan)}, r"seen_losses: column 0 has no outcome"),
         ({"seen_losses": np.zeros((50, 3)), "seen_costs": [1, 2]}, r"costs: shape \(2,\)"),
     ],
 )

@@ -63,7 +63,7 @@ def above_zero(what: str, value: object) -> float:
     fits = isinstance(value, float | int) and LEAST_SETTING <= value <= LARGEST_SETTING
     if not fits or isinstance(value, bool):
         raise ArtifactError(
-            f"{what}: {shown(value)}; expected a number, {LEAST_SETTING:g} to {LARGEST_SETTING:g}"
+            f"{what} is {shown(value)}; expected a number, {LEAST_SETTING:g} to {LARGEST_SETTING:g}"
         )
     return float(value)  # type: ignore[arg-type]
 
