@@ -163,7 +163,7 @@ impl Baseline {
     /// What chance alone makes of the population stability index of `n` prompts: by simulation, with
     /// the counts of the baseline as uncertain as their number leaves them. (The index is nearly
     /// `(1/n + 1/fitted)` chi-square with `clusters - 1` degrees of freedom, but only of windows with
-    /// ten prompts a cluster or so: of 50 to 200 prompts in 60 clusters that mean is 1.2 to 2.6 times
+    /// ten prompts a cluster or so: of 50 to 200 prompts in 60 clusters that mean is 1.1 to 2.6 times
     /// what comes about, and its threshold misses changes that matter.)
     fn chance(&self, n: u64) -> Chance {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ n);
