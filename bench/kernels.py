@@ -243,7 +243,7 @@ def plot(path: str) -> None:
     phi = rng.dirichlet(np.ones(64), 2000).astype(np.float32)
     for m in pools:
         psi, costs = rng.random((64, m), dtype=np.float32), rng.random(m)
-        pool = uf.PackedPool(psi, costs)
+        pool = uf.decisions.PackedPool(psi, costs)
         pair = {"ours": lambda: pool.best(phi), "peer": lambda: (phi @ psi).argmin(1)}
         taken = medians(5, pair, time.thread_time)
         ours.append(taken["ours"] * 1e3)

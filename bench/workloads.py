@@ -133,7 +133,7 @@ def soft_map(name: str) -> Workload:
     """Winners of mixtures of clusters against NumPy's product and argmin, given the same Phi."""
     phi, psi, costs = mixtures(name), profiles(name), 10 ** rng.uniform(-3, 1, POOL)
     weighted = (0.01 * costs).astype(np.float32)
-    pool = uf.PackedPool(psi, costs)
+    pool = uf.decisions.PackedPool(psi, costs)
     return Workload(
         {
             OURS: lambda: pool.best(phi),

@@ -21,7 +21,7 @@ import pyarrow.parquet as parquet
 from sets import DATA, complete
 
 import uniroute_fast as uf
-from uniroute_fast.decisions.cascade import Prompts
+from uniroute_fast.decisions.cascade import Predicted
 from uniroute_fast.evaluate import DeferralCurve, area, deferral_curve, random_split
 
 AUCS = (0.5, 0.7, 0.8, 0.9)
@@ -54,7 +54,7 @@ def cascade_curve(
     cascade: uf.Cascade, router: uf.Router, x: np.ndarray, losses: np.ndarray, scores: np.ndarray
 ) -> DeferralCurve:
     """Return cost and quality of the cascade over cost weights."""
-    prompts, costs = Prompts.of(router.snapshot(), embeddings=x), router.costs
+    prompts, costs = Predicted.of(router.snapshot(), embeddings=x), router.costs
     rows, points = np.arange(len(x)), []
     for weight in np.append(0.0, np.geomspace(1e-3, 1e2, 50) / costs.max()):
         first = cascade.decide_first(prompts, float(weight))

@@ -54,14 +54,14 @@ class Scene:
         train, seen = self.split.train, self.split.seen
         outcomes = uf.Outcomes(dataset.losses[np.ix_(train, seen)], costs=dataset.costs[seen])
         fitted = uf.Router.fit(list(self.texts[train]), seen=outcomes, seed=seed)
-        self.bare = fitted.to_bytes(*fitted._extra(records=True))
+        self.bare = fitted.to_bytes()
         self.new = self.split.validation
         self.known = np.random.default_rng(seed).permutation(train)
         self.test = fitted.embedder.embed(list(self.texts[self.split.test]))
 
     def with_labels(self, rows: np.ndarray) -> uf.Router:
         """Return the router after labels of each LLM on these prompts."""
-        router = uf.Router._from_loaded(uf._native.Loaded.from_bytes(self.bare), None)
+        router = uf.Router.from_bytes(self.bare)
         names = [f"m{i}" for i in range(len(self.costs))]
         router.add_models(names, self.costs, list(self.texts[rows]), self.own[rows])
         return router

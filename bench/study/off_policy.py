@@ -30,10 +30,10 @@ def population(
     seen = uf.Outcomes(dataset.losses[np.ix_(split.train, split.seen)])
     fitted = uf.Router.fit(list(texts[split.train]), seen=seen, seed=seed)
     names = [f"m{i}" for i in range(len(split.unseen))]
-    bare = fitted.to_bytes(*fitted._extra(records=True))
+    bare = fitted.to_bytes()
     routers = []
     for n in (FEW, MANY):
-        router = uf.Router._from_loaded(uf._native.Loaded.from_bytes(bare), None)
+        router = uf.Router.from_bytes(bare)
         rows = split.validation[:n]
         router.add_models(names, dataset.costs[split.unseen], list(texts[rows]), own[rows])
         routers.append(router)

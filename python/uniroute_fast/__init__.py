@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 from uniroute_fast import _native, errors
 from uniroute_fast._checks.extras import importing
 from uniroute_fast._native import (
-    Alternative,
-    Change,
     Constraints,
     Decision,
     Decisions,
     DriftReport,
-    Exclusion,
     ModelInfo,
-    PackedPool,
+    Prompts,
     Snapshot,
     __version__,
     get_num_threads,
@@ -27,7 +24,7 @@ from uniroute_fast.clusters.nearest import Centroids, nearest_centroid
 from uniroute_fast.costs.pacing import BudgetPacer
 from uniroute_fast.costs.plan import SpendingPlan
 from uniroute_fast.decisions.cascade import Cascade
-from uniroute_fast.decisions.explore import Comparison, Exploration, Explorer
+from uniroute_fast.decisions.explore import Explorer
 from uniroute_fast.embedding.chat import chat_text
 from uniroute_fast.embedding.external import OpenAIEmbedder, SentenceTransformerEmbedder
 from uniroute_fast.embedding.lexical import LexicalEmbedder
@@ -38,24 +35,19 @@ if TYPE_CHECKING:
     from uniroute_fast import batch, datasets, evaluate, integrations, serving
 
 __all__ = [
-    "Alternative",
     "BudgetPacer",
     "Cascade",
     "Centroids",
-    "Change",
-    "Comparison",
     "Constraints",
     "Decision",
     "Decisions",
     "DriftReport",
-    "Exclusion",
-    "Exploration",
     "Explorer",
     "LexicalEmbedder",
     "ModelInfo",
     "OpenAIEmbedder",
     "Outcomes",
-    "PackedPool",
+    "Prompts",
     "Router",
     "SentenceTransformerEmbedder",
     "Snapshot",

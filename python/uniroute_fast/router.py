@@ -2,62 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uniroute_fast import _native
-from uniroute_fast._checks.arrays import (
-    GREATEST_WEIGHT,
-    as_array,
-    as_losses,
-    as_numbers,
-    as_weights,
-)
+from uniroute_fast._checks.arrays import as_column
 from uniroute_fast._checks.extras import importing
 from uniroute_fast._checks.instances import as_embedder, as_instance
-from uniroute_fast._checks.locks import Lock
-from uniroute_fast._checks.scalars import as_count, as_number, as_path, as_string, shown
-from uniroute_fast._checks.sequences import as_names, as_sequence
-from uniroute_fast.clusters.examples import MOST_PROMPTS, Typical
-from uniroute_fast.costs.tokens import Usage, as_prices, as_tokens, estimate_tokens, fit_usage
+from uniroute_fast._checks.prompts import as_prompts
+from uniroute_fast._checks.scalars import as_count, as_number, as_path
+from uniroute_fast._checks.sequences import as_names
+from uniroute_fast.costs.token_log import TokenLog
 from uniroute_fast.embedding.lexical import LexicalEmbedder
-from uniroute_fast.errors import (
-    ArtifactError,
-    InvalidArgumentError,
-    UnknownModelError,
-    UnroutableError,
-)
-from uniroute_fast.profiles.known_prompts import prompt_keys
-from uniroute_fast.profiles.label_noise import without_flips
-from uniroute_fast.profiles.outcomes import Outcomes
-from uniroute_fast.profiles.profilers_in_files import profiler_from_parts
-from uniroute_fast.profiles.records import Records
-from uniroute_fast.profiles.updates import checked, refined
+from uniroute_fast.errors import InvalidArgumentError
+from uniroute_fast.profiles.known_prompts import embedded
+from uniroute_fast.profiles.learner import Labels, Learner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
-    from uniroute_fast._native import Constraints
+    from uniroute_fast._native import (
+        Change,
+        Constraints,
+        DriftReport,
+        Prompts,
+        Snapshot,
+        _Fields,
+    )
     from uniroute_fast.costs.calibration import Calibration
     from uniroute_fast.decisions.explain import Explanation
     from uniroute_fast.embedding.embedder import Embedder
+    from uniroute_fast.profiles.outcomes import Outcomes
     from uniroute_fast.profiles.probes import Probes
-    from uniroute_fast.profiles.profilers import Profiler
 
 
-#: Largest magnitude in the embeddings that a router is fitted on.
-LARGEST_FITTED = 1e15
-
-#: What the names of the records' tensors start with in a file.
-RECORDS = "records."
-
-
+# A subclass, not a holder, of the native router: `route` takes some two microseconds, and a Python
+# method in between would add a tenth of it. What a `Snapshot` can do too (`route`, `route_batch`,
+# `predict_loss`, `predict_cost`, `phi`, the properties) is therefore native as it stands, and
+# explained in Rust, once for both; the rest is here, and what is learned is in `learner`.
 class Router(_native.Router):
     """Decides which LLM answers a prompt.
 
@@ -87,20 +74,13 @@ class Router(_native.Router):
     "Universal Model Routing for Efficient LLM Inference", https://arxiv.org/abs/2502.08773
     """
 
-    _profiler: Profiler | None = None
-    _typical: Typical | None = None
-    _fitted_on: tuple[Sequence[str] | None, NDArray[np.float32] | None] = (None, None)
-    _records: Records
-    _errors: tuple[int, NDArray[np.float32]]
-    _lock: Lock
+    #: What the router learns with: its profiler, its records, its lock.
+    learner: Learner
 
     def __new__(cls, embedder: Any, heads: Any) -> Self:
         """Make a router without LLMs; `fit` and `load` are the ways to call this."""
         router = super().__new__(cls, embedder, heads)
-        router._records = Records()
-        # Held by whoever changes the records and the pool together.
-        router._lock = Lock()
-        router._errors = (-1, np.zeros((0, 0), np.float32))
+        router.learner = Learner()
         return router
 
     @classmethod
@@ -162,81 +142,87 @@ class Router(_native.Router):
         the learned map of S seen LLMs.
         """
         with importing:
-            from uniroute_fast.clusters.attributes import checked_attributes
             from uniroute_fast.evaluate.deferral import area_of
-            from uniroute_fast.profiles.fit import fit_profiler
+            from uniroute_fast.profiles.first_fit import fit_first
 
-        if seen is not None:
-            as_instance("seen", seen, Outcomes, "uniroute_fast.Outcomes, or None")
-        if (texts is None) == (embeddings is None):
-            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
-        seed = as_count("seed", seed, 0, 2**31 - 1)
-        typical_prompts = as_count("typical_prompts", typical_prompts, 0, MOST_PROMPTS)
-        if embeddings is None:
-            texts = as_sequence("texts", texts)
-            if len(texts) == 0:
-                raise InvalidArgumentError("texts: no prompts; expected at least one")
-            embedder = as_embedder(embedder)
-            if embedder is None:
-                embedder = LexicalEmbedder.fit(texts, seed=seed)
-            x = np.asarray(embedder.embed(texts))
-            if len(x) != len(texts):
-                raise InvalidArgumentError(
-                    f"embedder: {len(x)} vectors for {len(texts)} texts; expected one for each"
-                )
-        elif embedder is not None:
-            raise InvalidArgumentError("embedder: given beside embeddings=; expected one of them")
-        else:
-            x = as_array("embeddings", embeddings)
-        x = _as_embeddings("embeddings", x)
-        if seen is not None and len(seen.losses) != len(x):
-            raise InvalidArgumentError(
-                f"seen.losses: {len(seen.losses)} rows; expected one for each of the {len(x)} texts"
-            )
-        known = None if attributes is None else checked_attributes(attributes, len(x))
-        usable = np.any(x != 0, axis=1)
-        if not usable.any():
-            raise InvalidArgumentError("texts: none can be embedded; expected at least one")
-        if n_clusters is not None:
-            # Not more than there are prompts that can be embedded.
-            n_clusters = as_count("n_clusters", n_clusters, 1, int(usable.sum()))
-        losses, seen_costs = (None, None) if seen is None else (seen.losses[usable], seen.costs)
-        if losses is not None and np.isnan(losses).all(axis=0).any():
-            column = int(np.argmax(np.isnan(losses).all(axis=0)))
-            raise InvalidArgumentError(
-                f"seen.losses: column {column} has no outcome on a prompt that can be embedded; "
-                "expected at least one for each LLM"
-            )
-        profiler = fit_profiler(
-            x[usable],
-            losses,
-            seen_costs,
-            keys=_keys(texts, x)[usable],
+        fitted = fit_first(
+            texts,
+            embedder=embedder,
             n_clusters=n_clusters,
-            attributes=None if known is None else known[usable],
+            seen=seen,
+            attributes=attributes,
             seed=seed,
+            embeddings=embeddings,
+            typical_prompts=typical_prompts,
             area=area_of,
         )
-        router = cls(embedder, profiler.map.to_native())
-        router._profiler = profiler
-        router._fitted_on = (texts, None if texts is not None else x)
-        listed = (
-            None
-            if texts is None
-            else [t for t, ok in zip(_listed(texts), usable, strict=True) if ok]
-        )
-        router._typical = Typical.of(profiler.map, x[usable], listed, typical_prompts)
-        if isinstance(embedder, LexicalEmbedder):
-            router.measure_baseline(texts, leave_out=True)
-        else:
-            router.measure_baseline(embeddings=x[usable], leave_out=True)
+        router = cls(fitted.embedder, fitted.heads)
+        router.learner = fitted.learner
+        router.measure_baseline(**fitted.baseline, leave_out=True)
         return router
+
+    def embed(self, texts: Any = None, *, embeddings: ArrayLike | None = None) -> Prompts:
+        """Embed prompts once, for all calls to come.
+
+        What it returns is taken wherever texts are, by this router's methods and by `SpendingPlan`,
+        `Explorer` and `Cascade`: nothing is embedded again.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+
+        Returns
+        -------
+        Prompts
+            ``.vectors``, ``.phi``, ``.tokens``, ``.coverage``, ``.status``, ``.ok`` and ``.keys``;
+            ``len(prompts)``, and ``prompts[rows]`` for some of them. They are of this router's
+            embedder: one with another embedder refuses them, one with the same embedder and another
+            cluster map places their vectors anew.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError
+            Both or neither given, or what cannot be embedded.
+
+        Notes
+        -----
+        O(texts + N K D); 4 D bytes and some 8 K for each prompt are kept.
+
+        Examples
+        --------
+        >>> import uniroute_fast as uf
+        >>> texts = ["2 + 2", "3 * 7", "name a river", "name a lake"] * 10
+        >>> router = uf.Router.fit(texts, n_clusters=2)
+        >>> prompts = router.embed(texts)
+        >>> losses = [[0.0], [0.0], [1.0], [1.0]] * 10
+        >>> router.add_models(["sums"], [1.0], prompts, losses)
+        >>> router.route(prompts[0]).model, len(router.route_batch(prompts[:8]))
+        ('sums', 8)
+        """
+        texts, vectors, _ = as_prompts(texts, embeddings, least=0)
+        return embedded(self, texts, vectors)
+
+    def snapshot(self) -> Snapshot:
+        """Return an immutable view of what is current: it routes as the router does now, for ever.
+
+        O(1).
+        """
+        return super().snapshot()
+
+    def changes(self, since: int = 0) -> list[Change]:
+        """Return the latest changes, oldest first: those that made versions above `since`.
+
+        The last 1,024 changes are kept, in this process: they are not saved.
+        """
+        return super().changes(since)
 
     def add_models(
         self,
         names: Sequence[str],
         costs: ArrayLike | None,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         losses: ArrayLike | None = None,
         *,
         embeddings: ArrayLike | None = None,
@@ -293,75 +279,16 @@ class Router(_native.Router):
         All of it is one new version: no prompt is routed by a part of it.
         O(n_val M K) and what a rebuild of the hulls takes, O(K M).
         """
-        names = as_names(names)
-        if (texts is None) == (embeddings is None):
-            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
-        if losses is None:
-            raise InvalidArgumentError("losses: missing; expected float[n_val, len(names)]")
-        if texts is not None:
-            texts = as_sequence("texts", texts)
-        elif embeddings is not None:
-            embeddings = np.atleast_1d(as_array("embeddings", embeddings))
-        rows = len(texts if texts is not None else np.asarray(embeddings))
-        if rows == 0:
-            given = "embeddings" if texts is None else "texts"
-            raise InvalidArgumentError(f"{given}: no prompts; expected at least one")
-        outcomes = as_losses("losses", losses, rows)
-        if outcomes.shape[1] != len(names):
-            raise InvalidArgumentError(
-                f"losses: {outcomes.shape[1]} columns; expected one for each of the "
-                f"{len(names)} names"
-            )
-        counts = as_weights("weights", weights, rows)
-        if not counts.any():
-            raise InvalidArgumentError("weights: all 0; expected at least one above 0")
-        prices = _prices(input_prices, output_prices, len(names))
-        if input_tokens is not None and output_tokens is None:
-            raise InvalidArgumentError("output_tokens: missing; expected beside input_tokens")
-        with self._lock:
-            profiler = self._fitted()
-            phi = self.phi(texts, embeddings=embeddings)
-            usable = np.asarray(phi.any(axis=1) & (counts > 0))
-            outcomes = outcomes[usable]
-            never = np.flatnonzero(np.isnan(outcomes).all(axis=0))
-            if len(never):
-                raise InvalidArgumentError(
-                    f"losses: {names[never[0]]!r} (column {never[0]}) has no outcome on a prompt "
-                    "that can be embedded; expected at least one for each LLM"
-                )
-            usage = None
-            if output_tokens is not None:
-                lengths = _lengths(texts, tokens, rows)
-                usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
-                if costs is None and prices is not None and lengths is not None:
-                    costs = usage.cost(phi[usable], lengths[usable], *prices).mean(axis=0)
-            if costs is None:
-                raise InvalidArgumentError(
-                    "costs: None; expected a cost for each LLM, or prices and tokens that tell it: "
-                    "input_prices, output_prices, output_tokens, and texts or tokens"
-                )
-            keys = _keys(texts, embeddings)[usable]
-            evidence = profiler.observe(phi[usable], outcomes, counts[usable], keys=keys)
-            evidence = without_flips(evidence, flip_rate, discount=not profiler.joint)
-            profiles = profiler.profile(evidence)
-            used = None if usage is None else usage.parts()
-            super().insert(
-                names,
-                costs,
-                profiles.psi,
-                prices=prices,
-                usage=used,
-                metadata=metadata,
-                enabled=enabled,
-            )
-            self._records.add(names, evidence, profiles)
+        labels = Labels.of(names, texts, losses, embeddings, weights, flip_rate)
+        charges = TokenLog(output_tokens, input_tokens, tokens, input_prices, output_prices)
+        self.learner.add_models(self, labels, costs, charges, metadata, enabled)
 
     def add_model(
         self,
         name: str,
         *,
         cost: float,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         losses: ArrayLike | None = None,
         embeddings: ArrayLike | None = None,
         weights: ArrayLike | None = None,
@@ -373,19 +300,11 @@ class Router(_native.Router):
 
         `losses` is float[n_val] or float[n_val, 1]; `metadata` is a dict.
         """
-        column: NDArray[Any] | None = None
-        if losses is not None:
-            column = as_numbers("losses", losses, "real numbers in [0, 1], NaN = not run")
-            if column.ndim != 1 and column.shape[1:] != (1,):
-                raise InvalidArgumentError(
-                    f"losses: shape {column.shape}; expected (n_val,) or (n_val, 1), for one LLM"
-                )
-            column = column.reshape(-1, 1)
         self.add_models(
             [name],
             [as_number("cost", cost, 0)],
             texts,
-            column,
+            None if losses is None else as_column("losses", losses),
             embeddings=embeddings,
             weights=weights,
             flip_rate=flip_rate,
@@ -400,7 +319,7 @@ class Router(_native.Router):
         cost: float,
         opponents: Sequence[str] | str,
         wins: ArrayLike,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         embeddings: ArrayLike | None = None,
     ) -> NDArray[np.float32]:
         """Add one LLM by how its answers were preferred to those of LLMs in the pool.
@@ -448,32 +367,59 @@ class Router(_native.Router):
         >>> router.route_batch(["what is 4 + 9", "name a river"]).models
         ['sums', 'old']
         """
-        with importing:
-            from uniroute_fast.profiles.preferences import (
-                checked_preferences,
-                profile_from_preferences,
-            )
+        return self.learner.add_model_from_preferences(
+            self, name, cost, opponents, wins, texts, embeddings
+        )
 
-        [name] = as_names([name])
-        cost = as_number("cost", cost, 0)
-        with self._lock:
-            heads = len(self._fitted().map.heads)
-            phi, _ = self._candidates(texts, embeddings)
-            snapshot = self.snapshot()
-            index, won = checked_preferences(len(phi), opponents, wins, snapshot.models)
-            usable = phi.any(axis=1)
-            if not usable.any():
-                raise InvalidArgumentError("texts: none can be embedded; expected at least one")
-            profile, error = profile_from_preferences(
-                phi[usable], heads, snapshot.profiles, index[usable], won[usable]
-            )
-            self.insert([name], [cost], profile[:, None])
-        return error
+    def insert(
+        self,
+        names: Sequence[str],
+        costs: ArrayLike,
+        profiles: ArrayLike,
+        *,
+        prices: tuple[ArrayLike, ArrayLike] | None = None,
+        usage: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+        metadata: Sequence[dict[str, Any] | None] | None = None,
+        enabled: bool = True,
+    ) -> None:
+        """Add LLMs with ready profiles, as one new version.
+
+        Parameters
+        ----------
+        names : sequence of str, M of them
+            New and distinct.
+        costs : float64[M]
+            Finite, 0 or more.
+        profiles : float32[K, M]
+            Any finite numbers: see `set_profile`.
+        prices : tuple of two float64[M], optional
+            Of a million tokens of the prompt, and of the answer.
+        usage : tuple of float32[K, M], float64[M], float64[M], optional
+            As `set_usage` takes it.
+        metadata : sequence of M dicts or None, optional
+            Fields of `set_metadata`.
+        enabled : bool
+            Whether they may be chosen.
+
+        Raises
+        ------
+        InvalidArgumentError, ArgumentTypeError, DuplicateModelError
+            Arguments that cannot be used. The pool is unchanged then.
+        """
+        super().insert(
+            names,
+            costs,
+            profiles,
+            prices=prices,
+            usage=usage,
+            metadata=metadata,
+            enabled=enabled,
+        )
 
     def suggest_probes(
         self,
         n: int,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         *,
         embeddings: ArrayLike | None = None,
         model: str | None = None,
@@ -518,58 +464,23 @@ class Router(_native.Router):
         >>> len(probes.texts), bool(probes.standard_error[2] < probes.standard_error[0])
         (2, True)
         """
-        with importing:
-            from uniroute_fast.profiles.probes import Probes, choose_probes
-
-        profiler = self._fitted()
-        if model is not None:
-            model = as_string("model", model)
-            self._check_in_pool("model", [model])
-            self._records.check([model])
-        if texts is None and embeddings is None:
-            texts, embeddings = self._fitted_on
-            if texts is None and embeddings is None:
-                raise InvalidArgumentError(
-                    "texts: missing, and this router does not hold the prompts it was fitted on; "
-                    "expected candidates"
-                )
-        if texts is not None:
-            texts = as_sequence("texts", texts)
-        phi, keys = self._candidates(texts, embeddings)
-        usable = np.flatnonzero(phi.any(axis=1))
-        if not len(usable):
-            raise InvalidArgumentError("texts: none can be embedded; expected at least one")
-        n = as_count("n", n, 1, len(usable))
-        known = None if model is None else self._records.evidence([model])
-        features = profiler.features(phi, keys)[usable]
-        chosen, errors = choose_probes(profiler, features, n, known)
-        indices = usable[chosen]
-        listed = [] if texts is None else _listed(texts)
-        named = None if texts is None else [str(listed[i]) for i in indices]
-        return Probes(indices, named, errors)
-
-    def _candidates(
-        self, texts: Sequence[str] | None, embeddings: ArrayLike | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-        """Return cluster weights and keys of texts or embeddings, at least one."""
-        if (texts is None) == (embeddings is None):
-            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
-        if texts is not None:
-            texts = as_sequence("texts", texts)
-        phi = self.phi(texts, embeddings=embeddings)
-        if not len(phi):
-            given = "embeddings" if texts is None else "texts"
-            raise InvalidArgumentError(f"{given}: no prompts; expected at least one")
-        return phi, _keys(texts, embeddings)
+        return self.learner.suggest_probes(self, n, texts, embeddings, model)
 
     def remove_model(self, name: str) -> None:
         """Take a model out of the pool; later ones move down by one index.
 
         Raises `UnknownModelError` if there is none of that name. O(clusters x models).
         """
-        with self._lock:
+        with self.learner.forgetting([name]):
             super().remove_model(name)
-            self._records.remove([name])
+
+    def set_cost(self, name: str, cost: float) -> None:
+        """Change what an LLM costs: a finite number, 0 or more, in the unit of the others.
+
+        Raises `UnknownModelError` or `InvalidArgumentError`. O(clusters x hull), and O(models) for
+        each cluster where the LLM is on the hull.
+        """
+        super().set_cost(name, cost)
 
     def set_profile(self, name: str, profile: ArrayLike) -> None:
         """Replace a model's profile, float32[K]; what was recorded of its outcomes is dropped.
@@ -577,20 +488,63 @@ class Router(_native.Router):
         Any finite numbers will do, for the rule only compares; cost weights mean what they say
         where these are on the scale of losses, 0 to 1.
         """
-        with self._lock:
+        with self.learner.forgetting([name]):
             super().set_profile(name, profile)
-            self._records.remove([name])
 
     def set_profiles(self, names: Sequence[str], profiles: ArrayLike) -> None:
         """Replace the profiles of some models at once, float32[K, len(names)]."""
         names = as_names(names)
-        with self._lock:
+        with self.learner.forgetting(names):
             super().set_profiles(names, profiles)
-            self._records.remove(names)
+
+    def enable_model(self, name: str) -> None:
+        """Let an LLM be chosen again after `disable_model`.
+
+        Raises `UnknownModelError`. Costs what `set_cost` does.
+        """
+        super().enable_model(name)
+
+    def disable_model(self, name: str) -> None:
+        """Keep an LLM from being chosen until `enable_model`; it stays listed, and is saved so.
+
+        Raises `UnknownModelError`. Costs what `set_cost` does.
+        """
+        super().disable_model(name)
+
+    def set_metadata(self, name: str, **fields: Unpack[_Fields]) -> None:
+        """Say what is known of an LLM beside its cost.
+
+        Fields that are not named stay as they are; None makes one unknown.
+
+        Parameters
+        ----------
+        name : str
+        tags : sequence of str
+            Free strings, such as "region:eu", "licence:apache-2.0", "modality:image", "tools".
+        context_length : int
+            Tokens of prompt and answer together that it takes at most.
+        latency : float
+            Typical seconds to answer.
+        input_price, output_price : float
+            Price of a million tokens of the prompt, of the answer. Where both are known, and what
+            tokens the LLM uses (`fit_tokens`), it is charged by the token.
+        cached_input_price : float
+            Price of a million tokens of the prompt that the LLM finds in its cache.
+
+        Raises
+        ------
+        UnknownModelError, InvalidArgumentError, ArgumentTypeError
+            Another field, or a value that cannot be used.
+
+        Notes
+        -----
+        O(models).
+        """
+        super().set_metadata(name, **fields)
 
     def observe(
         self,
-        prompt: str | int | None,
+        prompt: str | int | Prompts | None,
         model: str,
         loss: float,
         weight: float = 1.0,
@@ -620,31 +574,11 @@ class Router(_native.Router):
         InvalidArgumentError, ArgumentTypeError, UnknownModelError
             As `observe_many`.
         """
-        as_instance("model", model, str, "the name of an LLM")
-        model = as_string("model", model)
-        self._check_in_pool("model", [model])
-        if isinstance(prompt, (int, np.integer)):
-            prompt = as_count("prompt", prompt, 0, self.n_clusters - 1)
-        elif prompt is not None:
-            as_instance("prompt", prompt, str, "a text, or a cluster's index")
-        flag = isinstance(loss, (bool, np.bool_))  # Wrong or not: a loss, too.
-        loss = as_number("loss", int(loss) if flag else loss, 0, 1)
-        weight = as_number("weight", weight, 0, GREATEST_WEIGHT, above=True)
-        if (prompt is None) == (embeddings is None):
-            raise InvalidArgumentError("prompt, embeddings: expected exactly one of them")
-        one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
-        if one is not None and len(one) != 1:
-            raise InvalidArgumentError(f"embeddings: shape {one.shape}; expected (D,) or (1, D)")
-        prompts: Any = None if prompt is None else [prompt]
-        used = self.observe_many(
-            prompts, [model], [loss], [weight], embeddings=one, half_life=half_life
-        )
-        if not used[0]:
-            raise UnroutableError("prompt: it cannot be embedded; expected text that can")
+        self.learner.observe(self, prompt, model, loss, weight, embeddings, half_life)
 
     def observe_many(
         self,
-        prompts: Sequence[str] | Sequence[int] | None,
+        prompts: Sequence[str] | Sequence[int] | Prompts | None,
         models: str | Sequence[str],
         losses: ArrayLike,
         weights: ArrayLike | None = None,
@@ -704,36 +638,9 @@ class Router(_native.Router):
         >>> bool(router.predict_loss(["8 + 5"])[0, 0] < before)
         True
         """
-        if (prompts is None) == (embeddings is None):
-            raise InvalidArgumentError("prompts, embeddings: expected exactly one of them")
-        if prompts is not None:
-            prompts = as_sequence("prompts", prompts)
-        elif embeddings is not None:
-            embeddings = np.atleast_1d(as_array("embeddings", embeddings))
-        n = len(prompts if prompts is not None else np.asarray(embeddings))
-        names, loss, weight = checked(models, losses, weights, half_life, n)
-        if n == 0:
-            return np.zeros(0, bool)
-        with self._lock:
-            profiler = self._fitted()
-            distinct = dict.fromkeys(names)
-            self._check_in_pool("models", distinct)
-            self._records.check(distinct)
-            phi, keys = self._phi_of(prompts, embeddings)
-            used = np.asarray(phi.any(axis=1))
-            if not used.any():
-                return used
-            features = profiler.features(phi[used], None if keys is None else keys[used])
-            kept = [name for name, ok in zip(names, used, strict=True) if ok]
-            tallies = refined(
-                profiler, self._records, features, kept, loss[used], weight[used], half_life
-            )
-            records = self._records.with_tallies(tallies)
-            affected, profiles = records.profiles(profiler, list(tallies))
-            super().set_profiles(affected, profiles.psi)
-            records.note(affected, profiles)
-            self._records = records
-            return used
+        return self.learner.observe_many(
+            self, prompts, models, losses, weights, embeddings, half_life
+        )
 
     def standard_errors(self) -> NDArray[np.float32]:
         """Tell how well each LLM's predicted loss is known in each cluster.
@@ -756,11 +663,11 @@ class Router(_native.Router):
         O(K M), and what profiles take where a router was just loaded; then kept until the pool
         changes.
         """
-        return self._with_errors()[1]
+        return self.learner.with_errors(self)[1]
 
     def fit_tokens(
         self,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         output_tokens: ArrayLike | None = None,
         *,
         names: Sequence[str] | None = None,
@@ -814,23 +721,36 @@ class Router(_native.Router):
         >>> bool(cheap < dear)
         True
         """
-        names = self.models if names is None else as_names(names)
-        if (texts is None) == (embeddings is None):
-            raise InvalidArgumentError("texts, embeddings: expected exactly one of them")
-        if output_tokens is None:
-            raise InvalidArgumentError("output_tokens: missing; expected float[N, len(names)]")
-        if texts is not None:
-            texts = as_sequence("texts", texts)
-        with self._lock:
-            phi = self.phi(texts, embeddings=embeddings)
-            lengths = _lengths(texts, tokens, len(phi))
-            usable = np.asarray(phi.any(axis=1))
-            usage = _usage(phi, usable, names, output_tokens, input_tokens, lengths)
-            self.set_usage(names, *usage.parts())
+        log = TokenLog(output_tokens, input_tokens, tokens)
+        self.learner.fit_tokens(self, names, texts, embeddings, log)
+
+    def set_usage(
+        self,
+        names: Sequence[str],
+        output_tokens: ArrayLike,
+        input_scale: ArrayLike,
+        input_extra: ArrayLike,
+    ) -> None:
+        """Say what tokens LLMs use, so that they can be charged by the token; see `fit_tokens`.
+
+        Parameters
+        ----------
+        names : sequence of str, n of them
+        output_tokens : float32[K, n]
+            Expected tokens of answers in each cluster.
+        input_scale, input_extra : float64[n]
+            Input tokens are ``input_scale * tokens of the prompt + input_extra``.
+
+        Raises
+        ------
+        UnknownModelError, InvalidArgumentError, ArgumentTypeError
+            Arguments that cannot be used. The pool is unchanged then.
+        """
+        super().set_usage(names, output_tokens, input_scale, input_extra)
 
     def calibrate(
         self,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         *,
         budget: float | None = None,
         quality: float | None = None,
@@ -917,7 +837,7 @@ class Router(_native.Router):
 
     def explain(
         self,
-        text: str | None = None,
+        text: str | Prompts | None = None,
         cost_weight: float = 0.0,
         *,
         embeddings: ArrayLike | None = None,
@@ -961,9 +881,8 @@ class Router(_native.Router):
         with importing:
             from uniroute_fast.decisions.explain import explain
 
-        snapshot, errors = (
-            self._with_errors() if self._profiler is not None else (self.snapshot(), None)
-        )
+        fitted = self.learner.profiler is not None
+        snapshot, errors = self.learner.with_errors(self) if fitted else (self.snapshot(), None)
         return explain(
             snapshot,
             text,
@@ -975,12 +894,44 @@ class Router(_native.Router):
             switch_cost=switch_cost,
             cached_tokens=cached_tokens,
             standard_errors=errors,
-            typical=self._typical,
+            typical=self.learner.examples,
         )
+
+    def drift(self, texts: Any = None, *, embeddings: ArrayLike | None = None) -> DriftReport:
+        """Tell how prompts compare with those that the router was fitted on.
+
+        Parameters
+        ----------
+        texts : sequence of str, N of them, or Prompts, optional
+            Prompts to compare. Default: those routed lately, the latest complete window of them;
+            before the first one is complete, all so far. What `Router.route` and `route_batch` get
+            is counted, what a snapshot routes is not.
+        embeddings : float32[N, D], optional
+            In place of `texts`.
+
+        Returns
+        -------
+        DriftReport
+            `.alarm`, and the statistics behind it, each beside its threshold: `.psi` over the
+            clusters, `.distance` to the cluster's centre, `.coverage`. `.clusters`: the shares then
+            and now, those that moved most first. `.cost` beside `.cost_in_baseline_mix`.
+
+        Raises
+        ------
+        InvalidArgumentError
+            There is no baseline: the router was neither fitted nor given one with `set_baseline`.
+
+        Notes
+        -----
+        A window of prompts like those of the baseline exceeds a threshold about once in 20,000
+        windows. The baseline is saved with the router; counts are of this process. Some
+        milliseconds.
+        """
+        return super().drift(texts, embeddings=embeddings)
 
     def set_baseline(
         self,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         *,
         embeddings: ArrayLike | None = None,
         window: int = 500,
@@ -1006,9 +957,12 @@ class Router(_native.Router):
         -----
         What `drift` has counted so far is dropped. O(N K D). The baseline is saved with the router.
         """
-        self.measure_baseline(
-            texts, embeddings=embeddings, window=as_count("window", window, 50, 2**40)
-        )
+        window = as_count("window", window, 50, 2**40)
+        self.measure_baseline(texts, embeddings=embeddings, window=window)
+
+    def drop_baseline(self) -> None:
+        """Compare no longer what is routed with what the router was fitted on, nor count it."""
+        super().drop_baseline()
 
     def replace(self, other: Router) -> None:
         """Put everything that another router holds in place of this one's, at once.
@@ -1023,13 +977,15 @@ class Router(_native.Router):
             `other` is no `Router`.
         """
         as_instance("other", other, Router)
-        # In one order, whoever replaces whom at the same time.
-        first, second = sorted((self, other), key=id)
-        with first._lock, second._lock:
-            self.swap_in(other)
-            self._profiler, self._typical = other._profiler, other._typical
-            self._fitted_on = other._fitted_on
-            self._records = other._records.copy()
+        self.learner.replace(self, other, other.learner)
+
+    def fingerprint(self) -> dict[str, str | None]:
+        """Return what tells two routers apart, each a digest of 16 hexadecimal digits.
+
+        "embedder" (None where embeddings come from outside), "cluster_map" and "pool". Equal
+        wherever the same is served, whatever file or process it came from. O(size).
+        """
+        return super().fingerprint()
 
     def save(self, path: str | os.PathLike[str], *, records: bool = True) -> None:
         """Write the router to one file, whole or not at all.
@@ -1053,8 +1009,8 @@ class Router(_native.Router):
         """
         path = as_path("path", path)
         records = bool(as_instance("records", records, (bool, np.bool_), "True or False"))
-        with self._lock:
-            self.write(path, *self._extra(records))
+        with self.learner.lock:
+            self.write(path, *self.learner.to_parts(self.models, records=records))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, embedder: Embedder | None = None) -> Router:
@@ -1076,7 +1032,27 @@ class Router(_native.Router):
             It is no router, is damaged, or comes from a newer version.
         """
         embedder = as_embedder(embedder)
-        return cls._from_loaded(_native.Loaded.read(as_path("path", path)), embedder)
+        return cls._of(_native.Loaded.read(as_path("path", path)), embedder)
+
+    def to_bytes(self, *, records: bool = True) -> bytes:
+        """Return what `save` would write to a file."""
+        with self.learner.lock:
+            return self.write_bytes(*self.learner.to_parts(self.models, records=records))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, embedder: Embedder | None = None) -> Router:
+        """Make a router of what `to_bytes` returned; other arguments and errors as in `load`."""
+        return cls._of(_native.Loaded.from_bytes(data), as_embedder(embedder))
+
+    @classmethod
+    def _of(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
+        if loaded.embedder is not None:
+            if embedder is not None:
+                raise InvalidArgumentError("embedder: given, but the file holds its own")
+            embedder = LexicalEmbedder(loaded.embedder)
+        router = cls(embedder, loaded)
+        router.learner.restore(router, loaded)
+        return router
 
     def __repr__(self) -> str:
         snapshot = self.snapshot()
@@ -1091,232 +1067,10 @@ class Router(_native.Router):
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as the bytes of an artifact: to send a router to another process, not to keep it.
         # An embedder of ours is inside; another one is pickled beside it.
-        own = isinstance(self.embedder, LexicalEmbedder)
-        with self._lock:
-            data = self.to_bytes(*self._extra(records=True))
-            return _from_bytes, (type(self), data, None if own else self.embedder)
-
-    def _extra(self, records: bool) -> tuple[str, dict[str, NDArray[Any]]]:
-        if self._profiler is None:
-            return "null", {}
-        tensors, params = self._profiler.to_parts()
-        extra: dict[str, Any] = {"profiler": params}
-        if self._typical is not None:
-            extra["typical"] = self._typical.prompts
-            tensors["typical.phi"] = self._typical.phi
-        if records:
-            recorded = self._records.to_arrays(self.models)
-            tensors |= {RECORDS + name: array for name, array in recorded.items()}
-        return json.dumps(extra), tensors
-
-    def _fitted(self) -> Profiler:
-        if self._profiler is None:
-            raise InvalidArgumentError(
-                "router: made without fitting, so it cannot profile; expected one from "
-                "`Router.fit`, or `insert` with profiles of your own"
-            )
-        return self._profiler
-
-    def _check_in_pool(self, argument: str, names: Iterable[str]) -> None:
-        """Raise `UnknownModelError`, which names the argument, for the first not in the pool."""
-        for name in names:
-            try:
-                self.info(name)
-            except UnknownModelError:
-                shown_name = json.dumps(name, ensure_ascii=False)
-                raise UnknownModelError(
-                    f"{argument}: no model named {shown_name} in the pool; expected one of "
-                    "`router.models`"
-                ) from None
-
-    def _phi_of(
-        self, prompts: Any, embeddings: ArrayLike | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint64] | None]:
-        """Return cluster weights of texts, of clusters or of embeddings, and the prompts' keys."""
-        if prompts is None or not isinstance(next(iter(prompts)), (int, np.integer)):
-            return self.phi(prompts, embeddings=embeddings), _keys(prompts, embeddings)
-        profiler = self._fitted()
-        typical, sizes = self._typical, profiler.map.sizes
-        if typical is None and len(sizes) > 1:
-            raise InvalidArgumentError(
-                "prompts: clusters, but this router was saved before it knew what the prompts of a "
-                "cluster are like; expected texts or embeddings"
-            )
-        clusters = [as_count("prompts", k, 0, sizes[0] - 1) for k in prompts]
-        if typical is not None:
-            return typical.phi[clusters], None
-        phi = np.zeros((len(clusters), sizes[0]), np.float32)
-        phi[np.arange(len(clusters)), clusters] = 1
-        return phi, None
-
-    def _with_errors(self) -> tuple[_native.Snapshot, NDArray[np.float32]]:
-        """Return the current snapshot and the standard errors that belong to it."""
-        with self._lock:
-            snapshot = self.snapshot()
-            version, errors = self._errors
-            if version != snapshot.version:
-                errors = self._records.standard_errors(self._fitted(), snapshot.models)
-                errors.setflags(write=False)
-                self._errors = (snapshot.version, errors)
-            return snapshot, errors
-
-    @classmethod
-    def _from_loaded(cls, loaded: _native.Loaded, embedder: Embedder | None) -> Router:
-
-        if loaded.embedder is not None:
-            if embedder is not None:
-                raise InvalidArgumentError("embedder: given, but the file holds its own")
-            embedder = LexicalEmbedder(loaded.embedder)
-        router = cls(embedder, loaded)
-        extra = json.loads(loaded.json)
-        if extra is not None:
-            tensors = loaded.tensors
-            recorded = {
-                name.removeprefix(RECORDS): tensors.pop(name)
-                for name in list(tensors)
-                if name.startswith(RECORDS)
-            }
-            router._records = Records.from_arrays(recorded, router.models)
-            try:
-                profiler = profiler_from_parts(tensors, extra["profiler"])
-                if "typical" in extra:
-                    typical = extra["typical"], tensors["typical.phi"]
-                    router._typical = Typical.from_parts(*typical, profiler.map.sizes)
-                router._profiler = profiler
-                _check_fit(router, recorded)
-            except ArtifactError:
-                raise
-            except (KeyError, TypeError, ValueError) as error:
-                raise ArtifactError(
-                    f"artifact: its profiler is not understood ({type(error).__name__}: "
-                    f"{shown(error)})"
-                ) from error
-        return router
-
-
-def _check_fit(router: Router, recorded: dict[str, NDArray[Any]]) -> None:
-    """Raise unless a restored profiler is one for the router's clusters and the LLMs' records."""
-    profiler = router._fitted()
-    clusters, known = router.n_clusters, profiler.map.n_clusters
-    if clusters != known:
-        raise ArtifactError(f"artifact: its profiler knows {known} clusters, its map {clusters}")
-    own, routed = profiler.map.to_native(), router.heads()
-    if len(own) != len(routed) or not all(map(_same_head, own, routed)):
-        raise ArtifactError("artifact: its profiler is for another cluster map than it routes by")
-    if not recorded:
-        return
-    features = profiler.features(np.zeros((0, known), np.float32)).shape[1]
-    if len(recorded["phi"]) != features:
-        raise ArtifactError(
-            f"artifact: records of {len(recorded['phi'])} features, its profiler has {features}"
-        )
-    if not profiler.joint and not recorded["gram"].size and len(recorded["model"]):
-        raise ArtifactError("artifact: records without the products that its profiler needs")
-    # Weights of a prompt's clusters are 0 to 1, and each head's add up to 1.
-    phi, rows = recorded["phi"][:known], recorded["rows"][:, :known]
-    starts = np.cumsum([0, *profiler.map.sizes[:-1]])
-    sums, count = np.add.reduceat(phi, starts), recorded["count"]
-    if (phi < 0).any() or (np.abs(sums - count) > 1e-2 * count).any():
-        raise ArtifactError("artifact: records whose clusters do not add up to their outcomes")
-    if ((rows < 0) | (rows > 1 + 1e-3)).any():
-        raise ArtifactError("artifact: records with a cluster weight that is not 0 to 1")
-
-
-def _same_head(own: tuple[Any, ...], routed: tuple[Any, ...]) -> bool:
-    """Tell whether two heads, as `ClusterMap.to_native` gives them, are of one kind and equal."""
-    return own[0] == routed[0] and all(map(np.array_equal, own[1:3], routed[1:3]))
+        with self.learner.lock:
+            own = isinstance(self.embedder, LexicalEmbedder)
+            return _from_bytes, (type(self), self.to_bytes(), None if own else self.embedder)
 
 
 def _from_bytes(cls: type[Router], data: bytes, embedder: Embedder | None) -> Router:
-    return cls._from_loaded(_native.Loaded.from_bytes(data), embedder)
-
-
-def _prices(
-    input_prices: ArrayLike | None, output_prices: ArrayLike | None, count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return prices of input and output, checked; None where none are given."""
-    if (input_prices is None) != (output_prices is None):
-        raise InvalidArgumentError("input_prices, output_prices: one is missing; expected both")
-    if input_prices is None or output_prices is None:
-        return None
-    return (
-        as_prices("input_prices", input_prices, count),
-        as_prices("output_prices", output_prices, count),
-    )
-
-
-def _lengths(
-    texts: Sequence[str] | None, tokens: ArrayLike | None, rows: int
-) -> NDArray[np.float64] | None:
-    """Return lengths of prompts in tokens, given or estimated; None where nothing tells them."""
-    if tokens is not None:
-        lengths = as_tokens("tokens", tokens, rows, 1)[:, 0]
-        if np.isnan(lengths).any():
-            raise InvalidArgumentError("tokens: NaN; expected the length of each prompt")
-        return lengths
-    return None if texts is None else estimate_tokens(texts)
-
-
-def _usage(
-    phi: NDArray[np.float32],
-    usable: NDArray[np.bool_],
-    names: Sequence[str],
-    output_tokens: ArrayLike,
-    input_tokens: ArrayLike | None,
-    lengths: NDArray[np.float64] | None,
-) -> Usage:
-    """Check a log of tokens, and learn from it what LLMs use."""
-    shape = (len(phi), len(names))
-    output = as_tokens("output_tokens", output_tokens, *shape)[usable]
-    never = np.flatnonzero(np.isnan(output).all(axis=0))
-    if len(never):
-        raise InvalidArgumentError(
-            f"output_tokens: {names[never[0]]!r} (column {never[0]}) has no answer to a prompt "
-            "that can be embedded; expected at least one for each LLM"
-        )
-    charged = None
-    if input_tokens is not None:
-        charged = as_tokens("input_tokens", input_tokens, *shape)[usable]
-        if lengths is None:
-            raise InvalidArgumentError(
-                "tokens: missing; expected the prompts' lengths beside input_tokens and embeddings"
-            )
-    return fit_usage(phi[usable], output, None if lengths is None else lengths[usable], charged)
-
-
-def _keys(texts: Sequence[str] | None, embeddings: ArrayLike | None) -> NDArray[np.uint64]:
-    """Return keys by which prompts are known again, from their text or, without, their vector."""
-    if texts is None:
-        return prompt_keys(row.tobytes() for row in np.asarray(embeddings, dtype=np.float32))
-    return prompt_keys(
-        text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
-        for text in _listed(texts)
-    )
-
-
-def _listed(texts: Any) -> list[Any]:
-    """Return texts by position: a Series knows its own by labels."""
-    return texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
-
-
-def _as_embeddings(argument: str, embeddings: NDArray[Any]) -> NDArray[np.float32]:
-    """Return float32[N, D], contiguous, finite, of at least one row and column."""
-    embeddings = as_numbers(argument, embeddings, "float32[N, D]")
-    if embeddings.ndim != 2 or 0 in embeddings.shape:
-        raise InvalidArgumentError(
-            f"{argument}: shape {embeddings.shape}; expected [N, D], at least one of each"
-        )
-    x = np.ascontiguousarray(embeddings, dtype=np.float32)
-    bad = np.argwhere(~np.isfinite(x))
-    if len(bad):
-        row, column = bad[0]
-        raise InvalidArgumentError(
-            f"{argument}: {x[row, column]} in row {row}, column {column}; expected finite values"
-        )
-    # Squares must not overflow float32, in which clusters are fitted.
-    largest = np.abs(x).max()
-    if largest > LARGEST_FITTED:
-        raise InvalidArgumentError(
-            f"{argument}: a value of magnitude {largest:.3g}; expected {LARGEST_FITTED:.0e} at most"
-        )
-    return x
+    return cls.from_bytes(data, embedder=embedder)

@@ -110,7 +110,7 @@ def test_fit_keeps_typical_prompts_unless_told_not_to(folder, tmp_path):
         out = tmp_path / count
         prompts = f"{folder}/prompts.parquet"
         assert main(["fit", prompts, "--out", str(out), "--typical-prompts", count]) == 0
-        kept[count] = uf.Router.load(out)._typical.prompts
+        kept[count] = uf.Router.load(out).learner.examples.prompts
     assert all(1 <= len(cluster) <= 2 for cluster in kept["2"])
     assert not any(kept["0"])
 

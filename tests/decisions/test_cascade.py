@@ -7,7 +7,7 @@ import pytest
 
 import uniroute_fast as uf
 from uniroute_fast import errors
-from uniroute_fast.decisions.cascade import Prompts, ScoreModel
+from uniroute_fast.decisions.cascade import Predicted, ScoreModel
 
 TEXTS = ["what is 3 + 4", "what is 9 - 5", "a poem about rain", "a poem on snow"] * 60
 N = len(TEXTS)
@@ -69,7 +69,7 @@ def test_the_second_decision_is_the_rule_of_routing_given_the_score() -> None:
     router, losses, scores = simulated(2.0)
     cascade = uf.Cascade.fit(router, TEXTS, {"small": scores}, losses)
     model = cascade._scores["small"]
-    prompts = Prompts.of(router.snapshot(), TEXTS)
+    prompts = Predicted.of(router.snapshot(), TEXTS)
     given = model.losses(prompts.losses, 0, model.rank(scores))
     for weight in (0.0, 0.01, 0.05, 1.0):
         batch = cascade.decide_second(prompts, weight, "small", scores)

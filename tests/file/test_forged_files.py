@@ -36,7 +36,7 @@ def stored(kind: str) -> bytes:
     router.set_usage(["b"], np.ones((clusters, 1)), [1.0], [2.0])
     router.disable_model("a")
     router.enable_model("a")
-    return bytes(router.to_bytes(*router._extra(records=True)))
+    return router.to_bytes()
 
 
 def use(router: uf.Router) -> None:
@@ -50,12 +50,12 @@ def use(router: uf.Router) -> None:
     usable = np.asarray(decisions.status) == "ok"
     assert np.isfinite(decisions.predicted_loss[usable]).all()
     assert np.isfinite(router.predict_loss(prompts, **given)[usable]).all()
-    profiled = router._profiler is not None
+    profiled = router.learner.profiler is not None
     if usable[0]:
         explained = router.explain(TEXTS[0] if own else None, 0.1, tokens=3, **one)
         assert np.isfinite(list(explained.standard_errors.values())).all()
         assert str(explained)
-    known = [name for name in router.models if profiled and name in router._records]
+    known = [name for name in router.models if profiled and name in router.learner.records]
     if usable.any() and known:
         answered = [known[i % len(known)] for i in range(6)]
         router.observe_many(prompts, answered, np.linspace(0, 1, 6), **given)
@@ -64,16 +64,14 @@ def use(router: uf.Router) -> None:
         router.add_model("new", cost=1.0, texts=prompts, losses=np.linspace(0, 1, 6), **given)
         assert np.isfinite(router.standard_errors()[:, -1]).all()
     assert np.isfinite(router.profiles).all()
-    again = uf.Router._from_loaded(
-        uf._native.Loaded.from_bytes(router.to_bytes(*router._extra(records=True))), None
-    )
+    again = uf.Router.from_bytes(router.to_bytes())
     assert again.models == router.models
 
 
 def refused_or_works(file: bytes) -> bool:
     """Load a file; if it is not refused as one should be, use what it holds."""
     try:
-        router = uf.Router._from_loaded(uf._native.Loaded.from_bytes(file), None)
+        router = uf.Router.from_bytes(file)
     except errors.ArtifactError as error:
         message = str(error)
     else:

@@ -49,8 +49,9 @@ def routers(request: pytest.FixtureRequest) -> tuple[uf.Router, list[str], np.nd
 
 def fresh(router: uf.Router) -> uf.Router:
     """Return the router as it was fitted, without models."""
-    other = uf.Router(router.embedder, router._profiler.map.to_native())
-    other._profiler, other._typical = router._profiler, router._typical
+    other = uf.Router(router.embedder, router.heads())
+    learner = router.learner
+    other.learner.profiler, other.learner.examples = learner.profiler, learner.examples
     return other
 
 
@@ -123,11 +124,11 @@ def test_an_outcome_touches_one_model_unless_it_tips_the_choice_for_all(
     assert (profiled, looked_at) == ([4, 1, 1], [4, 1, 1])
     # Other outcomes than before choose another strength: all follow.
     before = again.profiles
-    strengths = set(again._records._settings.values())
+    strengths = set(again.learner.records._settings.values())
     contrary = (np.arange(len(texts)) % 2).astype(float)
     for _ in range(30):
         again.observe_many(texts, "a", contrary)
-    assert set(again._records._settings.values()) != strengths
+    assert set(again.learner.records._settings.values()) != strengths
     assert 4 in profiled[3:]
     assert (again.profiles != before).any(axis=0).all()
 
@@ -174,11 +175,11 @@ def test_forgetting_halves_after_a_half_life(
     fitted, texts, losses = routers
     router = fresh(fitted)
     router.add_models(NAMES, COSTS, texts, losses)
-    before = router._records["a"]
+    before = router.learner.records["a"]
     router.observe_many(texts[:10], "a", np.ones(10), half_life=10.0)
-    kept = router._records["a"].count - 0.5 ** (np.arange(10) / 10).sum() - before.count / 2
+    kept = router.learner.records["a"].count - 0.5 ** (np.arange(10) / 10).sum() - before.count / 2
     weights = (0.5 ** (np.arange(10) / 10)).sum()
-    assert router._records["a"].count == pytest.approx(before.count / 2 + weights), kept
+    assert router.learner.records["a"].count == pytest.approx(before.count / 2 + weights), kept
     # One at a time is the same as together.
     other = fresh(fitted)
     other.add_models(NAMES, COSTS, texts, losses)
@@ -330,7 +331,7 @@ def test_a_forked_child_may_give_feedback(
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with router._lock:
+        with router.learner.lock:
             held.set()
             release.wait(30)
 

@@ -60,7 +60,7 @@ def test_equals_the_definition(kind, mixture):
         psi, costs = profiles(kind, rng, k, m)
         psi = psi.astype(np.float32)
         phi = mixtures(mixture, rng, 20, k)
-        pool = uf.PackedPool(psi, costs)
+        pool = uf.decisions.PackedPool(psi, costs)
         for cost_weight in (0.0, 0.5, 1e14, rng.random(20)):
             for n in {1, min(3, m), min(16, m), min(20, m)}:
                 expected = definition(phi, psi, costs, cost_weight, n)
@@ -71,7 +71,7 @@ def test_equals_the_definition(kind, mixture):
 
 def test_most_llms_are_ruled_out_beforehand():
     rng = np.random.default_rng(0)
-    pool = uf.PackedPool(rng.random((64, 2000)), rng.random(2000))
+    pool = uf.decisions.PackedPool(rng.random((64, 2000)), rng.random(2000))
     counts = pool.count_candidates(rng.dirichlet(np.ones(64), 500))
     assert counts.min() >= 1
     assert counts.mean() < 10
@@ -79,7 +79,7 @@ def test_most_llms_are_ruled_out_beforehand():
 
 def test_threads_change_nothing():
     rng = np.random.default_rng(1)
-    pool = uf.PackedPool(rng.random((24, 400)), rng.random(400))
+    pool = uf.decisions.PackedPool(rng.random((24, 400)), rng.random(400))
     phi = mixtures("flat", rng, 3000, 24)
     before = uf.get_num_threads()
     try:
@@ -105,15 +105,15 @@ def test_threads_change_nothing():
     ],
 )
 def test_bad_input_is_refused_by_name(arguments, message):
-    pool = uf.PackedPool(np.zeros((2, 3)), np.zeros(3))
+    pool = uf.decisions.PackedPool(np.zeros((2, 3)), np.zeros(3))
     with pytest.raises(uf.errors.InvalidArgumentError, match=message):
         pool.best(**arguments)
 
 
 def test_bad_profiles_are_refused_by_name():
     with pytest.raises(uf.errors.InvalidArgumentError, match="psi: NaN for cluster 0, LLM 1"):
-        uf.PackedPool([[0.0, np.nan]], [1.0, 1.0])
+        uf.decisions.PackedPool([[0.0, np.nan]], [1.0, 1.0])
     with pytest.raises(uf.errors.InvalidArgumentError, match="costs: inf for LLM 0"):
-        uf.PackedPool([[0.0]], [np.inf])
+        uf.decisions.PackedPool([[0.0]], [np.inf])
     with pytest.raises(uf.errors.InvalidArgumentError, match="psi: "):
-        uf.PackedPool(np.zeros((2, 0)), [])
+        uf.decisions.PackedPool(np.zeros((2, 0)), [])

@@ -90,6 +90,16 @@ def as_losses(argument: str, losses: ArrayLike, rows: int | None = None) -> NDAr
     return array
 
 
+def as_column(argument: str, losses: ArrayLike) -> NDArray[Any]:
+    """Return one LLM's losses, float[prompts] or float[prompts, 1], as a column."""
+    column = as_numbers(argument, losses, "real numbers in [0, 1], NaN = not run")
+    if column.ndim != 1 and column.shape[1:] != (1,):
+        raise InvalidArgumentError(
+            f"{argument}: shape {column.shape}; expected (n_val,) or (n_val, 1), for one LLM"
+        )
+    return column.reshape(-1, 1)
+
+
 def as_weights(argument: str, weights: ArrayLike | None, rows: int) -> NDArray[np.float64]:
     """Return weights of prompts as float64[rows], checked; 1 each for None.
 

@@ -4,7 +4,8 @@ from uniroute_fast.batch.decide import COLUMNS, BatchRouter
 from uniroute_fast.batch.job import Summary, route_log
 from uniroute_fast.batch.progress import Progress
 from uniroute_fast.batch.totals import Totals
-from uniroute_fast.batch.whatif import Outcome, WhatIf, what_if
+from uniroute_fast.batch.whatif import WhatIf, what_if
+from uniroute_fast.costs.outcome import Outcome
 
 __all__ = [
     "COLUMNS",

@@ -83,7 +83,9 @@ class LossReader:
     def of(self, texts: Any) -> Iterator[Losses]:
         """Yield the losses of the prompts that can be routed, each prompt once."""
         inputs, failures = self.prompter.inputs(texts)
-        decisions = self.router.route_batch(**inputs, cost_weight=0.0)
+        tokens = inputs.pop("tokens", None)
+        prompts = self.router.snapshot().embed(**inputs)
+        decisions = self.router.route_batch(prompts, tokens=tokens)
         routed = decisions.ok
         routed[list(failures)] = False
         ok = np.flatnonzero(routed)
@@ -100,17 +102,9 @@ class LossReader:
         if not len(own):
             return
         for some in np.array_split(own, len(own) * len(self.router.models) // VALUES + 1):
-            own_inputs = {name: _take(all_, ok[some]) for name, all_ in inputs.items()}
-            costs = self._costs
+            these, costs = prompts[ok[some]], self._costs
             if self._metered:
-                costs = self.router.predict_cost(**own_inputs)[:, self.models]
-            own_inputs.pop("tokens", None)
-            values = self.router.predict_loss(**own_inputs)[:, self.models]
+                lengths = None if tokens is None else tokens[ok[some]]
+                costs = self.router.predict_cost(these, tokens=lengths)[:, self.models]
+            values = self.router.predict_loss(these)[:, self.models]
             yield Losses(values, costs, cluster[some], ok[some], np.arange(len(some)))
-
-
-def _take(prompts: Any, rows: NDArray[np.int64]) -> Any:
-    if isinstance(prompts, list):
-        return [prompts[i] for i in rows]
-    # Of an array of NumPy, by rows too.
-    return prompts[rows] if isinstance(prompts, np.ndarray) else prompts.take(rows)

@@ -99,7 +99,7 @@ class Prompter:
         """Return what identifies the pool: all that its decisions come from, in hexadecimal."""
         if not isinstance(self.pool, _native.Router):
             return hashlib.sha256(Path(os.fspath(self.pool)).read_bytes()).hexdigest()
-        digest = hashlib.sha256(self.pool.to_bytes("null", {}))
+        digest = hashlib.sha256(self.pool.write_bytes("null", {}))
         embedder = self.pool.embedder
         if embedder is not None and not isinstance(embedder, LexicalEmbedder):
             # Not in the pool: told by what it makes of a text, but for rounding.

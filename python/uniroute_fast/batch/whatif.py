@@ -22,6 +22,7 @@ from uniroute_fast.batch.losses import LossReader
 from uniroute_fast.batch.pipeline import checked_threads, scan
 from uniroute_fast.batch.progress import Callback, Meter
 from uniroute_fast.batch.prompter import Prompter, Prompts
+from uniroute_fast.costs.outcome import Outcome
 from uniroute_fast.decisions.rule import winner
 from uniroute_fast.errors import InvalidArgumentError
 
@@ -36,46 +37,6 @@ SHARES = (0.75, 0.5, 0.25, 0.1)
 
 #: What was served, where the log says so, and what one LLM for all would be.
 NOW, BEST_SINGLE, CHEAPEST = "as served", "best single LLM", "cheapest LLM"
-
-
-@dataclass
-class Outcome:
-    """Spend and expected quality of a log under one rule.
-
-    Attributes
-    ----------
-    name : str
-    cost_weight : float
-        NaN for rules without one.
-    rows : int
-        Prompts that it answers.
-    spend : float
-        In the unit of the pool's costs; of "as served" what the log says, where it does.
-    quality, quality_2se : float
-        Mean expected quality, in [0, 1], and two standard errors of it.
-    gain, gain_2se : float
-        Quality less that of the reference rule on the same prompts, and two standard errors of it.
-    models : dict of str to int
-        Prompts by LLM, the most first.
-    llms : list of dict
-        For each LLM that answers: ``model``, ``prompts``, ``spend``, ``quality``, ``quality_2se``;
-        the most prompts first.
-    clusters : list of dict
-        For each cluster: ``cluster`` (its number), ``prompts``, ``spend``, ``quality``,
-        ``quality_2se``, and the LLM that has most of it, ``model``, with its ``model_share``.
-    """
-
-    name: str
-    cost_weight: float
-    rows: int
-    spend: float
-    quality: float
-    quality_2se: float
-    gain: float
-    gain_2se: float
-    models: dict[str, int]
-    llms: list[dict[str, Any]]
-    clusters: list[dict[str, Any]]
 
 
 @dataclass
@@ -184,7 +145,7 @@ def what_if(
     for tally in scan(source.files, prompter, comparison.of, threads, meter("compare")):
         comparison.add(tally)
     outcomes = comparison.outcomes()
-    typical = prompter.router._typical
+    typical = prompter.router.learner.examples
     return WhatIf(
         rows=prices.spending.rows,
         routable=prices.routable,

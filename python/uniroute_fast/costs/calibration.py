@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from uniroute_fast.router import Router
-
 #: Costs of a calibration are those of so many prompts.
 PER = 1000
 
@@ -93,8 +91,8 @@ class Calibration:
 
 
 def calibrate(
-    router: Router | _native.Snapshot,
-    texts: Sequence[str] | None = None,
+    router: _native.Router | _native.Snapshot,
+    texts: Sequence[str] | _native.Prompts | None = None,
     *,
     budget: float | None = None,
     quality: float | None = None,
@@ -112,7 +110,8 @@ def calibrate(
     n_bootstrap = as_count("n_bootstrap", n_bootstrap, 1, 10**6)
     seed = as_count("seed", seed, 0, 2**63 - 1)
     snapshot = as_snapshot("router", router)
-    predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
+    prompts = snapshot.embed(texts, embeddings=embeddings)
+    predicted = snapshot.predict_loss(prompts).astype(np.float64)
     usable = np.isfinite(predicted).all(axis=1)
     if not usable.any():
         raise InvalidArgumentError("texts: none can be embedded; expected at least one")
@@ -135,7 +134,7 @@ def calibrate(
     actual = predicted if measured is None else measured[:, enabled]
     costs = snapshot.costs[enabled]
     if snapshot.metered.any():
-        each = snapshot.predict_cost(texts, embeddings=embeddings, tokens=tokens)
+        each = snapshot.predict_cost(prompts, tokens=tokens)
         costs = each[usable][:, enabled]
     steps = _Steps.of(predicted, actual, costs)
     frontier = steps.frontier(np.ones(steps.n_prompts))

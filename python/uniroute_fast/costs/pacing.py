@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from uniroute_fast._native import Decision, Snapshot
-    from uniroute_fast.router import Router
+    from uniroute_fast._native import Decision, Router, Snapshot
 
 
 class BudgetPacer:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from uniroute_fast._native import Snapshot
-    from uniroute_fast.router import Router
+    from uniroute_fast._native import Prompts, Router, Snapshot
 
 #: Cost weights at which a plan knows the costs: so many quantiles of those where choices change.
 WEIGHTS = 96
@@ -49,7 +48,7 @@ class SpendingPlan:
     def of(
         cls,
         router: Router | Snapshot,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         *,
         embeddings: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
@@ -78,8 +77,9 @@ class SpendingPlan:
         """
         # A router counts what it routes as its traffic, which these prompts are not.
         snapshot = as_snapshot("router", router)
+        prompts = snapshot.embed(texts, embeddings=embeddings)
         frontier = calibrate(
-            snapshot, texts, quality_drop=0.0, embeddings=embeddings, tokens=tokens, n_bootstrap=1
+            snapshot, prompts, quality_drop=0.0, tokens=tokens, n_bootstrap=1
         ).frontier
         corners = frontier.cost_weight[frontier.cost_weight > 0]
         if not len(corners):  # One model is best at every cost weight.
@@ -89,9 +89,7 @@ class SpendingPlan:
         weights = np.append(weights, 2 * weights[-1])
         columns = []
         for weight in weights:
-            decisions = snapshot.route_batch(
-                texts, float(weight), embeddings=embeddings, tokens=tokens
-            )
+            decisions = snapshot.route_batch(prompts, float(weight), tokens=tokens)
             columns.append(decisions.cost[decisions.ok])
         cluster = decisions.cluster[decisions.ok].astype(np.intp)
         counts = np.bincount(cluster)

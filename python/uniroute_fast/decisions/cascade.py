@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast._checks.arrays import as_array, as_losses, as_numbers
+from uniroute_fast import _native
+from uniroute_fast._checks.arrays import as_losses, as_numbers
 from uniroute_fast._checks.instances import as_instance
+from uniroute_fast._checks.prompts import one_embedded
 from uniroute_fast._checks.scalars import as_count, as_number
 from uniroute_fast.decisions.rule import winner
 from uniroute_fast.errors import (
@@ -26,14 +28,13 @@ from uniroute_fast.errors import (
     NoCandidateError,
     UnroutableError,
 )
-from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from uniroute_fast._native import Snapshot
+    from uniroute_fast._native import Prompts, Snapshot
 
 #: Fewest labelled prompts that an LLM's scores are learnt from.
 MIN_PROMPTS = 20
@@ -127,7 +128,7 @@ class ScoreModel:
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts:
+class Predicted:
     """What routing knows of N prompts before anything answered.
 
     Attributes
@@ -146,21 +147,22 @@ class Prompts:
     def of(
         cls,
         snapshot: Snapshot,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str] | Prompts | None = None,
         *,
         embeddings: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
-    ) -> Prompts:
+    ) -> Predicted:
         """Predict losses and costs over a snapshot."""
-        losses = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
+        prompts = snapshot.embed(texts, embeddings=embeddings)
+        losses = snapshot.predict_loss(prompts).astype(np.float64)
         if not snapshot.metered.any():
             return cls(snapshot, losses, np.tile(snapshot.costs, (len(losses), 1)))
-        costs = snapshot.predict_cost(texts, embeddings=embeddings, tokens=tokens)
+        costs = snapshot.predict_cost(prompts, tokens=tokens)
         return cls(snapshot, losses, costs)
 
-    def take(self, rows: NDArray[np.integer]) -> Prompts:
+    def take(self, rows: NDArray[np.integer]) -> Predicted:
         """Return some of the prompts."""
-        return Prompts(self.snapshot, self.losses[rows], self.costs[rows])
+        return Predicted(self.snapshot, self.losses[rows], self.costs[rows])
 
     def penalties(self, cost_weight: float) -> NDArray[np.float64]:
         """Return cost_weight x cost, infinite for LLMs that may not answer, float64[N, M]."""
@@ -199,7 +201,7 @@ class First:
     expected_cost: float
     final: bool
     cost_weight: float
-    _prompt: Prompts
+    _prompt: Predicted
 
 
 @dataclass(frozen=True)
@@ -251,14 +253,14 @@ class Cascade:
     (True, 'large')
     """
 
-    def __init__(self, router: Router, scores: Mapping[str, ScoreModel]) -> None:
+    def __init__(self, router: _native.Router, scores: Mapping[str, ScoreModel]) -> None:
         self._router, self._scores = router, dict(scores)
 
     @classmethod
     def fit(
         cls,
-        router: Router,
-        texts: Sequence[str] | None,
+        router: _native.Router,
+        texts: Sequence[str] | Prompts | None,
         scores: Mapping[str, ArrayLike],
         losses: ArrayLike,
         *,
@@ -293,7 +295,7 @@ class Cascade:
             raise ArgumentTypeError(
                 f"scores: a {type(scores).__name__}; expected a dict of LLMs' names to their scores"
             )
-        as_instance("router", router, Router)
+        as_instance("router", router, _native.Router, "a Router")
         snapshot = router.snapshot()
         predicted = snapshot.predict_loss(texts, embeddings=embeddings).astype(np.float64)
         measured = as_losses("losses", losses, len(predicted))
@@ -329,7 +331,7 @@ class Cascade:
 
     def first(
         self,
-        text: str | None = None,
+        text: str | Prompts | None = None,
         cost_weight: float = 0.0,
         *,
         embeddings: ArrayLike | None = None,
@@ -360,9 +362,8 @@ class Cascade:
         if tokens is not None:
             tokens = as_count("tokens", tokens, 0, 2**63 - 1)
         snapshot = self._router.snapshot()
-        one = None if embeddings is None else np.atleast_2d(as_array("embeddings", embeddings))
-        texts = None if text is None else [text]
-        prompt = Prompts.of(snapshot, texts, embeddings=one, tokens=tokens)
+        one = one_embedded(snapshot, text, embeddings)
+        prompt = Predicted.of(snapshot, one, tokens=tokens)
         if not np.isfinite(prompt.losses).all():
             raise UnroutableError("text: it cannot be embedded; expected text that can")
         if not snapshot.enabled.any():
@@ -419,7 +420,7 @@ class Cascade:
             threshold=threshold,
         )
 
-    def decide_first(self, prompts: Prompts, cost_weight: float) -> FirstDecisions:
+    def decide_first(self, prompts: Predicted, cost_weight: float) -> FirstDecisions:
         """Return the first decisions on many prompts, in columns."""
         snapshot, costs = prompts.snapshot, prompts.costs
         penalties = prompts.penalties(cost_weight)
@@ -448,7 +449,7 @@ class Cascade:
         return FirstDecisions(index, final, expected)
 
     def decide_second(
-        self, prompts: Prompts, cost_weight: float, name: str, scores: NDArray[np.float64]
+        self, prompts: Predicted, cost_weight: float, name: str, scores: NDArray[np.float64]
     ) -> NDArray[np.intp]:
         """Return whose answer is used, intp[N], where `name` answered with scores float64[N]."""
         model, own = self._scores[name], prompts.snapshot.info(name).index

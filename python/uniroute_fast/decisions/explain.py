@@ -12,7 +12,7 @@ from uniroute_fast._checks.scalars import as_number
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from uniroute_fast._native import Alternative, Constraints, Decision, Exclusion, Snapshot
+    from uniroute_fast._native import Alternative, Constraints, Decision, Exclusion, Prompts, Snapshot
     from uniroute_fast.clusters.examples import Typical
 
 
@@ -138,7 +138,7 @@ class Explanation:
 
 def explain(
     snapshot: Snapshot,
-    text: str | None,
+    text: str | Prompts | None,
     cost_weight: float,
     *,
     embeddings: ArrayLike | None,

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast import _native
 from uniroute_fast._checks.instances import as_instance
+from uniroute_fast._checks.prompts import one_embedded
 from uniroute_fast._checks.scalars import as_count, as_number
 from uniroute_fast.decisions.explain import prompt_errors
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from uniroute_fast._native import Constraints, Decision
-    from uniroute_fast.router import Router
+    from uniroute_fast._native import Constraints, Decision, Prompts
+    from uniroute_fast.profiles.learner import Learns
 
 #: Nodes and weights by which an expectation over a standard Gaussian is a sum.
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
@@ -182,8 +184,8 @@ class Explorer:
 
     def route(
         self,
-        router: Router,
-        text: str | None = None,
+        router: Learns,
+        text: str | Prompts | None = None,
         cost_weight: float = 0.0,
         *,
         embeddings: ArrayLike | None = None,
@@ -199,8 +201,8 @@ class Explorer:
 
     def compare(
         self,
-        router: Router,
-        text: str | None = None,
+        router: Learns,
+        text: str | Prompts | None = None,
         cost_weight: float = 0.0,
         *,
         draws: int = 4,
@@ -248,24 +250,21 @@ class Explorer:
 
     def _drawer(
         self,
-        router: Router,
-        text: str | None,
+        router: Learns,
+        text: str | Prompts | None,
         cost_weight: float,
         embeddings: ArrayLike | None,
         constraints: Constraints | None,
         tokens: int | None,
     ) -> Callable[[], Exploration]:
         """Weigh the LLMs for one prompt, and return what draws one of them."""
-        from uniroute_fast.router import Router
-
-        snapshot, errors = as_instance("router", router, Router)._with_errors()
-        asked: dict[str, Any] = {"embeddings": embeddings, "tokens": tokens}
-        decision = snapshot.route(text, cost_weight, constraints=constraints, **asked)
+        learner = as_instance("router", router, _native.Router, "a Router").learner
+        snapshot, errors = learner.with_errors(router)
+        prompt = one_embedded(snapshot, text, embeddings)
+        decision = snapshot.route(prompt, cost_weight, constraints=constraints, tokens=tokens)
         others = decision.contenders(self._within)[: self._most - 1]
         index = [decision.index, *(other.index for other in others)]
-        one = None if embeddings is None else np.atleast_2d(np.asarray(embeddings))
-        phi = snapshot.phi(None if text is None else [text], embeddings=one)
-        error = np.nan_to_num(prompt_errors(phi, errors[:, index])[0])
+        error = np.nan_to_num(prompt_errors(prompt.phi, errors[:, index])[0])
         own = decision.predicted_loss + cost_weight * decision.cost
         objective = np.array([own, *(other.objective for other in others)])
         best = self._uniform / len(index) + (1 - self._uniform) * best_probabilities(

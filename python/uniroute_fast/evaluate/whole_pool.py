@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uniroute_fast.costs.outcome import Outcome
 from uniroute_fast.errors import DatasetError
 from uniroute_fast.evaluate.deferral import deferral_curve, qnc, reaches_best
 from uniroute_fast.evaluate.statistics import two_standard_errors
@@ -21,7 +22,6 @@ from uniroute_fast.evaluate.trial import random_split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uniroute_fast.batch import Outcome
     from uniroute_fast.datasets import Dataset
     from uniroute_fast.evaluate.deferral import DeferralCurve
     from uniroute_fast.router import Router
@@ -145,14 +145,15 @@ def route_whole_pool(dataset: Dataset, n_val: int | None = None, seed: int = 0) 
     router = Router.fit(list(train.texts), seen=seen, seed=seed)
     router.add_models(list(block.models), block.costs, list(validation.texts), validation.losses)
 
-    predicted = router.predict_loss(list(test.texts)).astype(np.float64)
+    prompts = router.embed(list(test.texts))
+    predicted = router.predict_loss(prompts).astype(np.float64)
     routable = np.flatnonzero(np.isfinite(predicted).all(axis=1))
     if not len(routable):
         raise DatasetError(
             f"{dataset.name}: none of the {len(test.ids)} test prompts can be routed"
         )
-    held, predicted = test.select(routable), predicted[routable]
-    cluster = router.route_batch(list(held.texts)).cluster.astype(np.int64)
+    held, predicted, prompts = test.select(routable), predicted[routable], prompts[routable]
+    cluster = router.route_batch(prompts).cluster.astype(np.int64)
     curve = deferral_curve(predicted, held.scores, held.costs)
     means = held.scores.mean(axis=0)
     # Of equally accurate LLMs the cheapest, as `qnc` has it.
@@ -160,9 +161,8 @@ def route_whole_pool(dataset: Dataset, n_val: int | None = None, seed: int = 0) 
 
     outcomes = [_outcome(BEST_SINGLE, np.nan, np.full(len(routable), best), held, cluster, best)]
     for weight in _spread(curve, means[best]):
-        chosen = router.route_batch(list(held.texts), cost_weight=weight).index.astype(np.int64)
+        chosen = router.route_batch(prompts, cost_weight=weight).index.astype(np.int64)
         outcomes.append(_outcome(f"cost weight {weight:.4g}", weight, chosen, held, cluster, best))
-    embedder: Any = router.embedder
     return WholePool(
         train=len(train.ids),
         validation=len(validation.ids),
@@ -177,9 +177,7 @@ def route_whole_pool(dataset: Dataset, n_val: int | None = None, seed: int = 0) 
         qnc=qnc(curve, held.scores, held.costs),
         reached=reaches_best(curve, held.scores, held.costs),
         outcomes=outcomes,
-        clusters=_clusters(
-            held, predicted, cluster, embedder.embed(list(held.texts)), _background(router)
-        ),
+        clusters=_clusters(held, predicted, cluster, prompts.vectors, _background(router)),
     )
 
 
@@ -201,8 +199,6 @@ def _outcome(
     best: int,
 ) -> Outcome:
     """Look up what a rule's choices cost and score."""
-    from uniroute_fast.batch import Outcome
-
     rows = np.arange(len(chosen))
     quality, cost = held.scores[rows, chosen], held.costs[chosen]
     gain = quality - held.scores[:, best]
@@ -269,8 +265,7 @@ def _clusters(
 
 def _background(router: Router) -> int | None:
     """Return the cluster that takes foreign prompts, where the map has one."""
-    assert router._profiler is not None
-    head = router._profiler.map.heads[0]
+    head = router.learner.fitted().map.heads[0]
     return head.n_clusters - 1 if getattr(head, "background", False) else None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uniroute_fast.profiles.learner import Labels
 from uniroute_fast.router import Router
 
 if TYPE_CHECKING:
@@ -63,23 +64,21 @@ class Keeper:
 
     def profile(self, texts: Sequence[str], losses: Sequence[float | None]) -> list[float]:
         """Return an LLM's expected losses, one a cluster, from its outcomes."""
-        fitted = Router(self._router.embedder, self._router.heads())
-        fitted._profiler = self._router._profiler
-        fitted.add_model("it", cost=0.0, texts=texts, losses=_column(losses))
-        profile: list[float] = fitted.profiles[:, 0].tolist()
+        labels = Labels.of(["it"], texts, _column(losses)[:, None])
+        profile: list[float] = self._router.learner.profile(self._router, labels)[:, 0].tolist()
         return profile
 
     def hold(self) -> None:
         """Keep the router from learning until `release`, which the same thread calls."""
-        self._router._lock.__enter__()
+        self._router.learner.lock.__enter__()
 
     def release(self, name: str, changed: bool) -> None:
         """End `hold`; if an LLM was changed, forget the outcomes that its profile came from."""
         try:
             if changed:
-                self._router._records.remove([name])
+                self._router.learner.records.remove([name])
         finally:
-            self._router._lock.__exit__(None, None, None)
+            self._router.learner.lock.__exit__(None, None, None)
 
     def observe(
         self,

@@ -99,6 +99,16 @@ fn a_batch_routes_as_single_prompts_do_and_as_the_predicted_losses_say() -> Resu
         let rows = snapshot.route_batch(prompts, &requests, &Run::default())?;
         let mut losses = vec![0.0; 500 * snapshot.pool().len()];
         snapshot.predict_loss(prompts, &mut losses, &Run::default())?;
+        // What was embedded before is routed the same.
+        let before = snapshot.embed_all(prompts, PerPrompt::Same(None), &Run::default())?;
+        let embedded = Prompts::Embedded(&before);
+        assert_eq!(
+            rows,
+            snapshot.route_batch(embedded, &requests, &Run::default())?
+        );
+        let mut again = vec![0.0; losses.len()];
+        snapshot.predict_loss(embedded, &mut again, &Run::default())?;
+        assert_eq!(losses, again);
         let mut scratch = Scratch::default();
         for (i, row) in rows.iter().enumerate() {
             let request = Request {
@@ -109,6 +119,9 @@ fn a_batch_routes_as_single_prompts_do_and_as_the_predicted_losses_say() -> Resu
                 *row,
                 snapshot.route(Prompt::Text(texts[i]), &request, &mut scratch)?
             );
+            let one = before.select(&[i]);
+            let one = Prompt::Embedded(&one);
+            assert_eq!(*row, snapshot.route(one, &request, &mut scratch)?);
             let choice = row.choice.ok_or(Error::EmptyPool)?;
             let own = &losses[i * snapshot.pool().len()..][..snapshot.pool().len()];
             let objective = |m: usize| f64::from(own[m]) + weights[i] * snapshot.pool().costs()[m];

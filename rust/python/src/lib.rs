@@ -36,6 +36,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     embedding::chat::register(m)?;
     pool::changes::register(m)?;
     request::constraints::register(m)?;
+    request::prompts::register(m)?;
     route::decision::register(m)?;
     drift::register(m)?;
     evaluate::register(m)?;

@@ -31,6 +31,13 @@ pub struct Phi {
 }
 
 impl Phi {
+    /// Writes the entries into a dense row of zeros, [clusters].
+    pub fn write(&self, row: &mut [f32]) {
+        for (&k, &w) in self.clusters.iter().zip(&self.weights) {
+            row[k as usize] = w;
+        }
+    }
+
     fn clear(&mut self) {
         self.clusters.clear();
         self.weights.clear();

@@ -2,12 +2,11 @@
 
 pub mod constraints;
 mod per_prompt;
+mod prompts;
 mod request;
 mod stay;
 
 pub use per_prompt::PerPrompt;
-pub use request::{
-    Prompt, Prompts, Request, Requests, Text, check_numbers, estimate_tokens, positive_zero,
-    tokens_of,
-};
+pub use prompts::{Embedded, Place, Prompt, Prompts, Text, estimate_tokens, tokens_of};
+pub use request::{Request, Requests, check_numbers, positive_zero};
 pub use stay::{Leaving, Stay};

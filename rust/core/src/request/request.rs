@@ -1,4 +1,4 @@
-//! What one call asks: its prompts, and what is wanted of the model that answers each.
+//! What one call asks of the model that answers each of its prompts.
 
 use std::sync::Arc;
 
@@ -6,53 +6,6 @@ use crate::error::{Error, Result};
 use crate::request::constraints::Compiled;
 use crate::request::per_prompt::PerPrompt;
 use crate::request::stay::Stay;
-use crate::text::lexical::Status;
-
-/// One prompt: its text, or the reason why there is none.
-pub type Text<'a> = Result<&'a str, Status>;
-
-/// One prompt.
-#[derive(Clone, Copy)]
-pub enum Prompt<'a> {
-    /// To be embedded by the router's own embedder.
-    Text(Text<'a>),
-    /// An embedding, [dim].
-    Embedding(&'a [f32]),
-}
-
-impl Prompt<'_> {
-    /// Its text; `None` for an embedding.
-    pub fn text(&self) -> Option<Text<'_>> {
-        match self {
-            Self::Text(text) => Some(*text),
-            Self::Embedding(_) => None,
-        }
-    }
-}
-
-/// How many tokens a prompt has, more or less; `None` where its text is not known.
-pub fn tokens_of(text: Option<Text<'_>>) -> Option<u64> {
-    text?.ok().map(estimate_tokens)
-}
-
-/// The prompts of one call.
-#[derive(Clone, Copy)]
-pub enum Prompts<'a> {
-    /// To be embedded by the router's own embedder.
-    Texts(&'a [Text<'a>]),
-    /// Embeddings, [prompts, dim] row-major.
-    Embeddings(&'a [f32]),
-}
-
-impl<'a> Prompts<'a> {
-    /// The text of one of them; `None` for embeddings.
-    pub(crate) fn text(&self, at: usize) -> Option<Text<'a>> {
-        match self {
-            Self::Texts(texts) => Some(texts[at]),
-            Self::Embeddings(_) => None,
-        }
-    }
-}
 
 /// What a request asks beside its prompt.
 #[derive(Clone, Copy, Default)]
@@ -111,12 +64,12 @@ impl Requests {
         }
     }
 
-    /// What is asked of one of the prompts, of this text.
-    pub fn at(&self, at: usize, text: Option<Text<'_>>) -> Request<'_> {
+    /// What is asked of one of the prompts; `estimated` is its length where none is given.
+    pub fn at(&self, at: usize, estimated: Option<u64>) -> Request<'_> {
         Request {
             cost_weight: positive_zero(*self.cost_weights.at(at)),
             constraints: self.constraints.at(at).as_deref(),
-            tokens: self.tokens.at(at).or_else(|| tokens_of(text)),
+            tokens: self.tokens.at(at).or(estimated),
             fallback: self.fallback,
             stay: *self.stay.at(at),
             counted: self.counted,
@@ -155,10 +108,4 @@ pub fn check_numbers(argument: &'static str, mut all: impl Iterator<Item = f64>)
             "finite numbers, 0 or more",
         )),
     }
-}
-
-/// How many tokens a text has, more or less: a quarter of its UTF-8 bytes, rounded up, which is
-/// what tokenisers of current LLMs make of English prose.
-pub fn estimate_tokens(text: &str) -> u64 {
-    text.len().div_ceil(4) as u64
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::text::prefetch;
-use crate::request::{PerPrompt, Prompts, Request, Requests};
+use crate::request::{PerPrompt, Place, Prompts, Request, Requests};
 use crate::route::choose::{Blend, Choice, choose};
 use crate::route::packed::Soft;
 use crate::route::scratch::{Kept, Scratch};
@@ -33,19 +33,26 @@ impl Snapshot {
         let nothing: &mut [u8] = &mut [];
         self.for_each_task(prompts, (nothing, 0), run, |task, scratch| {
             let Some(centroids) = self.map.single_nearest() else {
-                let request = |i: usize| requests.at(task.first + i, prompts.text(task.first + i));
-                self.choose_each(task.rows, task.embeddings, &request, soft, scratch)?;
+                let first = task.first;
+                let request = |i: usize| requests.at(first + i, prompts.tokens(first + i));
+                self.choose_each(task, &request, soft, scratch)?;
                 self.count_many(requests.counted, task);
                 return Ok(());
             };
             scratch.labels.resize(task.rows.len(), 0);
-            let here = Run {
-                threads: 1,
-                interrupted: &|| false,
-            };
-            centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
+            if let Some(places) = task.places {
+                for (label, place) in scratch.labels.iter_mut().zip(places) {
+                    *label = self.map.cluster(&place.phi);
+                }
+            } else {
+                let here = Run {
+                    threads: 1,
+                    interrupted: &|| false,
+                };
+                centroids.assign(task.embeddings, &mut scratch.labels, None, &here)?;
+            }
             for (i, row, _) in self.ok_rows(task.rows, task.embeddings) {
-                let request = requests.at(task.first + i, prompts.text(task.first + i));
+                let request = requests.at(task.first + i, prompts.tokens(task.first + i));
                 let blend = Blend::One(scratch.labels[i]);
                 row.choice = choose(&self.pool, blend, &request, &mut scratch.ranked)?;
             }
@@ -66,9 +73,9 @@ impl Snapshot {
         let models = self.pool.len();
         losses.fill(f32::NAN);
         self.for_each_task(prompts, (losses, models), run, |task, scratch| {
+            let known = task.known();
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                self.map
-                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.phi_of(known(i), embedding, &mut scratch.phi, &mut scratch.map)?;
                 let own = &mut task.out[i * models..][..models];
                 self.gamma(&scratch.phi, own);
             }
@@ -82,13 +89,11 @@ impl Snapshot {
         let clusters = self.map.clusters();
         out.fill(0.0);
         self.for_each_task(prompts, (out, clusters), run, |task, scratch| {
+            let known = task.known();
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                self.map
-                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.phi_of(known(i), embedding, &mut scratch.phi, &mut scratch.map)?;
                 let row = &mut task.out[i * clusters..][..clusters];
-                for (&k, &w) in scratch.phi.clusters.iter().zip(&scratch.phi.weights) {
-                    row[k as usize] = w;
-                }
+                scratch.phi.write(row);
             }
             Ok(())
         })
@@ -112,11 +117,11 @@ impl Snapshot {
         let models = self.pool.len();
         costs.fill(f64::NAN);
         self.for_each_task(prompts, (costs, models), run, |task, scratch| {
+            let known = task.known();
             for (i, _, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                self.map
-                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.phi_of(known(i), embedding, &mut scratch.phi, &mut scratch.map)?;
                 let tokens = requests
-                    .at(task.first + i, prompts.text(task.first + i))
+                    .at(task.first + i, prompts.tokens(task.first + i))
                     .tokens;
                 let own = self.costs(&scratch.phi, tokens)?;
                 task.out[i * models..][..models].copy_from_slice(&own);
@@ -127,26 +132,30 @@ impl Snapshot {
 
     /// The winners for prompts that belong to several clusters: those that ask for nothing special
     /// together, where the pool is packed for it.
-    fn choose_each<'a>(
+    fn choose_each<'a, T>(
         &self,
-        rows: &mut [Row],
-        embeddings: &[f32],
+        task: &mut Task<'_, T>,
         request: &dyn Fn(usize) -> Request<'a>,
         soft: Option<&Soft>,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let mut together: Vec<(&mut Row, u32)> = Vec::new();
         scratch.batch.clear();
-        for (i, row, embedding) in self.ok_rows(rows, embeddings) {
+        let known = task.known();
+        for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
             let request = request(i);
+            let Scratch {
+                phi,
+                map,
+                batch,
+                ranked,
+                ..
+            } = scratch;
+            self.phi_of(known(i), embedding, phi, map)?;
             if soft.is_none() || request.constraints.is_some() || request.stay.is_some() {
-                row.choice = self.choose(embedding, &request, scratch)?;
+                row.choice = choose(&self.pool, self.blend(phi), &request, ranked)?;
                 continue;
             }
-            let Scratch {
-                phi, map, batch, ..
-            } = scratch;
-            self.map.phi(embedding, phi, map)?;
             batch.push(phi, self.map.clusters(), request.cost_weight);
             together.push((row, self.map.cluster(phi)));
         }
@@ -201,7 +210,7 @@ impl Snapshot {
         }
         let per_task = match prompts {
             Prompts::Texts(_) => TEXTS_PER_TASK,
-            Prompts::Embeddings(_) => EMBEDDINGS_PER_TASK,
+            Prompts::Embeddings(_) | Prompts::Embedded(_) => EMBEDDINGS_PER_TASK,
         };
         let mut rows = vec![Row::default(); count];
         let blocks: Vec<_> = rows
@@ -225,6 +234,24 @@ impl Snapshot {
                             first,
                             rows,
                             embeddings,
+                            places: None,
+                            out,
+                        },
+                        scratch,
+                    )
+                }
+                Prompts::Embedded(all) => {
+                    let places = &all.places[first..][..rows.len()];
+                    for (row, place) in rows.iter_mut().zip(places) {
+                        (row.status, row.coverage) = (place.status, place.coverage);
+                    }
+                    let embeddings = &all.vectors[first * dim..][..rows.len() * dim];
+                    work(
+                        &mut Task {
+                            first,
+                            rows,
+                            embeddings,
+                            places: Some(places),
                             out,
                         },
                         scratch,
@@ -245,6 +272,7 @@ impl Snapshot {
                             first,
                             rows,
                             embeddings: &block,
+                            places: None,
                             out,
                         },
                         scratch,
@@ -265,6 +293,16 @@ pub(super) struct Task<'a, T> {
     pub(super) rows: &'a mut [Row],
     /// [rows, dim]
     pub(super) embeddings: &'a [f32],
+    /// What was found before of each of them.
+    pub(super) places: Option<&'a [Place]>,
     /// This block's share of the caller's output.
     pub(super) out: &'a mut [T],
+}
+
+impl<'a, T> Task<'a, T> {
+    /// What was found before of a row of the block.
+    pub(super) fn known(&self) -> impl Fn(usize) -> Option<&'a Place> + use<'a, T> {
+        let places = self.places;
+        move |row| places.map(|all| &all[row])
+    }
 }

@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod choose;
+mod embedded;
 pub mod explain;
 mod packed;
 pub mod router;

@@ -9,7 +9,7 @@ use crate::drift::{Baseline, Monitor, check_window};
 use crate::error::{Error, Result};
 use crate::pool::Pool;
 use crate::request::constraints::{Cache, Compiled, Constraints};
-use crate::request::{Prompt, Prompts, Request, Text, positive_zero, tokens_of};
+use crate::request::{Place, Prompt, Prompts, Request, Text, positive_zero};
 use crate::route::choose::{self, Blend, Choice, choose};
 use crate::route::packed::LazySoft;
 use crate::route::scratch::Scratch;
@@ -181,7 +181,7 @@ impl Snapshot {
         scratch.ranked.clear();
         let request = Request {
             cost_weight: positive_zero(request.cost_weight),
-            tokens: request.tokens.or_else(|| tokens_of(prompt.text())),
+            tokens: request.tokens.or_else(|| prompt.tokens()),
             ..*request
         };
         match prompt {
@@ -189,7 +189,7 @@ impl Snapshot {
                 let mut embedding = std::mem::take(&mut scratch.embeddings);
                 embedding.resize(self.map.dim(), 0.0);
                 let row = self.embed(text, &mut embedding, &mut scratch.text)?;
-                let row = self.route_embedded(row, &embedding, &request, scratch);
+                let row = self.route_vector(row, &embedding, None, &request, scratch);
                 scratch.embeddings = embedding;
                 row
             }
@@ -201,21 +201,39 @@ impl Snapshot {
                         format!("the {} values of one embedding", self.map.dim()),
                     ));
                 }
-                self.route_embedded(Row::default(), embedding, &request, scratch)
+                self.route_vector(Row::default(), embedding, None, &request, scratch)
+            }
+            Prompt::Embedded(prompts) => {
+                let [place] = prompts.places() else {
+                    let found = format!("{} prompts", prompts.places().len());
+                    let expected = "one; `route_batch` takes many";
+                    return Err(Error::invalid("text", found, expected));
+                };
+                let row = Row {
+                    status: place.status,
+                    coverage: place.coverage,
+                    choice: None,
+                };
+                self.route_vector(row, prompts.vectors(), Some(place), &request, scratch)
             }
         }
     }
 
     /// The row of an embedding, with the choice where there was something to embed.
-    fn route_embedded(
+    fn route_vector(
         &self,
         mut row: Row,
         embedding: &[f32],
+        known: Option<&Place>,
         request: &Request<'_>,
         scratch: &mut Scratch,
     ) -> Result<Row> {
         if row.status == Status::Ok {
-            row.choice = self.choose(embedding, request, scratch)?;
+            let Scratch {
+                phi, map, ranked, ..
+            } = scratch;
+            self.phi_of(known, embedding, phi, map)?;
+            row.choice = choose(&self.pool, self.blend(phi), request, ranked)?;
         }
         if request.counted {
             self.count_one(&row, embedding);
@@ -231,23 +249,6 @@ impl Snapshot {
     /// What every model costs for one Phi and length of the prompt, in index order.
     pub fn costs(&self, phi: &Phi, tokens: Option<u64>) -> Result<Vec<f64>> {
         choose::costs(&self.pool, self.blend(phi), tokens)
-    }
-
-    /// The winner for one embedding. Leaves Phi in the scratch.
-    pub(super) fn choose(
-        &self,
-        embedding: &[f32],
-        request: &Request<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<Option<Choice>> {
-        self.map
-            .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
-        choose(
-            &self.pool,
-            self.blend(&scratch.phi),
-            request,
-            &mut scratch.ranked,
-        )
     }
 
     /// A prompt's clusters, by its Phi.
@@ -294,6 +295,7 @@ impl Snapshot {
         let all = match prompts {
             Prompts::Texts(texts) => return Ok(texts.len()),
             Prompts::Embeddings(all) => all,
+            Prompts::Embedded(all) => return Ok(all.places().len()),
         };
         // All at once first: a search for the culprit stops the compiler from using vectors.
         if !all.iter().fold(true, |fine, v| fine & v.is_finite())

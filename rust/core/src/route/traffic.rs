@@ -123,9 +123,9 @@ impl Snapshot {
     ) -> Result<Vec<Option<Place>>> {
         let mut places = vec![None; self.count(prompts)?];
         self.for_each_task(prompts, (&mut places, 1), run, |task, scratch| {
+            let known = task.known();
             for (i, row, embedding) in self.ok_rows(task.rows, task.embeddings) {
-                self.map
-                    .phi(embedding, &mut scratch.phi, &mut scratch.map)?;
+                self.phi_of(known(i), embedding, &mut scratch.phi, &mut scratch.map)?;
                 let cluster = self.map.cluster(&scratch.phi);
                 let centre = &centres[cluster as usize * embedding.len()..][..embedding.len()];
                 task.out[i] = Some(Place {

@@ -437,6 +437,11 @@ impl LexicalEmbedder {
         )
     }
 
+    /// Whether two are the same, part by part. O(size).
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.params() == other.params() && self.tensors() == other.tensors()
+    }
+
     /// This embedder without the rarest features that it knows: to a text that it was fitted on, what
     /// it would be if it had not been fitted on that text, whose rarest features would be unknown.
     pub fn without_rarest(&self) -> Result<Self> {

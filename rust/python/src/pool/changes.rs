@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use uniroute_core::pool::changes::Change;
 
 /// One change to a router.
-#[pyclass(frozen, get_all, module = "uniroute_fast", name = "Change")]
+#[pyclass(frozen, get_all, module = "uniroute_fast.decisions", name = "Change")]
 pub struct PyChange {
     /// Version that the change made.
     version: u64,

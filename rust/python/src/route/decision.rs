@@ -339,7 +339,7 @@ fn one_gap(object: &Bound<'_, PyAny>) -> PyResult<f64> {
 }
 
 /// A model that could have answered instead.
-#[pyclass(frozen, get_all, module = "uniroute_fast")]
+#[pyclass(frozen, get_all, module = "uniroute_fast.decisions")]
 pub struct Alternative {
     /// Name of the model.
     model: String,
@@ -387,7 +387,7 @@ impl Alternative {
 type PickledAlternative = (String, u32, (f32, f64, f64));
 
 /// A model that may not answer.
-#[pyclass(frozen, get_all, module = "uniroute_fast")]
+#[pyclass(frozen, get_all, module = "uniroute_fast.decisions")]
 pub struct Exclusion {
     /// Name of the model.
     model: String,

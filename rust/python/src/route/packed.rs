@@ -37,11 +37,11 @@ type Winners<'py> = (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray2<f32>>);
 /// Examples
 /// --------
 /// >>> import uniroute_fast as uf
-/// >>> pool = uf.PackedPool([[0.1, 0.5], [0.9, 0.4]], [1.0, 2.0])
+/// >>> pool = uf.decisions.PackedPool([[0.1, 0.5], [0.9, 0.4]], [1.0, 2.0])
 /// >>> winners, losses = pool.best([[1.0, 0.0], [0.0, 1.0]], cost_weight=0.0)
 /// >>> winners.tolist()
 /// [[0], [1]]
-#[pyclass(name = "PackedPool", module = "uniroute_fast", frozen)]
+#[pyclass(name = "PackedPool", module = "uniroute_fast.decisions", frozen)]
 pub struct PyPackedPool(PackedPool);
 
 #[pymethods]

@@ -28,7 +28,7 @@ use crate::route::routing::{PySnapshot, Routing};
 use crate::route::view::View;
 use crate::run::{detached, released};
 
-/// Routes prompts over a pool of models; see `uniroute_fast.Router`, which adds fitting.
+/// Routes prompts over a pool of models; `uniroute_fast.Router` adds fitting, and explains each method.
 #[pyclass(subclass, frozen, extends = Routing, module = "uniroute_fast._native")]
 pub struct Router {
     pub(crate) core: Arc<core::Router>,
@@ -81,16 +81,12 @@ impl Router {
         Ok(PyClassInitializer::from(routing).add_subclass(Self { core }))
     }
 
-    /// An immutable view of what is current: it routes as the router does now, for ever.
-    ///
-    /// O(1).
+    /// What is current.
     fn snapshot(&self, py: Python<'_>) -> PyResult<Py<PySnapshot>> {
         Py::new(py, PySnapshot::of(&self.core))
     }
 
-    /// The latest changes, oldest first: those that made versions above `since`.
-    ///
-    /// The last 1,024 changes are kept, in this process: they are not saved.
+    /// The latest changes.
     #[pyo3(signature = (since=None), text_signature = "($self, since=0)")]
     fn changes(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<PyChange>> {
         let since = since.map_or(Ok(0), |object| count("since", object))?;
@@ -98,9 +94,7 @@ impl Router {
         Ok(changes.into_iter().map(PyChange::from).collect())
     }
 
-    /// Appends models with these costs and profiles, float32[K, added]; with prices of a million
-    /// tokens, float64[added] each, and what they use (see `set_usage`) where given; with a
-    /// dict of metadata for each, and disabled, where that is said: all of it one new version.
+    /// Appends models.
     #[pyo3(signature = (
         names, costs, profiles, *, prices=None, usage=None, metadata=None, enabled=None
     ))]
@@ -163,8 +157,7 @@ impl Router {
         })
     }
 
-    /// Says what tokens models use: output tokens in each cluster, float32[K, n], and the line
-    /// ``scale * tokens of the prompt + extra`` of their input tokens, float64[n] each.
+    /// Says what tokens models use.
     fn set_usage(
         &self,
         py: Python<'_>,
@@ -180,9 +173,7 @@ impl Router {
         })
     }
 
-    /// Takes a model out of the pool; later ones move down by one index.
-    ///
-    /// Raises `UnknownModelError` if there is none of that name. O(clusters x models).
+    /// Takes a model out of the pool.
     fn remove_model(
         &self,
         py: Python<'_>,
@@ -191,10 +182,7 @@ impl Router {
         self.change(py, Action::Remove, &[&name], |pool| pool.without(&name))
     }
 
-    /// Changes what a model costs: a finite number, 0 or more, in the unit of the others.
-    ///
-    /// Raises `UnknownModelError` or `InvalidArgumentError`. O(clusters x hull), and O(models) for
-    /// each cluster where the model is on the hull.
+    /// Changes what a model costs.
     fn set_cost(
         &self,
         py: Python<'_>,
@@ -206,7 +194,7 @@ impl Router {
         })
     }
 
-    /// Replaces a model's profile, float32[K]: finite numbers, on the scale of losses.
+    /// Replaces a model's profile.
     fn set_profile(
         &self,
         py: Python<'_>,
@@ -220,7 +208,7 @@ impl Router {
         })
     }
 
-    /// Replaces the profiles of some models at once, float32[K, len(names)].
+    /// Replaces the profiles of some models at once.
     fn set_profiles(
         &self,
         py: Python<'_>,
@@ -235,9 +223,7 @@ impl Router {
         })
     }
 
-    /// Keeps a model from being chosen until `enable_model`; it stays listed, and is saved so.
-    ///
-    /// Raises `UnknownModelError`. Costs what `set_cost` does.
+    /// Keeps a model from being chosen.
     fn disable_model(
         &self,
         py: Python<'_>,
@@ -248,9 +234,7 @@ impl Router {
         })
     }
 
-    /// Lets a model be chosen again after `disable_model`.
-    ///
-    /// Raises `UnknownModelError`. Costs what `set_cost` does.
+    /// Lets a model be chosen again.
     fn enable_model(
         &self,
         py: Python<'_>,
@@ -261,30 +245,7 @@ impl Router {
         })
     }
 
-    /// Says what is known of a model beside its cost; fields that are not named stay as they are,
-    /// None makes one unknown.
-    ///
-    /// Parameters
-    /// ----------
-    /// name : str
-    /// tags : sequence of str
-    ///     Free strings, such as "region:eu", "licence:apache-2.0", "modality:image", "tools".
-    /// context_length : int
-    ///     Tokens of prompt and answer together that it takes at most.
-    /// latency : float
-    ///     Typical seconds to answer.
-    /// input_price, output_price : float
-    ///     Price of a million tokens of the prompt, of the answer. Where both are known, and what
-    ///     tokens the LLM uses (`fit_tokens`), it is charged by the token.
-    /// cached_input_price : float
-    ///     Price of a million tokens of the prompt that the LLM finds in its cache.
-    ///
-    /// Raises
-    /// ------
-    /// UnknownModelError, InvalidArgumentError, ArgumentTypeError
-    ///     Another field, or a value that cannot be used.
-    ///
-    /// O(models).
+    /// Says what is known of a model beside its cost.
     #[pyo3(signature = (name, **fields))]
     fn set_metadata(
         &self,
@@ -320,39 +281,12 @@ impl Router {
         })
     }
 
-    /// Compares no longer what is routed with what the router was fitted on, nor counts it.
+    /// Compares and counts no longer.
     fn drop_baseline(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, |_| self.core.set_baseline(None, drift::WINDOW))
     }
 
-    /// How prompts compare with those that the router was fitted on.
-    ///
-    /// Parameters
-    /// ----------
-    /// texts : list[str], NumPy array of strings or Arrow string array, N of them, optional
-    ///     Prompts to compare. Default: those routed lately, the latest complete window of them;
-    ///     before the first one is complete, all so far. What `Router.route` and `route_batch` get
-    ///     is counted, what a snapshot routes is not.
-    /// embeddings : float32[N, D], optional
-    ///     In place of `texts`.
-    ///
-    /// Returns
-    /// -------
-    /// DriftReport
-    ///     `.alarm`, and the statistics behind it, each beside its threshold: `.psi` over the
-    ///     clusters, `.distance` to the cluster's centre, `.coverage`. `.clusters`: the shares then
-    ///     and now, those that moved most first. `.cost` beside `.cost_in_baseline_mix`.
-    ///
-    /// Raises
-    /// ------
-    /// InvalidArgumentError
-    ///     There is no baseline: the router was neither fitted nor given one with `set_baseline`.
-    ///
-    /// Notes
-    /// -----
-    /// A window of prompts like those of the baseline exceeds a threshold about once in 20,000
-    /// windows. The baseline is saved with the router; counts are of this process. Some
-    /// milliseconds.
+    /// How prompts compare with the baseline.
     #[pyo3(signature = (texts=None, *, embeddings=None))]
     fn drift(
         &self,
@@ -393,10 +327,7 @@ impl Router {
         detached(py, |_| persist::to_artifact(&snapshot, extra).save(&path))
     }
 
-    /// What tells two routers apart: "embedder" (None where embeddings come from outside),
-    /// "cluster_map" and "pool", each a digest of its content, 16 hexadecimal digits.
-    ///
-    /// Equal wherever the same is served, whatever file or process it came from. O(size).
+    /// What tells two routers apart.
     fn fingerprint<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let snapshot = self.core.snapshot();
         let found = detached(py, |_| Ok(persist::fingerprint(&snapshot)))?;
@@ -409,7 +340,7 @@ impl Router {
 
     /// The bytes that `write` would put into a file.
     #[pyo3(signature = (json, tensors))]
-    fn to_bytes<'py>(
+    fn write_bytes<'py>(
         &self,
         py: Python<'py>,
         json: &str,

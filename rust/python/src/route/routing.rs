@@ -12,6 +12,7 @@ use crate::clusters::heads;
 use crate::errors::to_py;
 use crate::pool::model_info::ModelInfo;
 use crate::request::asked::{Arguments, token_counts};
+use crate::request::prompts::Prompts;
 use crate::route::decision::{Decision, Decisions, Names};
 use crate::route::view::View;
 
@@ -145,7 +146,7 @@ impl Routing {
     ///
     /// Parameters
     /// ----------
-    /// text : str
+    /// text : str, or Prompts of one
     /// cost_weight : float
     ///     Loss that one unit of cost is worth: finite, 0 or more. 0 asks for quality alone.
     /// embeddings : float32[D] or float32[1, D], optional
@@ -232,7 +233,7 @@ impl Routing {
     ///
     /// Parameters
     /// ----------
-    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    /// texts : list[str], NumPy array of strings, Arrow string array or Prompts, N of them
     ///     Arrow columns are read in place.
     /// cost_weight : float or float64[N]
     ///     As in `route`; one for all prompts or one for each. Default 0.
@@ -314,7 +315,7 @@ impl Routing {
     ///
     /// Parameters
     /// ----------
-    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    /// texts : list[str], NumPy array of strings, Arrow string array or Prompts, N of them
     /// embeddings : float32[N, D], optional
     ///     In place of `texts`.
     ///
@@ -348,7 +349,7 @@ impl Routing {
     ///
     /// Parameters
     /// ----------
-    /// texts : list[str], NumPy array of strings or Arrow string array, N of them
+    /// texts : list[str], NumPy array of strings, Arrow string array or Prompts, N of them
     /// embeddings : float32[N, D], optional
     ///     In place of `texts`.
     /// tokens : int or uint64[N], optional
@@ -383,6 +384,17 @@ impl Routing {
         now.matrix(py, &input, models, |snapshot, prompts, costs, run| {
             snapshot.predict_cost(prompts, tokens, costs, run)
         })
+    }
+
+    /// Embed prompts once, for all calls to come; see `Router.embed`, which gives them keys.
+    #[pyo3(signature = (texts=None, *, embeddings=None))]
+    fn embed(
+        &self,
+        py: Python<'_>,
+        texts: Option<&Bound<'_, PyAny>>,
+        embeddings: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Prompts> {
+        Prompts::embed(py, &self.now(), texts, embeddings)
     }
 
     /// Phi: how much each cluster counts for each prompt, float32[N, K].

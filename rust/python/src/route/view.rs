@@ -8,7 +8,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
-use uniroute_core::request::{Prompt, Prompts, Request, Text, tokens_of};
+use uniroute_core::request::{Embedded, Prompt, Prompts, Request, Text, tokens_of};
 use uniroute_core::route::choose;
 use uniroute_core::route::scratch::Scratch;
 use uniroute_core::route::snapshot::{Row, Snapshot};
@@ -20,6 +20,7 @@ use crate::checks::arrays::array;
 use crate::checks::texts::{self, Texts, status_name};
 use crate::errors::{to_py, unroutable, wrong_type};
 use crate::request::asked::Asked;
+use crate::request::prompts as request;
 use crate::route::decision::{Decision, Grounds, Origin};
 use crate::run::{detached, released};
 
@@ -34,6 +35,8 @@ pub enum One<'a, 'py> {
     Text(Text<'a>),
     /// float32[1, D].
     Embedding(PyReadonlyArrayDyn<'py, f32>, Option<Text<'a>>),
+    /// Embedded before.
+    Embedded(Arc<Embedded>),
 }
 
 /// Prompts as one call got them: texts, or embeddings given or made by an embedder in Python.
@@ -42,6 +45,8 @@ pub enum Input<'py> {
     Texts(Texts<'py>),
     /// float32[N, D].
     Embeddings(PyReadonlyArrayDyn<'py, f32>),
+    /// Embedded before.
+    Embedded(Arc<Embedded>),
 }
 
 impl Input<'_> {
@@ -50,6 +55,7 @@ impl Input<'_> {
         match self {
             Self::Texts(texts) => texts.len(),
             Self::Embeddings(embeddings) => embeddings.shape()[0],
+            Self::Embedded(prompts) => prompts.places().len(),
         }
     }
 
@@ -81,6 +87,11 @@ impl View {
         texts: Option<&Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Input<'py>> {
+        if let (Some(texts), None) = (texts, embeddings)
+            && let Ok(prompts) = texts.cast::<request::Prompts>()
+        {
+            return prompts.get().under(py, self).map(Input::Embedded);
+        }
         match (texts, embeddings, self.snapshot.embedder()) {
             (Some(texts), None, Some(_)) => Texts::collect(texts).map(Input::Texts),
             _ => (self.embeddings(py, texts, embeddings)).map(Input::Embeddings),
@@ -95,10 +106,16 @@ impl View {
         text: Option<&'a Bound<'py, PyAny>>,
         embeddings: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<One<'a, 'py>> {
+        if let (Some(text), None) = (text, embeddings)
+            && !text.is_instance_of::<PyString>()
+            && let Ok(prompts) = text.cast::<request::Prompts>()
+        {
+            return prompts.get().under(py, self).map(One::Embedded);
+        }
         let text = text.map(|text| {
             text.cast::<PyString>().map_err(|_| {
                 let found = text.get_type().name().map(|name| format!("a {name}"));
-                let expected = "a str; `route_batch` takes many";
+                let expected = "a str, or Prompts of one; `route_batch` takes many";
                 found.map_or_else(|e| e, |found| wrong_type(py, "text", &found, expected))
             })
         });
@@ -182,6 +199,7 @@ impl View {
                 Prompts::Texts(&rows)
             }
             Input::Embeddings(embeddings) => Prompts::Embeddings(embeddings.as_slice()?),
+            Input::Embedded(prompts) => Prompts::Embedded(prompts),
         };
         detached(py, |run| work(&self.snapshot, prompts, run))
     }
@@ -204,12 +222,23 @@ impl View {
     }
 
     /// Routes one prompt without the GIL, in this thread's scratch.
-    pub fn decide(&self, py: Python<'_>, asked: Asked, one: &One<'_, '_>) -> PyResult<Decision> {
-        let (prompt, text) = match one {
-            One::Text(text) => (Prompt::Text(*text), Some(*text)),
-            One::Embedding(embedding, text) => (Prompt::Embedding(embedding.as_slice()?), *text),
+    pub(crate) fn decide(
+        &self,
+        py: Python<'_>,
+        asked: Asked,
+        one: &One<'_, '_>,
+    ) -> PyResult<Decision> {
+        let (prompt, tokens) = match one {
+            One::Text(text) => (Prompt::Text(*text), tokens_of(Some(*text))),
+            One::Embedding(embedding, text) => {
+                (Prompt::Embedding(embedding.as_slice()?), tokens_of(*text))
+            }
+            One::Embedded(prompt) => {
+                let prompt = Prompt::Embedded(prompt);
+                (prompt, prompt.tokens())
+            }
         };
-        let tokens = asked.tokens.or_else(|| tokens_of(text));
+        let tokens = asked.tokens.or(tokens);
         let asked = Asked { tokens, ..asked };
         let snapshot = &self.snapshot;
         let request = Request {

@@ -141,7 +141,7 @@ fn decide(
     now: f64,
     scratch: &mut Scratch,
 ) -> Result<Decided, Refusal> {
-    let own = asked.requests.at(at, prompt.text());
+    let own = asked.requests.at(at, prompt.tokens());
     let mut decided = Decided {
         row: Row::default(),
         cost_weight: match asked.pacer {
@@ -311,6 +311,8 @@ fn each<'a>(
     match prompts {
         request::Prompts::Texts(texts) => Box::new(texts.iter().map(|text| Prompt::Text(*text))),
         request::Prompts::Embeddings(all) => Box::new(all.chunks(dim).map(Prompt::Embedding)),
+        // No request has these.
+        request::Prompts::Embedded(_) => Box::new(std::iter::empty()),
     }
 }
 
