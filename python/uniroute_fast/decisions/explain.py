@@ -12,7 +12,14 @@ from uniroute_fast._checks.scalars import as_number
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from uniroute_fast._native import Alternative, Constraints, Decision, Exclusion, Prompts, Snapshot
+    from uniroute_fast._native import (
+        Alternative,
+        Constraints,
+        Decision,
+        Exclusion,
+        Prompts,
+        Snapshot,
+    )
     from uniroute_fast.clusters.examples import Typical
 
 

@@ -43,12 +43,12 @@ use crate::run::detached;
 pub struct Prompts {
     inner: Arc<Embedded>,
     /// The embedder, where it is not one of ours.
-    foreign: Option<Py<PyAny>>,
+    python_embedder: Option<Py<PyAny>>,
     keys: Option<Vec<u64>>,
 }
 
 /// The embedder of a view, where it is not one of ours.
-fn foreign(view: &View) -> Option<&Py<PyAny>> {
+fn python_embedder(view: &View) -> Option<&Py<PyAny>> {
     view.embedder()
         .filter(|_| view.snapshot.embedder().is_none())
 }
@@ -75,7 +75,7 @@ impl Prompts {
         };
         Ok(Self {
             inner,
-            foreign: foreign(view).map(|embedder| embedder.clone_ref(py)),
+            python_embedder: python_embedder(view).map(|embedder| embedder.clone_ref(py)),
             keys,
         })
     }
@@ -83,7 +83,7 @@ impl Prompts {
     /// The same as a view's snapshot has them: refused where its embedder is another one.
     pub fn under(&self, py: Python<'_>, view: &View) -> PyResult<Arc<Embedded>> {
         let snapshot: &Snapshot = &view.snapshot;
-        let same_object = match (&self.foreign, foreign(view)) {
+        let same_object = match (&self.python_embedder, python_embedder(view)) {
             (Some(own), Some(other)) => own.is(other),
             (own, other) => own.is_none() && other.is_none(),
         };
@@ -113,7 +113,7 @@ impl Prompts {
         let rows: Vec<usize> = rows.extract()?;
         Ok(Self {
             inner: Arc::new(self.inner.select(&rows)),
-            foreign: self.foreign.as_ref().map(|one| one.clone_ref(py)),
+            python_embedder: self.python_embedder.as_ref().map(|one| one.clone_ref(py)),
             keys: (self.keys.as_ref()).map(|keys| rows.iter().map(|&row| keys[row]).collect()),
         })
     }
@@ -127,7 +127,7 @@ impl Prompts {
         }
         Ok(Self {
             inner: Arc::clone(&self.inner),
-            foreign: self.foreign.as_ref().map(|one| one.clone_ref(py)),
+            python_embedder: self.python_embedder.as_ref().map(|one| one.clone_ref(py)),
             keys: Some(keys),
         })
     }
