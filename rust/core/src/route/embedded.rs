@@ -33,9 +33,11 @@ impl Snapshot {
             status: row.status,
             coverage: row.coverage,
             // Zeros lie somewhere too.
-            phi: (row.status == Status::Ok)
-                .then_some(phi)
-                .unwrap_or_default(),
+            phi: if row.status == Status::Ok {
+                phi
+            } else {
+                Phi::default()
+            },
             tokens: requests.at(i, prompts.tokens(i)).tokens,
         };
         let places = rows.iter().zip(phis).enumerate().map(place).collect();
