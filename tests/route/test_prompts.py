@@ -9,7 +9,6 @@ import uniroute_fast as uf
 from uniroute_fast import errors
 from uniroute_fast.batch.losses import LossReader
 from uniroute_fast.batch.prompter import Prompter
-from uniroute_fast.evaluate.whole_pool import route_whole_pool
 
 TEXTS = [f"{kind} {i}" for i in range(30) for kind in ("add up", "name the river", "rhyme on")]
 NAMES, COSTS = ["small", "large"], [1.0, 9.0]
@@ -118,7 +117,8 @@ def test_a_cascade_embeds_once(router: uf.Router, embedder: Counting) -> None:
     assert embedder.given == TEXTS[:1]
     prompt = router.embed(TEXTS[:1])
     embedder.given.clear()
-    assert cascade.first(prompt, 0.01) == pytest.approx or not embedder.given
+    cascade.first(prompt, 0.01)
+    assert not embedder.given
 
 
 def test_a_log_s_losses_embed_once(router: uf.Router, embedder: Counting) -> None:
@@ -200,7 +200,7 @@ def test_another_router_refuses_prompts_or_places_them_anew(
         with pytest.raises(errors.InvalidArgumentError, match="prompts: of another embedder"):
             third.route_batch(prompts)
         with pytest.raises(errors.InvalidArgumentError, match="prompts: of another embedder"):
-            third.observe_many(prompts, "small", np.ones(len(prompts)))
+            third.suggest_probes(3, prompts)
 
 
 def test_the_same_embedder_from_a_file_is_the_same() -> None:
@@ -219,15 +219,3 @@ def test_routed_prompts_count_as_traffic() -> None:
     router.route_batch(router.embed(TEXTS))
     router.route(router.embed(TEXTS)[0])
     assert router.drift().prompts == len(TEXTS) + 1
-
-
-def test_whole_pool_embeds_test_prompts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from made_up import DATA
-
-    given: list[str] = []
-    embed = uf.Router.embed
-    monkeypatch.setattr(
-        uf.Router, "embed", lambda self, texts: given.extend(texts) or embed(self, texts)
-    )
-    route_whole_pool(DATA)
-    assert len(given) == len(set(given)) or len(given) < len(DATA.texts)
