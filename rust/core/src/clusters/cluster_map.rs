@@ -477,20 +477,6 @@ impl ClusterMap {
         phi.heaviest(self.first_clusters())
     }
 
-    /// The clusters that prompts unlike those of the fit are moved to, one for each head; none where
-    /// the map does not look for such prompts.
-    pub fn backgrounds(&self) -> Vec<u32> {
-        if self.familiarity.is_none() {
-            return Vec::new();
-        }
-        let mut end = 0;
-        let ends = self.heads.iter().map(|head| {
-            end += head.clusters() as u32;
-            end - 1
-        });
-        ends.collect()
-    }
-
     /// Number of clusters of the first head: those that prompts are said to belong to.
     pub fn first_clusters(&self) -> usize {
         self.heads[0].clusters()
