@@ -31,7 +31,9 @@ def method(floor: float, entries: dict[str, list[float]]) -> evaluate.Method:
             ),
         )
         parts = profiler.map.heads()
-        softmax = [("softmax", *part[1:3], floor, part[4]) for part in parts if part[0] == "softmax"]
+        softmax = [
+            ("softmax", *part[1:3], floor, part[4]) for part in parts if part[0] == "softmax"
+        ]
         phi = ClusterMap([*softmax, *parts[len(softmax) :]]).phi
         test = phi(trial.test)
         entries[name].append(float((test > 0).sum(axis=1).mean()))

@@ -388,7 +388,9 @@ def test_values_that_no_fit_gives_are_named():
     arrays, meta = profiler.to_parts()
     for cluster in (-1, len(arrays["parents"]), 2**62):
         with pytest.raises(ArtifactError, match="parents"):
-            profiler_from_parts(profiler.map, arrays | {"parents": 0 * arrays["parents"] + cluster}, meta)
+            profiler_from_parts(
+                profiler.map, arrays | {"parents": 0 * arrays["parents"] + cluster}, meta
+            )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def attribute_head(
     n_clusters: int,
     seed: int = 0,
 ) -> SoftmaxHead:
-    """Cluster prompts by their attributes, and learn to tell the cluster from the embedding.
+    """Cluster prompts by their attributes, and learn to predict the cluster from the embedding.
 
     The paper clusters *predicted* attributes of a prompt. Here prompts are clustered by their given
     attributes, and a multinomial logistic regression predicts the cluster: it serves as one softmax

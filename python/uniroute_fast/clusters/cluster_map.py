@@ -2,7 +2,8 @@
 
 `ClusterMap` is the one that routing goes by. A head gives each embedding weights over its own
 clusters, which add up to 1: all of it on the nearest centroid (`hard_map`), or a softmax of linear
-scores (`SoftmaxHead`). The predicted loss of an LLM is the product of these weights and its profile.
+scores (`SoftmaxHead`). The predicted loss of an LLM is the product of these weights and its
+profile.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Examples:
 
     @classmethod
     def from_parts(cls, prompts: Any, phi: NDArray[Any], sizes: Sequence[int]) -> Examples:
-        """Restore what a file holds, for a map whose heads have so many clusters.
+        """Restore what a file holds, for a map whose heads have ``sizes`` clusters.
 
         Raises
         ------

@@ -26,7 +26,7 @@ def kmeans(
     seed : int
         Same seed and embeddings, same centroids.
     restarts : int
-        The best of so many runs, by the sum of squared distances.
+        How many runs: the best is taken, by the sum of squared distances.
 
     Returns
     -------

@@ -41,8 +41,8 @@ SHARPNESS = 8.0
 #: of its weight to the background: its profile falls back to the overall mean.
 FARTHEST_SHARE = 0.02
 
-#: Landmarks, which tell prompts out of distribution: how many at most, one for how many prompts at least, and
-#: from how many distinct prompts on.
+#: Landmarks, by which prompts out of distribution are found: how many at most, one for how many
+#: prompts at least, and from how many distinct prompts on.
 LANDMARKS, PROMPTS_A_LANDMARK, MIN_LANDMARKED = 400, 5, 100
 
 #: Prompts stand in a few places where half of them are closer to a landmark than this share of
@@ -126,7 +126,9 @@ def fit_profiler(
         heads = [_soft_head(embeddings, size, seed) for size in sizes]
     else:
         heads = [_with_background(head, embeddings)]
-    return _fit_bayes(ClusterMap([head.part() for head in heads]), embeddings, losses, costs, keys, seed, area)
+    return _fit_bayes(
+        ClusterMap([head.part() for head in heads]), embeddings, losses, costs, keys, seed, area
+    )
 
 
 def _fit_means(
@@ -160,8 +162,8 @@ def _fit_bayes(
         settings = choose(phi, cluster_map.sizes, losses, costs, distances, seed, area)
     if distances is not None and settings.familiar is not None:
         distance = float(np.quantile(distances, settings.familiar))
-        landmarks = ("familiarity", _landmarks(distinct, seed), distance)
-        cluster_map = ClusterMap([*cluster_map.heads(), landmarks])
+        landmarks = _landmarks(distinct, seed)
+        cluster_map = ClusterMap([*cluster_map.heads(), ("familiarity", landmarks, distance)])
         phi = cluster_map.phi(embeddings)
     priors, factors = fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
@@ -209,8 +211,8 @@ def _distances_to_others(distinct: NDArray[np.float32], seed: int) -> NDArray[np
     """Return each prompt's squared distance to the nearest landmark of others, float32[N].
 
     None where there are too few prompts, or they stand in a few places: any other one would be out
-    of distribution. The clusters of the heads are so wide that prompts of a task never seen before may lie
-    in one of them.
+    of distribution. The clusters of the heads are so wide that prompts of a task never seen before
+    may lie in one of them.
     """
     if len(distinct) < MIN_LANDMARKED:
         return None

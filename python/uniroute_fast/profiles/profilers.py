@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class Profiler(Protocol):
     ) -> Evidence:
         """Sum up losses float[N, M] (NaN = not run) on prompts of those cluster weights.
 
-        ``keys`` (see `prompt_keys`) tell which of them are prompts that the profiler was fitted on.
+        ``keys`` (see `prompt_keys`) say which of them are prompts of the profiler's fit.
         """
 
     def profile(self, evidence: Evidence) -> Profiles:
@@ -175,7 +175,7 @@ class BayesProfiler:
 
     def to_parts(self) -> Parts:
         """Return what `profiler_from_parts` restores the profiler from, beside its map."""
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             # Artifacts hold signed 64-bit numbers.
             "known.keys": self.known.keys.view(np.int64),
             "known.factors": self.known.factors,

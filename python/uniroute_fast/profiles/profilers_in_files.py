@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SETTINGS = ("spread", "trust", "inflation")
 
 
-#: Coarse clusters of stored means are at most so many: a matrix of coarse and fine ones is made.
+#: Most coarse clusters of stored means: a matrix of coarse and fine ones is made.
 MOST_COARSE = 1024
 
 

@@ -106,8 +106,8 @@ def choose(
     -------
     Settings
         Those of the largest mean area, the factor that makes standard errors honest, and the most
-        protection from prompts out of distribution that costs no more than `PRICE` allows. Defaults where too
-        few LLMs were seen.
+        protection from prompts out of distribution that costs no more than `PRICE` allows. Defaults
+        where too few LLMs were seen.
     """
     # Rehearsals need prompts that all players were run on.
     run = ~np.isnan(losses)

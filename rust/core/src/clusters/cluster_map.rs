@@ -219,7 +219,7 @@ impl Softmax {
         let start = phi.weights.len();
         let mut sum = 0.0;
         for (k, &value) in values.iter().enumerate() {
-            // The largest is 1 here. A NaN is kept, so that the sum tells.
+            // The largest is 1 here. A NaN is kept, so that the sum shows it.
             if value > 0.0 && value >= self.floor || value.is_nan() {
                 sum += value;
                 phi.push(offset + k, value);
@@ -247,7 +247,7 @@ pub struct Familiarity {
 /// Shares below this one change nothing; the floor of softmax heads, as a rule.
 const NEGLIGIBLE: f32 = 1.0 / 64.0;
 
-/// Distances count for at most so many times the reference: the eighth power stays finite, and what
+/// Distances count for at most this many times the reference: the eighth power stays finite, and what
 /// is left of the clusters' weights is below 1/65,000.
 const FARTHEST: f32 = 4.0;
 
@@ -356,7 +356,7 @@ impl ClusterMap {
         })
     }
 
-    /// What tells prompts out of distribution, where the map looks for them.
+    /// What prompts out of distribution are found by, where the map looks for them.
     pub fn familiarity(&self) -> Option<&Familiarity> {
         self.familiarity.as_ref()
     }

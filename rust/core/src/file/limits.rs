@@ -36,7 +36,7 @@ pub const MOST_BYTES: u64 = 1 << 31;
 /// The environment variable that sets the bytes of the largest file.
 pub const BYTES_VARIABLE: &str = "UNIROUTE_MAX_FILE_BYTES";
 
-/// From so many bytes on a file asks for the memory of its reading at once, before it is read.
+/// A file of at least this many bytes asks for the memory of its reading at once, before it is read.
 const LARGE: u64 = 1 << 24;
 
 /// What reading takes at its peak, in bytes for each of the file: the tensors, those taken out of
@@ -77,7 +77,7 @@ pub(super) fn check_room(length: u64) -> Result<()> {
     Err(no_room(needed))
 }
 
-/// Whether the system would hand out so many bytes now.
+/// Whether the system would hand out this many bytes now.
 fn is_there_room(bytes: u64) -> bool {
     let mut room: Vec<u8> = Vec::new();
     let given = usize::try_from(bytes).is_ok_and(|bytes| room.try_reserve_exact(bytes).is_ok());
@@ -105,7 +105,7 @@ pub(super) fn check_tensors(tensors: &BTreeMap<String, TensorInfo>) -> Result<()
     Err(damaged(problem, format!("at most {MOST_DIMENSIONS}")))
 }
 
-/// Fails if JSON has more than so many values: before it is parsed, which takes many times its length.
+/// Fails if JSON has more than `most` values: before it is parsed, which takes many times its length.
 pub(crate) fn check_values(what: &str, json: &[u8], most: usize) -> Result<()> {
     // Each has a byte of its own.
     if json.len() <= most {

@@ -213,7 +213,7 @@ fn put_map(map: &ClusterMap, tensors: &mut BTreeMap<String, Tensor>) -> (Vec<Val
     (heads, familiarity)
 }
 
-/// What tells two routers apart: for each part a digest of its content, 16 hexadecimal digits.
+/// What distinguishes two routers: for each part a digest of its content, 16 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     /// The embedder; `None` where embeddings come from outside.

@@ -45,7 +45,7 @@ pub struct Unread<R> {
 }
 
 impl<R: Read + Seek> Unread<R> {
-    /// Reads the header of a file of so many bytes, called `name` in errors.
+    /// Reads the header of a file of `length` bytes, called `name` in errors.
     fn new(name: &str, source: R, length: u64) -> Result<Self> {
         Self::with_header(name.to_owned(), source, length).map_err(|error| at(name, error))
     }
@@ -184,7 +184,7 @@ fn check_format(format: &Value) -> Result<()> {
     Err(damaged(format!("its format is {format}"), expected))
 }
 
-/// Opens a regular file, and tells its length.
+/// Opens a regular file, and returns its length.
 fn open(path: &Path) -> Result<(File, u64)> {
     let io = |source| Error::Io {
         path: String::new(),

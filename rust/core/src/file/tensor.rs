@@ -1,4 +1,4 @@
-//! Named tensors of a file: dtype, shape and bytes, and the digest that tells them from others.
+//! Named tensors of a file: dtype, shape and bytes, and a digest of them.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -151,7 +151,7 @@ impl Tensor {
     }
 }
 
-/// Reads so many bytes as numbers: room for all is reserved first, and filled a piece at a time.
+/// Reads `length` bytes as numbers: room for all is reserved first, and filled a piece at a time.
 fn read_values<T: Default + Clone + FromBytes + IntoBytes>(
     length: usize,
     file: &mut impl Read,

@@ -218,7 +218,7 @@ fn softmax(
     Ok(Softmax::new(weights.as_slice()?, bias.as_slice()?, floor))
 }
 
-/// What tells prompts out of distribution.
+/// What prompts out of distribution are found by.
 fn to_familiarity(
     landmarks: &Bound<'_, PyAny>,
     distance: &Bound<'_, PyAny>,
