@@ -349,7 +349,7 @@ def test_parts_that_do_not_fit_the_others_are_named(seen):
     arrays, meta = profiler.to_parts()
     for name in arrays:
         for change in (lambda a: a[:-1], lambda a: a[None], lambda a: a.astype(np.float16)):
-            with pytest.raises(ArtifactError, match=r"part '.*' is .*, expected finite"):
+            with pytest.raises(ArtifactError, match=r"part '.*' is .*; expected finite"):
                 profiler_from_parts(profiler.map, arrays | {name: change(arrays[name])}, meta)
     softmax = ("softmax", np.zeros((3, x.shape[1])), np.zeros(3), FLOOR)
     others = ([softmax], [*profiler.map.heads()[: len(profiler.map.sizes)], softmax])
