@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniroute_fast import datasets, evaluate
+from uniroute_fast.clusters.cluster_map import ClusterMap
 from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.profiles.fit import fit_profiler
 
@@ -29,14 +30,11 @@ def method(floor: float, entries: dict[str, list[float]]) -> evaluate.Method:
                 trial.train, trial.seen_train, trial.seen_costs, seed=trial.seed, area=area_of
             ),
         )
-        (head,) = profiler.map.heads
-
-        def phi(x: NDArray[np.float32]) -> NDArray[np.float32]:
-            logits = x @ head.weights.T + head.bias
-            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-            weights[weights < floor] = 0
-            return weights / weights.sum(axis=1, keepdims=True)
-
+        parts = profiler.map.heads()
+        softmax = [
+            ("softmax", *part[1:3], floor, part[4]) for part in parts if part[0] == "softmax"
+        ]
+        phi = ClusterMap([*softmax, *parts[len(softmax) :]]).phi
         test = phi(trial.test)
         entries[name].append(float((test > 0).sum(axis=1).mean()))
         profiles = profiler.profile(profiler.observe(phi(trial.validation), trial.losses))

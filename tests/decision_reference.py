@@ -2,8 +2,9 @@
 
     python tests/decision_reference.py
 
-writes `tests/conformance/decisions_v1.json` for the routers that lie beside it, and, where they are
-missing, the routers. Reads their files without this package: a safetensors header is JSON.
+writes the routers of `tests/conformance` and `fuzz` in the format of today, and
+`tests/conformance/decisions_v1.json` with the questions and their answers. Reads files without this
+package: a safetensors header is JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent / "conformance"
-ROUTERS = ["hard", "soft", "mixed", "format_1", "format_2", "format_3", "format_4", "familiar"]
+FUZZ = Path(__file__).parent.parent / "fuzz"
+ROUTERS = ["hard", "soft", "mixed", "familiar"]
 DTYPES = {"F32": "<f4", "F64": "<f8", "I8": "i1", "U8": "u1", "U16": "<u2", "I64": "<i8"}
 f32 = np.float32
 
@@ -35,10 +37,10 @@ class Pool:
             values = np.frombuffer(data[start:end], DTYPES[info["dtype"]])
             self.tensors[name] = values.reshape(info["shape"])
         self.names: list[str] = self.manifest["models"]
-        self.psi = self.tensors["profiles"]
-        if self.psi.ndim == 3:  # since format 4: strips of models, [strips, K, models of a strip]
-            self.psi = np.concatenate(list(self.psi), axis=1)[:, : len(self.names)]
-        disabled = self.manifest.get("disabled", [])
+        # Strips of models, [strips, K, models of a strip].
+        strips = list(self.tensors["profiles"])
+        self.psi = np.concatenate(strips, axis=1)[:, : len(self.names)]
+        disabled = self.manifest["disabled"]
         self.enabled = np.array([name not in disabled for name in self.names])
 
     @property
@@ -57,15 +59,15 @@ class Pool:
             else:
                 weights, bias = self.tensors[f"head.{i}.weights"], self.tensors[f"head.{i}.bias"]
                 parts.append(softmax(summed(x, weights.T) + bias, f32(head["floor"])))
-        if self.manifest.get("familiarity") is not None:
-            foreign = self.foreign(x)
+        if self.manifest["familiarity"] is not None:
+            share = self.share_out_of_distribution(x)
             for part in parts:
-                part *= f32(1) - foreign
-                part[-1] += foreign
+                part *= f32(1) - share
+                part[-1] += share
         return np.concatenate(parts)
 
-    def foreign(self, x: np.ndarray) -> np.float32:
-        """Return how foreign an embedding is: r^8 / (1 + r^8), in float32."""
+    def share_out_of_distribution(self, x: np.ndarray) -> np.float32:
+        """Return how far an embedding is out of distribution: r^8 / (1 + r^8), in float32."""
         offsets = x.astype(np.float64) - self.tensors["familiarity.landmarks"]
         squared = f32((offsets**2).sum(axis=1).min())
         ratio = min(squared / f32(self.manifest["familiarity"]), f32(4))
@@ -186,7 +188,7 @@ def answers() -> dict[str, Any]:
 
 
 def write_routers() -> None:
-    """Write the routers of the current format that are missing."""
+    """Write the routers that questions are asked of."""
     import uniroute_fast as uf
 
     rng = np.random.default_rng(0)
@@ -201,9 +203,6 @@ def write_routers() -> None:
         "mixed": [soft, ("nearest", centroids)],
         "familiar": [soft, second, ("familiarity", centroids, 3.0)],
     }.items():
-        path = FOLDER / f"{name}.uniroute"
-        if path.exists():
-            continue
         router = uf.Router(None, heads)
         clusters = router.n_clusters
         # Values that tie often.
@@ -217,7 +216,7 @@ def write_routers() -> None:
             for i in range(10):
                 router.set_metadata(names[i], input_price=0.25 * i, output_price=1.5 * i)
         router.set_metadata(names[0], tags=["tools"], context_length=8192)
-        router.save(path)
+        router.save(FOLDER / f"{name}.uniroute")
 
 
 def outcomes(n: int, models: int) -> np.ndarray:
@@ -227,21 +226,44 @@ def outcomes(n: int, models: int) -> np.ndarray:
 
 
 def write_fitted() -> None:
-    """Write a router with its profiler and records, unless it is there."""
+    """Write a router with its profiler and records."""
     import uniroute_fast as uf
 
-    path = FOLDER / "fitted.uniroute"
-    if path.exists():
-        return
     x = np.random.default_rng(0).normal(size=(120, 4)).astype(f32)
     seen = uf.Outcomes(losses=outcomes(120, 8), costs=np.arange(8) + 1.0)
     router = uf.Router.fit(embeddings=x, seen=seen)
     router.add_models(["a", "b"], [1.0, 2.0], embeddings=x[:60], losses=outcomes(60, 2))
-    router.save(path)
+    router.save(FOLDER / "fitted.uniroute")
+
+
+def write_seeds() -> None:
+    """Write the router that fuzz targets route by, and the files that they start from."""
+    import uniroute_fast as uf
+
+    kinds = (
+        "sort {} numbers in rust with {} threads",
+        "write a poem of {} lines on {} stars",
+        "name a river near {} and {}",
+    )
+    texts = [kinds[i % 3].format(i // 3 % 8, i // 24) for i in range(120)]
+    embedder = uf.LexicalEmbedder.fit(texts, dim=16, ngrams=2)
+    router = uf.Router.fit(texts, embedder=embedder, n_clusters=3)
+    router.add_models(["small", "middle", "large"], [1.0, 2.0, 4.0], texts, outcomes(120, 3))
+    for m, name in enumerate(router.models):
+        router.set_metadata(name, input_price=1.0 + m, output_price=3.0 + m)
+    router.set_metadata("small", tags=["eu"], context_length=1000, latency=0.5)
+    router.fit_tokens(texts, 100 * (1 + outcomes(120, 3)))
+    router.save(FUZZ / "seeds" / "router.uniroute")
+    corpus = FUZZ / "corpus" / "artifact"
+    for path in (*FOLDER.glob("*.uniroute"), FUZZ / "seeds" / "router.uniroute"):
+        data = path.read_bytes()
+        (corpus / path.stem).write_bytes(data)
+    (corpus / "another_format").write_bytes(data.replace(b'\\"format\\":1', b'\\"format\\":7'))
 
 
 if __name__ == "__main__":
     write_routers()
     write_fitted()
+    write_seeds()
     text = json.dumps(answers(), indent=None, separators=(",", ":"))
     (FOLDER / "decisions_v1.json").write_text(text.replace('{"embedding"', '\n{"embedding"') + "\n")

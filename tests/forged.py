@@ -53,7 +53,7 @@ def put_together(manifest: Any, tensors: dict[str, NDArray[Any]]) -> bytes:
         offsets = [len(data), len(data) + len(values)]
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
         data += values
-    own = f'{{"checksum": "{digest.hexdigest()}", "format": 5, "manifest": {text}}}'
+    own = f'{{"checksum": "{digest.hexdigest()}", "format": 1, "manifest": {text}}}'
     header["__metadata__"] = {"uniroute": own}
     encoded = json.dumps(header).encode()
     return struct.pack("<Q", len(encoded)) + encoded + data

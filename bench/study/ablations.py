@@ -44,7 +44,9 @@ def learned_beside(trial: Trial) -> np.ndarray:
     seen = np.vstack([trial.seen_train, trial.seen_validation])
     head = learn_map(prompts, seen, min(LEARNED, len(prompts) // 10), trial.seed)
     usual = fitting.ClusterMap
-    fitting.ClusterMap = lambda heads: usual([*heads, fitting._with_background(head, prompts)])
+    fitting.ClusterMap = lambda heads: usual(
+        [*heads, fitting._with_background(head, prompts).part()]
+    )
     try:
         return uniroute(trial)
     finally:

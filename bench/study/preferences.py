@@ -31,7 +31,7 @@ def areas_of(trial: Trial) -> list[float]:
 
     rng = np.random.default_rng(trial.seed)
     rows = np.arange(len(phi))
-    one, heads = np.ones((len(phi), 1), np.float32), len(profiler.map.heads)
+    one, heads = np.ones((len(phi), 1), np.float32), len(profiler.map.sizes)
     clustered, blind = [], []
     for losses in trial.losses.T:
         opponents = rng.integers(trial.seen_validation.shape[1], size=len(phi))

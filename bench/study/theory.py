@@ -16,7 +16,8 @@ import argparse
 import numpy as np
 from sets import SETS, trials
 
-from uniroute_fast.clusters.kmeans import assign, kmeans
+from uniroute_fast.clusters.kmeans import kmeans
+from uniroute_fast.clusters.nearest import nearest_centroid
 from uniroute_fast.evaluate.baselines import clairvoyant_mf
 from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.evaluate.trial import Trial
@@ -29,7 +30,7 @@ def bound_and_excess(trial: Trial) -> tuple[float, float]:
     """Return 2 Delta and the excess risk at cost weight 0, of clusters whose means are known."""
     chance = np.clip(clairvoyant_mf(trial), 0, 1)
     count = min(N_CLUSTERS, len(trial.train) // 10)
-    labels = assign(trial.test, kmeans(trial.train, count, trial.seed))
+    labels = nearest_centroid(trial.test, kmeans(trial.train, count, trial.seed))[0]
     means = np.stack(
         [
             chance[labels == k].mean(axis=0) if (labels == k).any() else chance.mean(axis=0)

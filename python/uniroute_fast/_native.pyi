@@ -12,6 +12,7 @@ __all__ = [
     "Alternative",
     "Centroids",
     "Change",
+    "ClusterMap",
     "Constraints",
     "Decision",
     "Decisions",
@@ -46,6 +47,7 @@ __all__ = [
     "legible",
     "plan_price",
     "set_num_threads",
+    "shares_out_of_distribution",
 ]
 
 __version__: str
@@ -238,8 +240,25 @@ def hull_steps(
 _Head: TypeAlias = (
     tuple[Literal["nearest"], ArrayLike]
     | tuple[Literal["softmax"], ArrayLike, ArrayLike, float]
+    | tuple[Literal["softmax"], ArrayLike, ArrayLike, float, bool]
     | tuple[Literal["familiarity"], ArrayLike, float]
 )
+
+@final
+class ClusterMap:
+    def __new__(cls, heads: Sequence[_Head]) -> ClusterMap: ...
+    @property
+    def sizes(self) -> list[int]: ...
+    @property
+    def n_clusters(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def backgrounds(self) -> list[int]: ...
+    def heads(self) -> list[_Head]: ...
+    def phi(self, embeddings: ArrayLike) -> NDArray[np.float32]: ...
+
+def shares_out_of_distribution(squared: ArrayLike, distance: float) -> NDArray[np.float32]: ...
 
 class _Fields(TypedDict, total=False):
     tags: Sequence[str] | None
@@ -358,7 +377,7 @@ class Prompts:
 
 @disjoint_base
 class Router(Routing):
-    def __new__(cls, embedder: Any, heads: Sequence[_Head] | Loaded) -> Self: ...
+    def __new__(cls, embedder: Any, heads: Sequence[_Head] | ClusterMap | Loaded) -> Self: ...
     def snapshot(self) -> Snapshot: ...
     def changes(self, since: int = 0) -> list[Change]: ...
     def insert(
@@ -521,6 +540,8 @@ class Loaded:
     def from_bytes(bytes: bytes) -> Loaded: ...
     @property
     def embedder(self) -> LexicalEmbedder | None: ...
+    @property
+    def cluster_map(self) -> ClusterMap: ...
     @property
     def json(self) -> str: ...
     @property

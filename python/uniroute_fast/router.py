@@ -156,7 +156,7 @@ class Router(_native.Router):
             typical_prompts=typical_prompts,
             area=area_of,
         )
-        router = cls(fitted.embedder, fitted.heads)
+        router = cls(fitted.embedder, fitted.cluster_map)
         router.learner = fitted.learner
         router.measure_baseline(**fitted.baseline, leave_out=True)
         return router

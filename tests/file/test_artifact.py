@@ -148,11 +148,6 @@ def test_headers_that_lie_are_refused(tmp_path: Path) -> None:
     def set_shape(header: dict) -> None:
         header["profiles"]["shape"] = [2**40, 2**40]
 
-    def set_format(header: dict) -> None:
-        own = json.loads(header["__metadata__"]["uniroute"])
-        own["format"] = 99
-        header["__metadata__"]["uniroute"] = json.dumps(own)
-
     def drop_tensor(header: dict) -> None:
         header.pop("costs")
 
@@ -161,12 +156,28 @@ def test_headers_that_lie_are_refused(tmp_path: Path) -> None:
         own["manifest"]["disabled"] = []
         header["__metadata__"]["uniroute"] = json.dumps(own)
 
-    for change in (set_offsets, set_shape, set_format, drop_tensor, edit_manifest):
+    for change in (set_offsets, set_shape, drop_tensor, edit_manifest):
         with pytest.raises(errors.ArtifactError, match="artifact"):
             uf._native.Loaded.from_bytes(forged(whole, change))
     for length in (0, 2**63, 2**64 - 1, len(whole)):
         with pytest.raises(errors.ArtifactError):
             uf._native.Loaded.from_bytes(struct.pack("<Q", length) + whole[8:])
+
+
+@pytest.mark.parametrize("number", [0, 2, 5, -1, 1.5, "1", None])
+def test_a_file_of_another_format_is_refused_by_both_numbers(
+    tmp_path: Path, number: object
+) -> None:
+    def set_format(header: dict) -> None:
+        own = json.loads(header["__metadata__"]["uniroute"])
+        own["format"] = number
+        header["__metadata__"]["uniroute"] = json.dumps(own)
+
+    path = tmp_path / "pool.uniroute"
+    path.write_bytes(forged(saved(path, small()), set_format))
+    problem = re.escape(f"its format is {json.dumps(number)}; expected format 1")
+    with pytest.raises(errors.ArtifactError, match=f"pool.uniroute: {problem}"):
+        uf.Router.load(path)
 
 
 def test_the_bytes_depend_on_content_alone(tmp_path: Path) -> None:
@@ -238,7 +249,7 @@ def sparse(path: Path, tensors: dict[str, tuple[str, list[int]]], manifest: obje
     for name, (dtype, shape) in sorted(tensors.items()):
         start, end = end, end + widths[dtype] * int(np.prod(shape, dtype=object))
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    own = {"checksum": "0", "format": 5, "manifest": manifest}
+    own = {"checksum": "0", "format": 1, "manifest": manifest}
     header["__metadata__"] = {"uniroute": json.dumps(own)}
     encoded = json.dumps(header).encode()
     with path.open("wb") as file:
@@ -246,7 +257,9 @@ def sparse(path: Path, tensors: dict[str, tuple[str, list[int]]], manifest: obje
         file.truncate(8 + len(encoded) + end)
 
 
-NOBODY = {"models": [], "heads": [{"kind": "nearest"}], "embedder": None, "extra": None}
+NOBODY: dict[str, object] = {"models": [], "metadata": {}, "disabled": []}
+NOBODY |= {"heads": [{"kind": "nearest"}], "familiarity": None, "window": None}
+NOBODY |= {"embedder": None, "extra": None}
 EMPTY_POOL = {"costs": ("F64", [0]), "profiles": ("F32", [0, 4, 256])}
 HEAD = {"head.0.centroids": ("F32", [4, 3])}
 

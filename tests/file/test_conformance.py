@@ -47,18 +47,6 @@ def test_decisions_are_the_stored_ones_bit_for_bit(name: str) -> None:
             assert int(np.float64(decision[3]).view(np.uint64)) == expected["cost"]
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_files_of_older_formats_are_read(number: int) -> None:
-    path = reference.FOLDER / f"format_{number}.uniroute"
-    assert f'\\"format\\":{number},' in path.read_bytes().decode("latin-1")
-    router = uf.Router.load(path)
-    assert len(router.models) == 20
-    assert router.metered.any() == (number >= 3)
-    assert router.info("maker/model-0").tags == ([] if number == 1 else ["tools"])
-    with pytest.raises(errors.InvalidArgumentError, match="no baseline"):
-        router.drift()
-
-
 def test_a_stored_profiler_profiles_as_it_did() -> None:
     router = uf.Router.load(reference.FOLDER / "fitted.uniroute")
     x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)

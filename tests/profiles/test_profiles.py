@@ -1,13 +1,22 @@
 """Evidence, priors and profiles against formulas written out here."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_up import fit_profiler
-from uniroute_fast.clusters.cluster_map import ClusterMap, Familiarity, NearestHead, SoftmaxHead
-from uniroute_fast.clusters.kmeans import assign, kmeans
+from uniroute_fast.clusters.cluster_map import (
+    FLOOR,
+    ClusterMap,
+    SoftmaxHead,
+    hard_map,
+    shares_out_of_distribution,
+)
+from uniroute_fast.clusters.kmeans import kmeans
+from uniroute_fast.clusters.nearest import nearest_centroid
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
 from uniroute_fast.evaluate.deferral import area_of
 from uniroute_fast.profiles.bayes import COMMON_LEVEL, Prior, fit_prior, fit_priors, posterior
@@ -313,7 +322,7 @@ def test_a_handful_of_prompts_will_do(n):
 def test_a_profiler_comes_back_from_its_parts(seen):
     x, losses, _, _ = clustered(n=200)
     profiler = fit_profiler(x, losses[:, :8] if seen else None)
-    back = profiler_from_parts(*profiler.to_parts())
+    back = profiler_from_parts(profiler.map, *profiler.to_parts())
     far = 1.5 * x[:20]
     np.testing.assert_array_equal(profiler.map.phi(far), back.map.phi(far))
     evidence = profiler.observe(profiler.map.phi(x), losses)
@@ -322,19 +331,14 @@ def test_a_profiler_comes_back_from_its_parts(seen):
 
 def test_parts_that_are_missing_or_unknown_are_named():
     x, losses, _, _ = clustered(n=100)
-    arrays, meta = fit_profiler(x, losses).to_parts()
-    with pytest.raises(ArtifactError, match=r"prior0\.mean"):
-        profiler_from_parts({k: v for k, v in arrays.items() if k != "prior0.mean"}, meta)
+    profiler = fit_profiler(x, losses)
+    arrays, meta = profiler.to_parts()
+    for name in arrays:
+        without = {key: value for key, value in arrays.items() if key != name}
+        with pytest.raises(ArtifactError, match=re.escape(name)):
+            profiler_from_parts(profiler.map, without, meta)
     with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
-        profiler_from_parts(arrays, meta | {"profiler": "magic"})
-    with pytest.raises(ArtifactError, match="unknown kind 'magic'"):
-        profiler_from_parts(arrays, meta | {"heads": ["magic"]})
-    for distance in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ArtifactError, match="landmarks"):
-            profiler_from_parts(arrays | {"landmarks": x}, meta | {"familiarity": distance})
-    for landmarks in (x * np.nan, x[:, 1:], x[:0], x[0], x.astype(np.float64)):
-        with pytest.raises(ArtifactError, match="landmarks"):
-            profiler_from_parts(arrays | {"landmarks": landmarks}, meta | {"familiarity": 1.0})
+        profiler_from_parts(profiler.map, arrays, meta | {"profiler": "magic"})
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -343,50 +347,50 @@ def test_parts_that_do_not_fit_the_others_are_named(seen):
     keys = np.arange(200, dtype=np.uint64)
     profiler = fit_profiler(x, losses[:, :8] if seen else None, keys=keys if seen else None)
     arrays, meta = profiler.to_parts()
-    changes = [lambda a: a[:-1], lambda a: a[None], lambda a: a.astype(np.float16)]
     for name in arrays:
-        for change in changes:
-            if name == "landmarks" and change is changes[0]:
-                continue  # One fewer is as good a map.
+        for change in (lambda a: a[:-1], lambda a: a[None], lambda a: a.astype(np.float16)):
             with pytest.raises(ArtifactError, match=r"part '.*' is .*; expected finite"):
-                profiler_from_parts(arrays | {name: change(arrays[name])}, meta)
-    if seen:
-        with pytest.raises(ArtifactError, match=r"prior0\.mean|without a background"):
-            profiler_from_parts(arrays, meta | {"heads": ["softmax"] * len(meta["heads"])})
-    for kinds in ([], "softmax", None, 3):
-        with pytest.raises(ArtifactError, match="expected a list of kinds"):
-            profiler_from_parts(arrays, meta | {"heads": kinds})
+                profiler_from_parts(profiler.map, arrays | {name: change(arrays[name])}, meta)
+    softmax = ("softmax", np.zeros((3, x.shape[1])), np.zeros(3), FLOOR)
+    others = ([softmax], [*profiler.map.heads()[: len(profiler.map.sizes)], softmax])
+    for heads in others:
+        with pytest.raises(ArtifactError, match=r"background|'parents'|over 2 heads"):
+            profiler_from_parts(ClusterMap(heads), arrays, meta)
 
 
 def test_values_that_no_fit_gives_are_named():
     x, losses, _, _ = clustered(n=500)
     keys = np.arange(500, dtype=np.uint64)
-    arrays, meta = fit_profiler(x, losses[:, :8], keys=keys).to_parts()
+    profiler = fit_profiler(x, losses[:, :8], keys=keys)
+    arrays, meta = profiler.to_parts()
     for key in ("spread", "trust", "inflation"):
         for value in (0, -1.0, float("nan"), float("inf"), "0.5", None, [1.0]):
             with pytest.raises(ArtifactError, match=f"profiler: {key} is"):
-                profiler_from_parts(arrays, meta | {key: value})
+                profiler_from_parts(profiler.map, arrays, meta | {key: value})
     with pytest.raises(ArtifactError, match="trust is 1e\\+300"):
-        profiler_from_parts(arrays, meta | {"trust": 1e300})
+        profiler_from_parts(profiler.map, arrays, meta | {"trust": 1e300})
     for noise in (1.0, [0.5], [0.0] * 3, [-1.0] * 3, ["1"] * 3, None):
         with pytest.raises(ArtifactError, match="noise is"):
-            profiler_from_parts(arrays, meta | {"noise": noise})
+            profiler_from_parts(profiler.map, arrays, meta | {"noise": noise})
     covariance = arrays["prior1.covariance"]
     for changed in (0 * covariance, -covariance):
         with pytest.raises(ArtifactError, match=r"prior1\.covariance' is not positive"):
-            profiler_from_parts(arrays | {"prior1.covariance": changed}, meta)
+            profiler_from_parts(profiler.map, arrays | {"prior1.covariance": changed}, meta)
     for name in ("known.keys", "mix"):
         with pytest.raises(ArtifactError, match=name):
-            profiler_from_parts(arrays | {name: -1 - arrays[name]}, meta)
+            profiler_from_parts(profiler.map, arrays | {name: -1 - arrays[name]}, meta)
     for name in ("known.keys", "known.factors"):
         for changed in (arrays[name].reshape(-1)[0], arrays[name].reshape(-1)[:500]):
             if changed.shape != arrays[name].shape:
                 with pytest.raises(ArtifactError, match=name):
-                    profiler_from_parts(arrays | {name: changed}, meta)
-    arrays, meta = fit_profiler(x).to_parts()
+                    profiler_from_parts(profiler.map, arrays | {name: changed}, meta)
+    profiler = fit_profiler(x)
+    arrays, meta = profiler.to_parts()
     for cluster in (-1, len(arrays["parents"]), 2**62):
         with pytest.raises(ArtifactError, match="parents"):
-            profiler_from_parts(arrays | {"parents": 0 * arrays["parents"] + cluster}, meta)
+            profiler_from_parts(
+                profiler.map, arrays | {"parents": 0 * arrays["parents"] + cluster}, meta
+            )
 
 
 @pytest.mark.parametrize(
@@ -411,25 +415,23 @@ def test_soft_map_approaches_the_hard_map_as_it_sharpens():
     x, *_ = clustered(n=100)
     centroids = kmeans(x, 6)
     sharp = SoftmaxHead.around(centroids, 1e4).phi(x)
-    np.testing.assert_array_equal(sharp.argmax(axis=1), assign(x, centroids))
+    np.testing.assert_array_equal(sharp.argmax(axis=1), nearest_centroid(x, centroids)[0])
     assert sharp.max(axis=1).min() > 0.999
 
 
 def test_heads_stand_side_by_side():
     x, *_ = clustered(n=40)
-    hard, soft = NearestHead(kmeans(x, 4)), SoftmaxHead.around(kmeans(x, 3), 2.0)
-    both = ClusterMap([hard, soft])
+    hard, soft = hard_map(kmeans(x, 4)), SoftmaxHead.around(kmeans(x, 3), 2.0)
+    both = ClusterMap([*hard.heads(), soft.part()])
     np.testing.assert_array_equal(both.phi(x), np.hstack([hard.phi(x), soft.phi(x)]))
-    assert both.n_clusters == 7
-    back = ClusterMap.from_parts(*both.to_parts())
-    np.testing.assert_array_equal(both.phi(x), back.phi(x))
+    assert both.sizes == [4, 3]
 
 
 def test_map_refuses_embeddings_it_cannot_use():
-    head = ClusterMap([NearestHead(np.eye(3, dtype=np.float32))])
+    head = hard_map(np.eye(3, dtype=np.float32))
     with pytest.raises(InvalidArgumentError, match=r"shape \(2, 4\); expected \(N, 3\)"):
         head.phi(np.zeros((2, 4), np.float32))
-    with pytest.raises(InvalidArgumentError, match=r"embeddings\[1\] has a value"):
+    with pytest.raises(InvalidArgumentError, match="embeddings: NaN in row 1, column 1"):
         head.phi(np.array([[0, 0, 0], [0, np.nan, 0]], np.float32))
 
 
@@ -466,17 +468,17 @@ def test_keys_tell_prompts_apart_and_know_them_again():
     assert len(set(keys.tolist())) == 3
 
 
-# --- foreign prompts ---
+# --- prompts out of distribution ---
 
 
-def test_foreign_prompts_fall_back_to_the_overall_mean():
+def test_prompts_out_of_distribution_fall_back_to_the_overall_mean():
     x, losses, _, _ = clustered(n=600, n_models=24)
     profiler = fit_profiler(x, losses[:, :16])
     profiles = profiler.profile(profiler.observe(profiler.map.phi(x), losses[:, 16:]))
     far = np.zeros((1, x.shape[1]), np.float32) - 5 * x.mean(axis=0)
-    foreign = np.abs(profiler.map.phi(far) @ profiles.psi - profiles.mean).max()
+    outside = np.abs(profiler.map.phi(far) @ profiles.psi - profiles.mean).max()
     at_home = np.abs(profiler.map.phi(x) @ profiles.psi - profiles.mean).max()
-    assert foreign < 0.25 * at_home
+    assert outside < 0.25 * at_home
 
 
 def test_background_takes_the_weight_of_prompts_far_from_all_centroids():
@@ -484,11 +486,10 @@ def test_background_takes_the_weight_of_prompts_far_from_all_centroids():
     phi = head.phi(np.array([[1, 0, 0], [-1, -1, -1]], np.float32))
     assert phi[0].argmax() == 0
     assert phi[1, 3] > 0.99
-    back = ClusterMap.from_parts(*ClusterMap([head]).to_parts()).heads[0]
-    assert back.background
+    assert ClusterMap([head.part()]).backgrounds == [3]
 
 
-def test_prompts_between_familiar_ones_are_foreign():
+def test_prompts_between_familiar_ones_are_out_of_distribution():
     # The centroid of a wide cluster lies where no prompt does: on a ring, in its middle.
     rng = np.random.default_rng(3)
     angle = rng.uniform(0, 2 * np.pi, 800)
@@ -499,25 +500,26 @@ def test_prompts_between_familiar_ones_are_foreign():
     cluster_map = fit_profiler(x, losses, n_clusters=1).map
     middle = np.zeros((1, 2), np.float32)
     assert cluster_map.phi(middle)[0, 1] > 0.99
-    assert ClusterMap(cluster_map.heads).phi(middle)[0, 1] < 0.5
+    plain = ClusterMap(cluster_map.heads()[:1])
+    assert plain.phi(middle)[0, 1] < 0.5
     new = np.column_stack([np.cos(angle + 0.5), np.sin(angle + 0.5)]).astype(np.float32)
-    unchanged = cluster_map.phi(new) == ClusterMap(cluster_map.heads).phi(new)
+    unchanged = cluster_map.phi(new) == plain.phi(new)
     assert unchanged.mean() > 0.8
 
 
-def test_foreign_shares_are_those_of_the_definition():
-    familiarity = Familiarity(np.array([[0.0], [10.0]], np.float32), 4.0)
+def test_shares_out_of_distribution_are_those_of_the_definition():
+    landmarks = np.array([[0.0], [10.0]], np.float32)
     x = np.array([[0.0], [1.0], [8.0], [13.0], [1e18]], np.float32)
-    shares = familiarity.foreign(x)
+    shares = shares_out_of_distribution(nearest_centroid(x, landmarks)[1], 4.0)
     np.testing.assert_allclose(shares, [0, 0, 0.5, 2.25**8 / (1 + 2.25**8), 1], atol=2e-5)
     head = SoftmaxHead(np.zeros((2, 1), np.float32), np.array([0, -9], np.float32), background=True)
-    phi = ClusterMap([head, head], familiarity).phi(x)
+    phi = ClusterMap([head.part(), head.part(), ("familiarity", landmarks, 4.0)]).phi(x)
     np.testing.assert_allclose(phi[:, [1, 3]], np.column_stack([shares, shares]))
     np.testing.assert_allclose(phi[:, :2].sum(axis=1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("far_ones_gain", [True, False])
-def test_protection_from_foreign_prompts_has_a_price_that_is_kept_low(far_ones_gain):
+def test_protection_of_prompts_out_of_distribution_has_a_price_that_is_kept_low(far_ones_gain):
     # Two kinds of LLMs, each of which is right where the other is wrong; 4% of the prompts lie far
     # from the others, and there either no LLM is right or choosing well gains the most.
     rng = np.random.default_rng(0)
@@ -536,19 +538,23 @@ def test_protection_from_foreign_prompts_has_a_price_that_is_kept_low(far_ones_g
     assert choose(phi, [3], losses, np.zeros(16), None, 0, area_of).familiar is None
 
 
+def has_landmarks(cluster_map):
+    return cluster_map.heads()[-1][0] == "familiarity"
+
+
 def test_prompts_in_a_few_places_have_no_landmarks():
     x, losses, _, _ = clustered(n=400)
-    assert fit_profiler(x, losses).map.familiarity is not None
+    assert has_landmarks(fit_profiler(x, losses).map)
     rng = np.random.default_rng(1)
     templates = x[rng.integers(5, size=400)] + 1e-4 * rng.normal(size=x.shape).astype(np.float32)
-    assert fit_profiler(templates, losses).map.familiarity is None
+    assert not has_landmarks(fit_profiler(templates, losses).map)
 
 
 def test_few_distinct_prompts_have_no_landmarks():
     x, losses, _, _ = clustered(n=99)
-    assert fit_profiler(x, losses).map.familiarity is None
+    assert not has_landmarks(fit_profiler(x, losses).map)
     x, losses = np.tile(x, (3, 1)), np.tile(losses, (3, 1))
-    assert fit_profiler(x, losses).map.familiarity is None
+    assert not has_landmarks(fit_profiler(x, losses).map)
 
 
 # --- calibration ---
@@ -615,16 +621,6 @@ def test_an_llm_tried_on_hard_prompts_is_not_a_worse_one_for_it():
             missed = np.abs(evidence.mean - truth).mean()
             assert missed > 0.05
             assert np.abs(told - truth).mean() < 0.6 * missed
-
-
-def test_a_profiler_of_an_older_file_has_no_mix():
-    x, losses, *_ = clustered()
-    profiler = fit_profiler(x, losses)
-    arrays, meta = profiler.to_parts()
-    again = profiler_from_parts({k: v for k, v in arrays.items() if k != "mix"}, meta)
-    assert again.mix is None
-    evidence = profiler.observe(profiler.map.phi(x), losses)
-    np.testing.assert_allclose(again.profile(evidence).mean, evidence.mean)
 
 
 # --- what seen LLMs tell of a prompt beyond its clusters ---

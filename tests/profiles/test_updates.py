@@ -99,9 +99,9 @@ def test_an_outcome_touches_one_model_unless_it_tips_the_choice_for_all(
     looked_at: list[int] = []
     profile, errors = MeansProfiler.profile, MeansProfiler.errors
 
-    def counting_profile(self, evidence, choice=None):
+    def counting_profile(self, evidence, setting=None):
         profiled.append(evidence.n_models)
-        return profile(self, evidence, choice)
+        return profile(self, evidence, setting)
 
     def counting_errors(self, evidence):
         looked_at.append(evidence.n_models)

@@ -9,7 +9,8 @@ import numpy as np
 from uniroute_fast._checks.arrays import as_numbers
 from uniroute_fast._checks.extras import imported
 from uniroute_fast.clusters.cluster_map import SoftmaxHead
-from uniroute_fast.clusters.kmeans import assign, kmeans
+from uniroute_fast.clusters.kmeans import kmeans
+from uniroute_fast.clusters.nearest import nearest_centroid
 from uniroute_fast.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def attribute_head(
     n_clusters: int,
     seed: int = 0,
 ) -> SoftmaxHead:
-    """Cluster prompts by their attributes, and learn to tell the cluster from the embedding.
+    """Cluster prompts by their attributes, and learn to predict the cluster from the embedding.
 
     The paper clusters *predicted* attributes of a prompt. Here prompts are clustered by their given
     attributes, and a multinomial logistic regression predicts the cluster: it serves as one softmax
@@ -59,8 +60,8 @@ def attribute_head(
     labels = labels.reshape(-1)
     if len(kinds) > n_clusters:
         points = np.ascontiguousarray(attributes, np.float32)
-        labels = assign(points, kmeans(points, n_clusters, seed))
-        labels = np.unique(labels, return_inverse=True)[1]
+        nearest, _ = nearest_centroid(points, kmeans(points, n_clusters, seed))
+        labels = np.unique(nearest, return_inverse=True)[1]
     dim, count = embeddings.shape[1], int(labels.max()) + 1
     if count == 1:
         return SoftmaxHead(np.zeros((1, dim), np.float32), np.zeros(1, np.float32))

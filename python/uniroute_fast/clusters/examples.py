@@ -27,7 +27,7 @@ SAMPLE = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class Typical:
+class Examples:
     """What is kept of the prompts that a router was fitted on.
 
     Attributes
@@ -42,8 +42,8 @@ class Typical:
     phi: NDArray[np.float32]
 
     @classmethod
-    def from_parts(cls, prompts: Any, phi: NDArray[Any], sizes: Sequence[int]) -> Typical:
-        """Restore what a file holds, for a map whose heads have so many clusters.
+    def from_parts(cls, prompts: Any, phi: NDArray[Any], sizes: Sequence[int]) -> Examples:
+        """Restore what a file holds, for a map whose heads have ``sizes`` clusters.
 
         Raises
         ------
@@ -53,23 +53,23 @@ class Typical:
         clusters = sum(sizes)
         if not isinstance(prompts, list) or len(prompts) != clusters:
             raise ArtifactError(
-                f"typical: expected a list of prompts for each of {clusters} clusters"
+                f"examples: expected a list of prompts for each of {clusters} clusters"
             )
         for k, kept in enumerate(prompts):
             if not isinstance(kept, list) or len(kept) > MOST_PROMPTS:
                 raise ArtifactError(
-                    f"typical: cluster {k} has no list of prompts, {MOST_PROMPTS} at most"
+                    f"examples: cluster {k} has no list of prompts, {MOST_PROMPTS} at most"
                 )
             if not all(isinstance(text, str) and len(text) <= LENGTH for text in kept):
                 raise ArtifactError(
-                    f"typical: a prompt of cluster {k} is no text of {LENGTH} characters at most"
+                    f"examples: a prompt of cluster {k} is no text of {LENGTH} characters at most"
                 )
-        phi = part({"typical.phi": phi}, "typical.phi", (sizes[0], clusters))
+        phi = part({"examples.phi": phi}, "examples.phi", (sizes[0], clusters))
         shares = np.add.reduceat(phi, np.cumsum([0, *sizes[:-1]]), axis=1)
         # Zeros where the prompts that were looked at had none of the cluster.
         empty = ~phi.any(axis=1)
         if empty.all() or (phi < 0).any() or (np.abs(shares[~empty] - 1) > 1e-2).any():
-            raise ArtifactError("part 'typical.phi' has a row whose weights do not add up to 1")
+            raise ArtifactError("part 'examples.phi' has a row whose weights do not add up to 1")
         return cls(prompts, phi)
 
     @classmethod
@@ -79,7 +79,7 @@ class Typical:
         embeddings: NDArray[np.float32],
         texts: Sequence[str] | None,
         count: int,
-    ) -> Typical:
+    ) -> Examples:
         """Find the prompts nearest to the weighted mean embedding of each cluster.
 
         Parameters

@@ -1,4 +1,4 @@
-"""k-means, and the nearest centroid of each embedding in NumPy."""
+"""k-means: centroids of the clusters of embeddings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kmeans(
     seed : int
         Same seed and embeddings, same centroids.
     restarts : int
-        The best of so many runs, by the sum of squared distances.
+        How many runs: the best is taken, by the sum of squared distances.
 
     Returns
     -------
@@ -55,12 +55,3 @@ def kmeans(
     )
     search.train(x)
     return np.array(search.centroids, dtype=np.float32)
-
-
-def assign(embeddings: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return the index of the nearest centroid for each embedding, in NumPy.
-
-    For fitting and evaluation; routing uses the exact kernel. O(N K D).
-    """
-    half = np.einsum("kd,kd->k", centroids, centroids) / 2
-    return np.asarray(np.argmax(embeddings @ centroids.T - half, axis=1), dtype=np.intp)

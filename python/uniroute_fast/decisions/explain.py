@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Prompts,
         Snapshot,
     )
-    from uniroute_fast.clusters.examples import Typical
+    from uniroute_fast.clusters.examples import Examples
 
 
 #: Shares out of distribution from this one on are shown: most prompts have a little.
@@ -155,7 +155,7 @@ def explain(
     switch_cost: float | None = None,
     cached_tokens: int | None = None,
     standard_errors: NDArray[np.float32] | None = None,
-    typical: Typical | None = None,
+    typical: Examples | None = None,
 ) -> Explanation:
     """Explain one decision over a snapshot; see `Router.explain`."""
     decision = snapshot.route(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast._checks.extras import imported
-from uniroute_fast.clusters.cluster_map import NearestHead
-from uniroute_fast.clusters.kmeans import assign, kmeans
+from uniroute_fast.clusters.cluster_map import hard_map
+from uniroute_fast.clusters.kmeans import kmeans
+from uniroute_fast.clusters.nearest import nearest_centroid
 from uniroute_fast.errors import DatasetError
 from uniroute_fast.evaluate.deep_map import learn_deep_map
 from uniroute_fast.evaluate.deferral import BlindPlan, area, area_of, deferral_curve
@@ -75,9 +76,9 @@ def kmeans_paper(trial: Trial, n_clusters: int | None = None) -> NDArray[np.floa
 
     ``n_clusters`` defaults to one for ten validation prompts, 24 at most; see `kmeans_tuned`.
     """
-    head = NearestHead(_centroids(trial, n_clusters or clusters_for(len(trial.validation))))
-    evidence = observe(head.phi(trial.validation), trial.losses, gram=False)
-    return shrunk_means(evidence)[assign(trial.test, head.centroids)]
+    hard = hard_map(_centroids(trial, n_clusters or clusters_for(len(trial.validation))))
+    evidence = observe(hard.phi(trial.validation), trial.losses, gram=False)
+    return hard.phi(trial.test) @ shrunk_means(evidence)
 
 
 def kmeans_tuned(trial: Trial) -> NDArray[np.float64]:
@@ -88,7 +89,7 @@ def kmeans_tuned(trial: Trial) -> NDArray[np.float64]:
 def top3_clusters(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:
     """Average the plain means of the three nearest clusters."""
     centroids = _centroids(trial, n_clusters or clusters_for(len(trial.validation)))
-    evidence = observe(NearestHead(centroids).phi(trial.validation), trial.losses, gram=False)
+    evidence = observe(hard_map(centroids).phi(trial.validation), trial.losses, gram=False)
     return _nearest_weights(trial.test, centroids, 3) @ shrunk_means(evidence)
 
 
@@ -96,7 +97,7 @@ def learned_map(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float
     """UniRoute (LearnedMap): the paper's cluster means, under a map learned from seen LLMs."""
     count = min(n_clusters or clusters_for(len(trial.validation)), len(trial.train))
     head = learn_map(trial.train, trial.seen_train, count, trial.seed)
-    hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
+    hard = hard_map(_centroids(trial, count)).phi(trial.validation)
     return head.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
 
 
@@ -109,7 +110,7 @@ def learned_map_deep(trial: Trial, n_clusters: int | None = None) -> NDArray[np.
     """UniRoute (LearnedMap) with the two hidden layers of the paper's experiments."""
     count = min(n_clusters or clusters_for(len(trial.validation)), len(trial.train))
     found = learn_deep_map(trial.train, trial.seen_train, count, trial.seed)
-    hard = NearestHead(_centroids(trial, count)).phi(trial.validation)
+    hard = hard_map(_centroids(trial, count)).phi(trial.validation)
     return found.phi(trial.test) @ shrunk_means(observe(hard, trial.losses, gram=False))
 
 
@@ -138,11 +139,12 @@ def hierarchical_shrinkage(
     trial: Trial, n_fine: int = 100, n_coarse: int = 20, strength: float = 24.0
 ) -> NDArray[np.float64]:
     """Shrink fine clusters' means to coarse clusters' means to the overall mean."""
-    fine, coarse = NearestHead(_centroids(trial, n_fine)), _centroids(trial, n_coarse)
-    evidence = observe(fine.phi(trial.validation), trial.losses, gram=False)
-    parents = assign(fine.centroids, coarse)
-    means = hierarchical(evidence.loss, evidence.phi, parents, strength)
-    return means[assign(trial.test, fine.centroids)]
+    fine, coarse = _centroids(trial, n_fine), _centroids(trial, n_coarse)
+    hard = hard_map(fine)
+    evidence = observe(hard.phi(trial.validation), trial.losses, gram=False)
+    parents, _ = nearest_centroid(fine, coarse)
+    means = hierarchical(evidence.loss, evidence.phi, parents.astype(np.intp), strength)
+    return hard.phi(trial.test) @ means
 
 
 def uniroute(trial: Trial, n_clusters: int | None = None) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uniroute_fast.clusters.cluster_map import NearestHead, SoftmaxHead
+from uniroute_fast.clusters.cluster_map import SoftmaxHead, hard_map
 from uniroute_fast.clusters.kmeans import kmeans
 from uniroute_fast.evaluate.learned_map import MARGIN
 from uniroute_fast.profiles.evidence import observe
@@ -76,7 +76,7 @@ def learn_deep_map(
     """
     rng = np.random.default_rng(seed)
     centroids = kmeans(embeddings, n_clusters, seed)
-    hard = NearestHead(centroids).phi(embeddings)
+    hard = hard_map(centroids).phi(embeddings)
     psi = np.clip(shrunk_means(observe(hard, losses, gram=False), 1.0), MARGIN, 1 - MARGIN)
     widths = [embeddings.shape[1], WIDTH, WIDTH, n_clusters]
     dense = [_Dense(a, b, rng) for a, b in pairwise(widths)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniroute_fast._checks.extras import imported
-from uniroute_fast.clusters.cluster_map import NearestHead, SoftmaxHead
+from uniroute_fast.clusters.cluster_map import SoftmaxHead, hard_map
 from uniroute_fast.clusters.kmeans import kmeans
 from uniroute_fast.profiles.evidence import observe
 from uniroute_fast.profiles.shrinkage import shrunk_means
@@ -71,7 +71,7 @@ def learn_map(
     centroids = kmeans(embeddings, n_clusters, seed)
     start = SoftmaxHead.around(centroids, START_SHARPNESS)
     held = np.random.default_rng(seed).permutation(len(losses)) < HELD_OUT * len(losses)
-    hard = NearestHead(centroids).phi(embeddings[~held])
+    hard = hard_map(centroids).phi(embeddings[~held])
     psi = np.clip(shrunk_means(observe(hard, losses[~held], gram=False), 1.0), MARGIN, 1 - MARGIN)
 
     objective = _objective(embeddings[~held], losses[~held], psi)

@@ -264,9 +264,10 @@ def _clusters(
 
 
 def _background(router: Router) -> int | None:
-    """Return the cluster that takes foreign prompts, where the map has one."""
-    head = router.learner.fitted().map.heads[0]
-    return head.n_clusters - 1 if getattr(head, "background", False) else None
+    """Return the first head's background, where it has one."""
+    cluster_map = router.learner.fitted().map
+    last = cluster_map.sizes[0] - 1
+    return last if last in cluster_map.backgrounds else None
 
 
 def _llm(held: Dataset, model: int, prompts: NDArray[np.intp]) -> dict[str, Any]:

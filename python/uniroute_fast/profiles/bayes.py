@@ -31,7 +31,7 @@ COMMON_LEVEL = 1.0
 #: How many LLMs a covariance that is a multiple of the identity counts for in the prior's fit.
 IDENTITY_WEIGHT = 2.0
 
-#: Factors of what seen LLMs tell of a prompt beyond its clusters: how many at most.
+#: Factors of what seen LLMs say of a prompt beyond its clusters: how many at most.
 MOST_FACTORS = 4
 
 #: Parts of the seen LLMs; the factors that a part's loadings are learned from are of the others.
@@ -157,7 +157,7 @@ def fit_priors(
     -------
     list of Prior
     float64[N, R]
-        Factors, which stand beside the clusters of each head: what seen LLMs tell of a prompt
+        Factors, which stand beside the clusters of each head: what seen LLMs say of a prompt
         beyond its clusters. A prompt that most LLMs fail is a hard one of its cluster. On prompts
         that seen LLMs were run on this is known, and part of what would be noise in a new LLM's
         outcomes there is explained. They are the principal components over LLMs of the
@@ -182,11 +182,11 @@ def fit_priors(
         # Summed up once: the sums of the clusters are the same for all parts.
         everything = observe(np.hstack([head, *of_others]), losses)
         k, rank = head.shape[1], directions.shape[1]
-        told = []
+        found = []
         for i, part in enumerate(parts):
             own = k + i * rank + np.arange(rank)
-            told.append(everything.features(np.append(np.arange(k), own)).select(part))
-        priors.append(fit_prior(reduce(Evidence.joined, told), k))
+            found.append(everything.features(np.append(np.arange(k), own)).select(part))
+        priors.append(fit_prior(reduce(Evidence.joined, found), k))
     return priors, _factors(residuals, directions)
 
 
@@ -220,7 +220,7 @@ def posterior(evidence: Evidence, prior: Prior, spread: float = 1.0) -> Posterio
 
 
 def _residuals(phi: NDArray[np.float32], losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the clusters of all heads do not tell of standardised losses, float64[N, S].
+    """Return what the clusters of all heads do not explain of standardised losses, float64[N, S].
 
     0 on average in every cluster, as factors are taken to be for a prompt of which nothing else is
     known.

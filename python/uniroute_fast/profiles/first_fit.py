@@ -10,7 +10,7 @@ from uniroute_fast._checks.instances import as_embedder, as_instance
 from uniroute_fast._checks.prompts import as_embeddings, as_list, as_prompts
 from uniroute_fast._checks.scalars import as_count
 from uniroute_fast.clusters.attributes import checked_attributes
-from uniroute_fast.clusters.examples import MOST_PROMPTS, Typical
+from uniroute_fast.clusters.examples import MOST_PROMPTS, Examples
 from uniroute_fast.embedding.lexical import LexicalEmbedder
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.profiles.fit import fit_profiler
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from uniroute_fast.clusters.cluster_map import ClusterMap
     from uniroute_fast.embedding.embedder import Embedder
 
 
@@ -32,15 +33,14 @@ class FirstFit(NamedTuple):
     Attributes
     ----------
     embedder : Embedder or None
-    heads : list
-        Of the cluster map, as the native router takes them.
+    cluster_map : ClusterMap
     learner : Learner
     baseline : dict
         The prompts that those to come are compared with: texts, or embeddings.
     """
 
     embedder: Any
-    heads: list[Any]
+    cluster_map: ClusterMap
     learner: Learner
     baseline: dict[str, Any]
 
@@ -109,8 +109,8 @@ def fit_first(
     listed = None
     if texts is not None:
         listed = [text for text, ok in zip(as_list(texts), usable, strict=True) if ok]
-    examples = Typical.of(profiler.map, x[usable], listed, typical_prompts)
+    examples = Examples.of(profiler.map, x[usable], listed, typical_prompts)
     learner = Learner(profiler, examples, (texts, x if texts is None else None))
     own = isinstance(embedder, LexicalEmbedder)
     baseline = {"texts": texts} if own else {"embeddings": x[usable]}
-    return FirstFit(embedder, profiler.map.to_native(), learner, baseline)
+    return FirstFit(embedder, profiler.map, learner, baseline)

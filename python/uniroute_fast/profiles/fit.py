@@ -6,21 +6,14 @@ Where LLMs were seen, settings are chosen by routing these as if they were new: 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniroute_fast._checks.arrays import as_costs, as_losses
 from uniroute_fast.clusters.attributes import attribute_head
-from uniroute_fast.clusters.cluster_map import (
-    ClusterMap,
-    Familiarity,
-    NearestHead,
-    SoftmaxHead,
-    moved_to_background,
-)
-from uniroute_fast.clusters.kmeans import assign, kmeans
+from uniroute_fast.clusters.cluster_map import ClusterMap, SoftmaxHead, hard_map
+from uniroute_fast.clusters.kmeans import kmeans
 from uniroute_fast.clusters.nearest import nearest_centroid
 from uniroute_fast.errors import InvalidArgumentError
 from uniroute_fast.profiles.bayes import fit_priors
@@ -46,10 +39,10 @@ SHARPNESS = 8.0
 
 #: A prompt less close to the clusters than this share of the training prompts gives more than half
 #: of its weight to the background: its profile falls back to the overall mean.
-FOREIGN = 0.02
+FARTHEST_SHARE = 0.02
 
-#: Landmarks, which tell foreign prompts: how many at most, one for how many prompts at least, and
-#: from how many distinct prompts on.
+#: Landmarks, by which prompts out of distribution are found: how many at most, one for how many
+#: prompts at least, and from how many distinct prompts on.
 LANDMARKS, PROMPTS_A_LANDMARK, MIN_LANDMARKED = 400, 5, 100
 
 #: Prompts stand in a few places where half of them are closer to a landmark than this share of
@@ -133,18 +126,21 @@ def fit_profiler(
         heads = [_soft_head(embeddings, size, seed) for size in sizes]
     else:
         heads = [_with_background(head, embeddings)]
-    return _fit_bayes(ClusterMap(heads), embeddings, losses, costs, keys, seed, area)
+    return _fit_bayes(
+        ClusterMap([head.part() for head in heads]), embeddings, losses, costs, keys, seed, area
+    )
 
 
 def _fit_means(
     embeddings: NDArray[np.float32], n_clusters: int | None, head: SoftmaxHead | None, seed: int
 ) -> MeansProfiler:
     if head is not None:
-        return MeansProfiler(ClusterMap([head]), np.zeros(head.n_clusters, np.intp))
+        return MeansProfiler(ClusterMap([head.part()]), np.zeros(len(head.bias), np.intp))
     count = n_clusters or max(1, min(FINE, len(embeddings) // 5))
     fine = kmeans(embeddings, count, seed)
     coarse = kmeans(embeddings, max(1, min(COARSE, count // 5)), seed)
-    return MeansProfiler(ClusterMap([NearestHead(fine)]), assign(fine, coarse))
+    parents, _ = nearest_centroid(fine, coarse)
+    return MeansProfiler(hard_map(fine), parents.astype(np.intp))
 
 
 def _fit_bayes(
@@ -166,13 +162,13 @@ def _fit_bayes(
         settings = choose(phi, cluster_map.sizes, losses, costs, distances, seed, area)
     if distances is not None and settings.familiar is not None:
         distance = float(np.quantile(distances, settings.familiar))
-        familiarity = Familiarity(_landmarks(distinct, seed), distance)
-        cluster_map = replace(cluster_map, familiarity=familiarity)
-        phi = moved_to_background(phi, cluster_map.sizes, familiarity.foreign(embeddings))
+        landmarks = _landmarks(distinct, seed)
+        cluster_map = ClusterMap([*cluster_map.heads(), ("familiarity", landmarks, distance)])
+        phi = cluster_map.phi(embeddings)
     priors, factors = fit_priors(phi, cluster_map.sizes, losses)
     if keys is None:
         keys, factors = np.zeros(0, np.uint64), factors[:0]
-    # A prompt that was given several times is known by all that its copies tell.
+    # A prompt that was given several times is known by all that its copies say.
     keys, copy_of = np.unique(keys, return_inverse=True)
     known = np.zeros((len(keys), factors.shape[1]))
     np.add.at(known, copy_of, factors)
@@ -181,24 +177,24 @@ def _fit_bayes(
         cluster_map,
         priors,
         KnownPrompts(keys, known.astype(np.float32)),
+        phi.mean(axis=0, dtype=np.float64),
         settings.spread,
         settings.trust,
         settings.inflation,
-        phi.mean(axis=0, dtype=np.float64),
     )
 
 
 def _soft_head(embeddings: NDArray[np.float32], n_clusters: int, seed: int) -> SoftmaxHead:
     """Return a softmax head around k-means centroids, as sharp as `SHARPNESS` says."""
     centroids = kmeans(embeddings, n_clusters, seed)
-    offsets = embeddings - centroids[assign(embeddings, centroids)]
-    width = float(np.einsum("nd,nd->n", offsets, offsets).mean())
+    _, squared = nearest_centroid(embeddings, centroids)
+    width = float(squared.mean(dtype=np.float64))
     head = SoftmaxHead.around(centroids, SHARPNESS / max(width, 1e-6))
     return _with_background(head, embeddings)
 
 
 def _with_background(head: SoftmaxHead, embeddings: NDArray[np.float32]) -> SoftmaxHead:
-    return head.with_background(float(np.quantile(head.closeness(embeddings), FOREIGN)))
+    return head.with_background(float(np.quantile(head.closeness(embeddings), FARTHEST_SHARE)))
 
 
 def _distinct(
@@ -214,9 +210,9 @@ def _distinct(
 def _distances_to_others(distinct: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
     """Return each prompt's squared distance to the nearest landmark of others, float32[N].
 
-    None where there are too few prompts, or they stand in a few places: any other one would be
-    foreign. The clusters of the heads are so wide that prompts of a task never seen before may lie
-    in one of them.
+    None where there are too few prompts, or they stand in a few places: any other one would be out
+    of distribution. The clusters of the heads are so wide that prompts of a task never seen before
+    may lie in one of them.
     """
     if len(distinct) < MIN_LANDMARKED:
         return None

@@ -43,7 +43,7 @@ def overall_mean(
 
     The mean over the labelled prompts, plus what the posterior expects of the difference between
     their mix and this one: an LLM that is tried on hard prompts is not a worse one for it. Factors
-    are 0 on average over all prompts, and tell how hard the labelled ones were for their clusters.
+    are 0 on average over all prompts, and say how hard the labelled ones were for their clusters.
     """
     found = np.zeros(evidence.n_models)
     hard = evidence.phi[sum(sizes) :] / evidence.count

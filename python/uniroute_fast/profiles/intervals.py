@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from uniroute_fast.profiles.bayes import Posterior
 
-#: Fewest prompts of a cluster to compare by, and the share of intervals that shall hold the truth.
+#: Fewest prompts of a cluster to compare by, and the share of intervals that should hold the truth.
 MIN_PROMPTS, COVERAGE = 20, 0.9
 
 #: Standard errors either side that a Gaussian interval of that share takes.
@@ -79,7 +79,7 @@ def inflation(rehearsals: Iterable[NDArray[np.float64]]) -> float:
     """Return the factor on standard errors with which 90% intervals hold 90% of the errors.
 
     The median over rehearsals: the errors of one are not independent, as all of its LLMs meet the
-    same prompts, and one in which they were unusual ones shall not decide.
+    same prompts, and one in which they were unusual ones should not decide.
 
     1 to 4; 1 where there is nothing to compare.
     """

@@ -24,7 +24,7 @@ from uniroute_fast._checks.locks import Lock
 from uniroute_fast._checks.prompts import as_list, as_prompts
 from uniroute_fast._checks.scalars import as_count, as_number, as_string, shown
 from uniroute_fast._checks.sequences import as_names
-from uniroute_fast.clusters.examples import Typical
+from uniroute_fast.clusters.examples import Examples
 from uniroute_fast.errors import (
     ArtifactError,
     InvalidArgumentError,
@@ -160,8 +160,8 @@ class Learner:
     ----------
     profiler : Profiler or None
         None where the router was made without fitting.
-    examples : Typical or None
-        What the prompts of each cluster are like.
+    examples : Examples or None
+        What the prompts of each cluster are like; None where there is no profiler.
     fitted_on : tuple
         Texts, or embeddings, that it was fitted on in this process.
     records : Records
@@ -172,7 +172,7 @@ class Learner:
     def __init__(
         self,
         profiler: Profiler | None = None,
-        examples: Typical | None = None,
+        examples: Examples | None = None,
         fitted_on: tuple[Any, NDArray[np.float32] | None] = (None, None),
     ) -> None:
         self.profiler, self.examples, self.fitted_on = profiler, examples, fitted_on
@@ -306,7 +306,7 @@ class Learner:
                 raise InvalidArgumentError("texts: none can be embedded; expected at least one")
             profile, error = profile_from_preferences(
                 phi[usable],
-                len(self.fitted().map.heads),
+                len(self.fitted().map.sizes),
                 snapshot.profiles,
                 index[usable],
                 won[usable],
@@ -437,15 +437,9 @@ class Learner:
     def _phi_of_clusters(self, clusters: Any) -> NDArray[np.float32]:
         """Return mean cluster weights of prompts of which the cluster alone is known."""
         sizes = self.fitted().map.sizes
-        if self.examples is None and len(sizes) > 1:
-            raise InvalidArgumentError(
-                "prompts: clusters, but this router was saved before it knew what the prompts of a "
-                "cluster are like; expected texts or embeddings"
-            )
         index = [as_count("prompts", k, 0, sizes[0] - 1) for k in clusters]
-        if self.examples is not None:
-            return self.examples.phi[index]
-        return np.eye(sizes[0], dtype=np.float32)[index]
+        assert self.examples is not None  # Where there is a profiler.
+        return self.examples.phi[index]
 
     def with_errors(self, router: Learns) -> tuple[Snapshot, NDArray[np.float32]]:
         """Return the current snapshot and the standard errors of its profiles, float32[K, M]."""
@@ -481,13 +475,11 @@ class Learner:
 
     def to_parts(self, models: Sequence[str], *, records: bool) -> tuple[str, dict[str, Any]]:
         """Return JSON and tensors for `restore`, with the records of these LLMs or without."""
-        if self.profiler is None:
+        if self.profiler is None or self.examples is None:
             return "null", {}
         tensors, params = self.profiler.to_parts()
-        extra: dict[str, Any] = {"profiler": params}
-        if self.examples is not None:
-            extra["typical"] = self.examples.prompts
-            tensors["typical.phi"] = self.examples.phi
+        tensors["examples.phi"] = self.examples.phi
+        extra = {"profiler": params, "examples": self.examples.prompts}
         if records:
             recorded = self.records.to_arrays(models)
             tensors |= {RECORDS + name: array for name, array in recorded.items()}
@@ -512,11 +504,11 @@ class Learner:
         }
         self.records = Records.from_arrays(recorded, router.models)
         try:
-            self.profiler = profiler_from_parts(tensors, extra["profiler"])
-            if "typical" in extra:
-                typical = extra["typical"], tensors["typical.phi"]
-                self.examples = Typical.from_parts(*typical, self.profiler.map.sizes)
-            _check_fit(self.profiler, router, recorded)
+            self.profiler = profiler_from_parts(loaded.cluster_map, tensors, extra["profiler"])
+            examples = extra["examples"], tensors["examples.phi"]
+            self.examples = Examples.from_parts(*examples, self.profiler.map.sizes)
+            if recorded:
+                _check_records(self.profiler, recorded)
         except ArtifactError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -545,16 +537,9 @@ def _are_clusters(prompts: Any) -> bool:
     return isinstance(next(iter(prompts)), (int, np.integer))
 
 
-def _check_fit(profiler: Profiler, router: Router, recorded: dict[str, NDArray[Any]]) -> None:
-    """Raise unless a restored profiler is one for the router's clusters and the LLMs' records."""
-    clusters, known = router.n_clusters, profiler.map.n_clusters
-    if clusters != known:
-        raise ArtifactError(f"artifact: its profiler knows {known} clusters, its map {clusters}")
-    own, routed = profiler.map.to_native(), router.heads()
-    if len(own) != len(routed) or not all(map(_same_head, own, routed)):
-        raise ArtifactError("artifact: its profiler is for another cluster map than it routes by")
-    if not recorded:
-        return
+def _check_records(profiler: Profiler, recorded: dict[str, NDArray[Any]]) -> None:
+    """Raise unless records are ones that profiles of this profiler can be made from."""
+    known = profiler.map.n_clusters
     features = profiler.features(np.zeros((0, known), np.float32)).shape[1]
     if len(recorded["phi"]) != features:
         raise ArtifactError(
@@ -570,8 +555,3 @@ def _check_fit(profiler: Profiler, router: Router, recorded: dict[str, NDArray[A
         raise ArtifactError("artifact: records whose clusters do not add up to their outcomes")
     if ((rows < 0) | (rows > 1 + 1e-3)).any():
         raise ArtifactError("artifact: records with a cluster weight that is not 0 to 1")
-
-
-def _same_head(own: tuple[Any, ...], routed: tuple[Any, ...]) -> bool:
-    """Tell whether two heads, as `ClusterMap.to_native` gives them, are of one kind and equal."""
-    return own[0] == routed[0] and all(map(np.array_equal, own[1:3], routed[1:3]))

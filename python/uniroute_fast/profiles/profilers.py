@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -43,33 +43,33 @@ class Profiles:
         Standard deviation, given the outcomes, of the predicted loss in each cluster.
     mean : float64[M]
         Each LLM's mean loss over its labelled prompts.
-    choice : Choice or None
-        Of a setting for all of the LLMs at once, where the profiler is joint.
+    setting : Setting or None
+        What was chosen for all of the LLMs at once, where the profiler is joint.
     """
 
     psi: NDArray[np.float32]
     standard_error: NDArray[np.float32]
     mean: NDArray[np.float64]
-    choice: Choice | None = None
+    setting: Setting | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """How a setting was chosen for LLMs that are profiled together.
+class Setting:
+    """The setting for LLMs that are profiled together, and how it was chosen.
 
     Attributes
     ----------
-    setting : int
-        The one with the least sum of errors.
+    index : int
+        Of the one with the least sum of errors.
     errors : float64[S, M]
         Of each setting on each LLM.
     """
 
-    setting: int
+    index: int
     errors: NDArray[np.float64]
 
     @classmethod
-    def of(cls, errors: NDArray[np.float64]) -> Choice:
+    def of(cls, errors: NDArray[np.float64]) -> Setting:
         """Choose by the errors."""
         return cls(int(np.argmin(errors.sum(axis=1))), errors)
 
@@ -99,14 +99,14 @@ class Profiler(Protocol):
     ) -> Evidence:
         """Sum up losses float[N, M] (NaN = not run) on prompts of those cluster weights.
 
-        ``keys`` (see `prompt_keys`) tell which of them are prompts that the profiler was fitted on.
+        ``keys`` (see `prompt_keys`) say which of them are prompts of the profiler's fit.
         """
 
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs, given all outcomes known of them."""
 
     def to_parts(self) -> Parts:
-        """Return what `profiler_from_parts` restores the profiler from."""
+        """Return what `profiler_from_parts` restores the profiler from, beside its map."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +123,9 @@ class BayesProfiler:
     priors : sequence of Prior
         One for each head; features are the head's clusters, then the factors.
     known : KnownPrompts
+    mix : float64[K_total]
+        Mean cluster weights of the prompts that it was fitted on: LLMs' overall means are over such
+        a mix.
     spread : float
         Factor on the priors' covariances.
     trust : float
@@ -130,18 +133,15 @@ class BayesProfiler:
         mean as it is. A little less guards against a prior that does not fit.
     inflation : float
         Factor on standard errors: see `uniroute_fast.profiles.intervals`.
-    mix : float64[K_total] or None
-        Mean cluster weights of the prompts that it was fitted on: LLMs' overall means are over such
-        a mix. None, as in older files: over the labelled prompts as they are.
     """
 
     map: ClusterMap
     priors: Sequence[Prior]
     known: KnownPrompts
+    mix: NDArray[np.float64]
     spread: float = 1.0
     trust: float = 1.0
     inflation: float = 1.0
-    mix: NDArray[np.float64] | None = None
     joint: ClassVar[bool] = False
 
     def features(
@@ -163,10 +163,8 @@ class BayesProfiler:
     def profile(self, evidence: Evidence) -> Profiles:
         """Return the profiles of LLMs. O(H (P K³ + K² M)) for H heads, P patterns."""
         posteriors = head_posteriors(evidence, self.map.sizes, self.priors, self.spread)
-        mean = evidence.mean
-        if self.mix is not None:
-            mean = overall_mean(evidence, posteriors, self.map.sizes, self.mix)
-        # One outcome more, as broad as the prior of levels: labels of little weight tell nothing.
+        mean = overall_mean(evidence, posteriors, self.map.sizes, self.mix)
+        # One outcome more, as broad as the prior of levels: labels of little weight say nothing.
         level_error = posteriors[0].scale / np.sqrt(evidence.count + 1 / COMMON_LEVEL)
         errors = []
         for found, size in zip(posteriors, self.map.sizes, strict=True):
@@ -176,18 +174,16 @@ class BayesProfiler:
         return Profiles(psi, np.vstack(errors).astype(np.float32), mean)
 
     def to_parts(self) -> Parts:
-        """Return what `profiler_from_parts` restores the profiler from."""
-        arrays, meta = self.map.to_parts()
-        # Artifacts hold signed 64-bit numbers.
-        arrays |= {
+        """Return what `profiler_from_parts` restores the profiler from, beside its map."""
+        arrays: dict[str, NDArray[Any]] = {
+            # Artifacts hold signed 64-bit numbers.
             "known.keys": self.known.keys.view(np.int64),
             "known.factors": self.known.factors,
+            "mix": self.mix,
         }
-        if self.mix is not None:
-            arrays["mix"] = self.mix
         for i, prior in enumerate(self.priors):
             arrays[f"prior{i}.mean"], arrays[f"prior{i}.covariance"] = prior.mean, prior.covariance
-        meta |= {
+        meta = {
             "profiler": "bayes",
             "noise": [prior.noise for prior in self.priors],
             "spread": self.spread,
@@ -238,23 +234,22 @@ class MeansProfiler:
         found = [left_out_error(evidence, self.parents, strength) for strength in STRENGTHS]
         return np.stack(found)
 
-    def profile(self, evidence: Evidence, choice: Choice | None = None) -> Profiles:
+    def profile(self, evidence: Evidence, setting: Setting | None = None) -> Profiles:
         """Return the profiles of LLMs. O(K M), and for each strength tried unless one is given."""
-        if choice is None:
-            choice = Choice.of(self.errors(evidence))
-        strength = STRENGTHS[choice.setting]
+        if setting is None:
+            setting = Setting.of(self.errors(evidence))
+        strength = STRENGTHS[setting.index]
         psi = hierarchical(evidence.loss, evidence.phi, self.parents, strength)
         mean = evidence.mean
         # An entry is a mean over n_k outcomes and what the levels above count for.
         _, _, variance = moments(evidence)
         weight = np.minimum(evidence.phi + strength, np.maximum(evidence.count, 1.0))
         error = np.sqrt(variance / weight)
-        return Profiles(psi.astype(np.float32), error.astype(np.float32), mean, choice)
+        return Profiles(psi.astype(np.float32), error.astype(np.float32), mean, setting)
 
     def to_parts(self) -> Parts:
-        """Return what `profiler_from_parts` restores the profiler from."""
-        arrays, meta = self.map.to_parts()
-        return arrays | {"parents": self.parents.astype(np.int64)}, meta | {"profiler": "means"}
+        """Return what `profiler_from_parts` restores the profiler from, beside its map."""
+        return {"parents": self.parents.astype(np.int64)}, {"profiler": "means"}
 
 
 AnyProfiler: TypeAlias = BayesProfiler | MeansProfiler

@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 SETTINGS = ("spread", "trust", "inflation")
 
 
-#: Coarse clusters of stored means are at most so many: a matrix of coarse and fine ones is made.
+#: Most coarse clusters of stored means: a matrix of coarse and fine ones is made.
 MOST_COARSE = 1024
 
 
-def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> AnyProfiler:
-    """Restore a profiler from its `to_parts`.
+def profiler_from_parts(
+    cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]
+) -> AnyProfiler:
+    """Restore a profiler from its `to_parts`, for the cluster map that the file holds.
 
     Raises
     ------
     ArtifactError
         A part is missing or unknown, or not as the others ask.
     """
-    cluster_map = ClusterMap.from_parts(arrays, meta)
     try:
         if meta["profiler"] == "means":
             return _means_from_parts(cluster_map, arrays)
@@ -46,7 +47,7 @@ def profiler_from_parts(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -
 
 
 def _means_from_parts(cluster_map: ClusterMap, arrays: dict[str, NDArray[Any]]) -> MeansProfiler:
-    heads = len(cluster_map.heads)
+    heads = len(cluster_map.sizes)
     if heads != 1:
         raise ArtifactError(f"profiler: means of clusters over {heads} heads; expected one head")
     k = cluster_map.n_clusters
@@ -66,14 +67,15 @@ def _bayes_from_parts(
     factors = moderate_part(arrays, "known.factors", (len(keys), n_factors), np.float32)
     if (keys[1:] <= keys[:-1]).any():
         raise ArtifactError("part 'known.keys' does not ascend")
+    sizes, backgrounds = cluster_map.sizes, cluster_map.backgrounds
+    if len(backgrounds) != len(sizes):
+        raise ArtifactError("profiler: a head without a background; expected one in each")
     noises = meta["noise"]
-    if not isinstance(noises, list) or len(noises) != len(cluster_map.heads):
+    if not isinstance(noises, list) or len(noises) != len(sizes):
         raise ArtifactError(f"profiler: noise is {shown(noises)}; expected one number a head")
     priors = []
-    for i, (noise, head) in enumerate(zip(noises, cluster_map.heads, strict=True)):
-        clusters = head.n_clusters - getattr(head, "background", False)
-        if clusters < 1:
-            raise ArtifactError(f"profiler: head {i} has no cluster beside its background")
+    for i, (noise, size) in enumerate(zip(noises, sizes, strict=True)):
+        clusters = size - 1
         features = clusters + n_factors
         mean = moderate_part(arrays, f"prior{i}.mean", (features,))
         covariance = moderate_part(arrays, f"prior{i}.covariance", (features, features))
@@ -84,14 +86,11 @@ def _bayes_from_parts(
         except np.linalg.LinAlgError as error:
             raise ArtifactError(f"part 'prior{i}.covariance' is not positive definite") from error
         priors.append(Prior(mean, covariance, above_zero("profiler: noise", noise), clusters))
-    mix = None
-    if "mix" in arrays:
-        mix = part(arrays, "mix", (cluster_map.n_clusters,), np.float64)
-        shares = np.add.reduceat(mix, np.cumsum([0, *cluster_map.sizes[:-1]]))
-        backgrounds = mix[sorted(cluster_map.backgrounds)]
-        if (mix < 0).any() or (np.abs(shares - 1) > 1e-3).any() or (backgrounds > 1 - 1e-6).any():
-            raise ArtifactError("part 'mix': each head's weights must be 0 to 1 and sum to 1")
+    mix = part(arrays, "mix", (cluster_map.n_clusters,), np.float64)
+    shares = np.add.reduceat(mix, np.cumsum([0, *sizes[:-1]]))
+    if (mix < 0).any() or (np.abs(shares - 1) > 1e-3).any() or (mix[backgrounds] > 1 - 1e-6).any():
+        raise ArtifactError("part 'mix': each head's weights must be 0 to 1 and sum to 1")
     settings = {key: above_zero(f"profiler: {key}", meta[key]) for key in SETTINGS}
     if settings["trust"] > 1:
         raise ArtifactError(f"profiler: trust is {settings['trust']:g}; expected at most 1")
-    return BayesProfiler(cluster_map, priors, KnownPrompts(keys, factors), **settings, mix=mix)
+    return BayesProfiler(cluster_map, priors, KnownPrompts(keys, factors), mix, **settings)

@@ -16,7 +16,7 @@ from uniroute_fast._checks.arrays import GREATEST_WEIGHT
 from uniroute_fast._checks.scalars import shown
 from uniroute_fast.errors import ArtifactError, InvalidArgumentError
 from uniroute_fast.profiles.evidence import Evidence
-from uniroute_fast.profiles.profilers import Choice, MeansProfiler, Profiles
+from uniroute_fast.profiles.profilers import MeansProfiler, Profiles, Setting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,9 +180,9 @@ class Records:
         tallies = dict(zip(names, Tally.each(evidence, group), strict=True))
         self._tallies.update(tallies)
         self.note(names, profiles)
-        if profiles.choice is not None:
-            self._left_out |= dict(zip(names, profiles.choice.errors.T.copy(), strict=True))
-            self._settings[group] = profiles.choice.setting
+        if profiles.setting is not None:
+            self._left_out |= dict(zip(names, profiles.setting.errors.T.copy(), strict=True))
+            self._settings[group] = profiles.setting.index
 
     def note(self, names: Sequence[str], profiles: Profiles) -> None:
         """Keep the standard errors of profiles that were made from these records."""
@@ -256,25 +256,25 @@ class Records:
         wanted = set(names)
         made, found = [], []
         for group, members in groups.items():
-            choice = self._choice(profiler, members)
-            settled = self._settings.get(group) == choice.setting
-            self._settings[group] = choice.setting
+            setting = self._setting(profiler, members)
+            settled = self._settings.get(group) == setting.index
+            self._settings[group] = setting.index
             these = [name for name in members if name in wanted] if settled else members
             made += these
-            found.append(profiler.profile(self.evidence(these), choice))
+            found.append(profiler.profile(self.evidence(these), setting))
         return made, Profiles(
             np.hstack([profiles.psi for profiles in found]),
             np.hstack([profiles.standard_error for profiles in found]),
             np.concatenate([profiles.mean for profiles in found]),
         )
 
-    def _choice(self, profiler: MeansProfiler, members: Sequence[str]) -> Choice:
+    def _setting(self, profiler: MeansProfiler, members: Sequence[str]) -> Setting:
         """Return the setting for a group; only LLMs with new outcomes are looked at again."""
         unknown = [name for name in members if name not in self._left_out]
         if unknown:
             errors = profiler.errors(self.evidence(unknown))
             self._left_out |= dict(zip(unknown, errors.T.copy(), strict=True))
-        return Choice.of(np.stack([self._left_out[name] for name in members], axis=1))
+        return Setting.of(np.stack([self._left_out[name] for name in members], axis=1))
 
     def standard_errors(self, profiler: Profiler, models: Sequence[str]) -> NDArray[np.float32]:
         """Return `Profiles.standard_error` of these LLMs, float32[K, M]; NaN for the unknown."""

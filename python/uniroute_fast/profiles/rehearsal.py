@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from uniroute_fast.clusters.cluster_map import foreign_shares, moved_to_background
+from uniroute_fast.clusters.cluster_map import shares_out_of_distribution
 from uniroute_fast.profiles.bayes import Posterior, fit_priors
 from uniroute_fast.profiles.evidence import observe
 from uniroute_fast.profiles.heads import averaged, head_posteriors
@@ -31,11 +31,11 @@ TRUSTS, DEFAULT_TRUST = (0.5, 0.75, 1.0), 0.75
 #: Factor on standard errors where too few LLMs were seen to measure it.
 DEFAULT_INFLATION = 1.5
 
-#: Share of the training prompts that are less than half foreign: what is chosen from, the most
-#: protective first, and what is used where too few LLMs were seen to choose.
+#: Share of the training prompts that are less than half out of distribution: what is chosen from,
+#: the most protective first, and what is used where too few LLMs were seen to choose.
 FAMILIAR, DEFAULT_FAMILIAR = (0.95, 0.98, 0.99), 0.98
 
-#: What protection from foreign prompts may cost among prompts that are at home: this share of what
+#: What protection from prompts out of distribution may cost among the others: this share of what
 #: looking at the prompt gains there.
 PRICE = 0.02
 
@@ -66,7 +66,8 @@ class Settings:
     inflation : float
         Factor on standard errors.
     familiar : float or None
-        Share of the training prompts that are less than half foreign; None: no prompt is foreign.
+        Share of the training prompts that are less than half out of distribution; None: no prompt
+        is taken to be.
     """
 
     spread: float = DEFAULT_SPREAD
@@ -105,8 +106,8 @@ def choose(
     -------
     Settings
         Those of the largest mean area, the factor that makes standard errors honest, and the most
-        protection from foreign prompts that costs no more than `PRICE` allows. Defaults where too
-        few LLMs were seen.
+        protection from prompts out of distribution that costs no more than `PRICE` allows. Defaults
+        where too few LLMs were seen.
     """
     # Rehearsals need prompts that all players were run on.
     run = ~np.isnan(losses)
@@ -145,14 +146,13 @@ def _most_protective(
     """
     blind = sum(one.area(one.mean) for one in rehearsals)
     for familiar in FAMILIAR:
-        foreign = foreign_shares(distances, float(np.quantile(distances, familiar)))
-        guarded = sum(
-            one.area(
-                moved_to_background(one.phi, one.sizes, foreign[one.routed])
-                @ one.psi(spread, trust)
-            )
-            for one in rehearsals
-        )
+        shares = shares_out_of_distribution(distances, float(np.quantile(distances, familiar)))
+        guarded = 0.0
+        for one in rehearsals:
+            # In the backgrounds, the predicted loss of an LLM is its overall mean.
+            share = shares[one.routed, None]
+            predicted = one.phi @ one.psi(spread, trust)
+            guarded += one.area((1 - share) * predicted + share * one.mean)
         if plain - guarded <= PRICE * max(plain - blind, 0.0):
             return familiar
     return None

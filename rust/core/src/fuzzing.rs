@@ -6,8 +6,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::file::artifact::{Artifact, Unread};
+use crate::file::artifact::Artifact;
 use crate::file::persist;
+use crate::file::read::Unread;
 use crate::kernels;
 use crate::pool::Pool;
 use crate::pool::metadata::Metadata;

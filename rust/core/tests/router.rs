@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::clusters::cluster_map::{ClusterMap, Head, Softmax};
-use uniroute_core::file::artifact::{Artifact, Tensor};
+use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist::{self, Extra};
+use uniroute_core::file::tensor::Tensor;
 use uniroute_core::pool::changes::Action;
 use uniroute_core::pool::table::STRIP;
 use uniroute_core::request::{PerPrompt, Prompt, Prompts, Request, Requests};

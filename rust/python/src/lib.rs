@@ -31,6 +31,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_function(wrap_pyfunction!(errors::legible, m)?)?;
     clusters::centroids::register(m)?;
+    clusters::cluster_map::register(m)?;
     costs::pacer::register(m)?;
     costs::tokens::register(m)?;
     embedding::chat::register(m)?;

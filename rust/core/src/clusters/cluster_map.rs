@@ -4,8 +4,8 @@
 //! say. A *nearest* head is K-means as the paper has it: one-hot on the nearest centroid, found
 //! exactly. A *softmax* head is the paper's learned map in its linear form: softmax of `W e + b`,
 //! without its negligible entries where asked. Several heads make an ensemble, whose mixing weights
-//! are folded into the profiles. [`Familiarity`] moves foreign prompts to the last cluster of each
-//! head, its *background*.
+//! are folded into the profiles. The last cluster of a softmax head may be its *background*, where an
+//! LLM's profile is its overall mean; [`Familiarity`] moves prompts that are out of distribution there.
 //!
 //! Every sum here runs in one fixed order with multiply then add, so all instruction sets, single
 //! prompts and batches give the same bits.
@@ -13,10 +13,14 @@
 use crate::clusters::centroids::Centroids;
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::sys::threads::Run;
 
 /// Clusters that a map has at most, over all heads. Hulls and counters of each take far more room than
 /// a centroid of few dimensions does.
 pub const MOST_CLUSTERS: usize = 1 << 17;
+
+/// Embeddings that one thread takes at a time: enough rows to be worth a second thread.
+const ROWS_PER_TASK: usize = 128;
 
 /// Weights and biases of a softmax head are at most this: then logits of ordinary embeddings stay finite.
 const LARGEST_WEIGHT: f32 = 1e30;
@@ -107,6 +111,7 @@ pub struct Softmax {
     weights: Vec<f32>,
     bias: Vec<f32>,
     floor: f32,
+    background: bool,
 }
 
 impl Softmax {
@@ -143,7 +148,28 @@ impl Softmax {
             weights: transposed.collect(),
             bias: bias.to_vec(),
             floor,
+            background: false,
         })
+    }
+
+    /// The same head, whose last cluster is its background; it has others beside it.
+    pub fn with_background(self) -> Result<Self> {
+        if self.bias.len() < 2 {
+            return Err(Error::invalid(
+                "heads",
+                "a background that is the only cluster of its head",
+                "softmax heads of two clusters or more",
+            ));
+        }
+        Ok(Self {
+            background: true,
+            ..self
+        })
+    }
+
+    /// Whether the last cluster is a background.
+    pub fn has_background(&self) -> bool {
+        self.background
     }
 
     /// Dimension of the embedding.
@@ -193,7 +219,7 @@ impl Softmax {
         let start = phi.weights.len();
         let mut sum = 0.0;
         for (k, &value) in values.iter().enumerate() {
-            // The largest is 1 here. A NaN is kept, so that the sum tells.
+            // The largest is 1 here. A NaN is kept, so that the sum shows it.
             if value > 0.0 && value >= self.floor || value.is_nan() {
                 sum += value;
                 phi.push(offset + k, value);
@@ -212,26 +238,35 @@ impl Softmax {
     }
 }
 
-/// How near a prompt is to those that the map was fitted on.
-///
-/// Where `d` is the squared distance to the nearest landmark and `r = d / distance`, a prompt is
-/// foreign by `r^8 / (1 + r^8)`: half at `distance`, and hardly at half of it. Shares below 1/64 are
-/// none.
+/// How near a prompt is to those that the map was fitted on: see [`share_out_of_distribution`].
 pub struct Familiarity {
     landmarks: Centroids,
     distance: f32,
 }
 
-/// Foreign shares below this one change nothing; the floor of softmax heads, as a rule.
+/// Shares below this one change nothing; the floor of softmax heads, as a rule.
 const NEGLIGIBLE: f32 = 1.0 / 64.0;
 
-/// Distances count for at most so many times the reference: the eighth power stays finite, and what
+/// Distances count for at most this many times the reference: the eighth power stays finite, and what
 /// is left of the clusters' weights is below 1/65,000.
 const FARTHEST: f32 = 4.0;
 
+/// How far a prompt is out of distribution, 0 to 1, from its squared distance to the nearest landmark.
+///
+/// With `r = squared / distance` it is `r^8 / (1 + r^8)`: half at `distance`, and hardly anything at
+/// half of it. Shares below 1/64 are 0.
+pub fn share_out_of_distribution(squared: f32, distance: f32) -> f32 {
+    let ratio = (squared / distance).min(FARTHEST);
+    let second = ratio * ratio;
+    let fourth = second * second;
+    let eighth = fourth * fourth;
+    let share = eighth / (1.0 + eighth);
+    if share < NEGLIGIBLE { 0.0 } else { share }
+}
+
 impl Familiarity {
     /// From `landmarks`, row-major with `dim` columns, and the squared distance to the nearest at
-    /// which a prompt is half foreign, above 0.
+    /// which a prompt is half out of distribution, above 0.
     pub fn new(landmarks: &[f32], dim: usize, distance: f32) -> Result<Self> {
         let landmarks = Centroids::new(landmarks, dim).map_err(|e| e.about("landmarks"))?;
         if !(distance.is_finite() && distance > 0.0) {
@@ -249,19 +284,15 @@ impl Familiarity {
         &self.landmarks
     }
 
-    /// Squared distance to the nearest landmark at which a prompt is half foreign.
+    /// Squared distance to the nearest landmark at which a prompt is half out of distribution.
     pub fn distance(&self) -> f32 {
         self.distance
     }
 
-    /// How foreign a prompt is, 0 to 1.
-    fn foreign(&self, embedding: &[f32]) -> Result<f32> {
-        let ratio = (self.landmarks.nearest(embedding)?.1 / self.distance).min(FARTHEST);
-        let squared = ratio * ratio;
-        let fourth = squared * squared;
-        let eighth = fourth * fourth;
-        let share = eighth / (1.0 + eighth);
-        Ok(if share < NEGLIGIBLE { 0.0 } else { share })
+    /// How far a prompt is out of distribution, 0 to 1.
+    fn share(&self, embedding: &[f32]) -> Result<f32> {
+        let (_, squared) = self.landmarks.nearest(embedding)?;
+        Ok(share_out_of_distribution(squared, self.distance))
     }
 }
 
@@ -298,8 +329,8 @@ impl ClusterMap {
         })
     }
 
-    /// The map that moves foreign prompts to the last cluster of each head. Only softmax heads of two
-    /// clusters or more have one to spare.
+    /// The map that moves prompts out of distribution to the last cluster of each head, which becomes
+    /// its background. Only softmax heads of two clusters or more have one to spare.
     pub fn with_familiarity(self, familiarity: Familiarity) -> Result<Self> {
         let dim = familiarity.landmarks.dim();
         if dim != self.dim() {
@@ -309,23 +340,35 @@ impl ClusterMap {
                 "landmarks of the heads' dimension",
             ));
         }
-        let has_background = |head: &Head| matches!(head, Head::Softmax(s) if s.bias.len() > 1);
-        if !self.heads.iter().all(has_background) {
-            return Err(Error::invalid(
+        let heads = self.heads.into_iter().map(|head| match head {
+            Head::Softmax(softmax) if softmax.bias.len() > 1 => {
+                softmax.with_background().map(Head::Softmax)
+            }
+            _ => Err(Error::invalid(
                 "landmarks",
-                "a head without a cluster for foreign prompts",
+                "a head without a cluster to spare for prompts out of distribution",
                 "softmax heads of two clusters or more beside landmarks",
-            ));
-        }
+            )),
+        });
         Ok(Self {
+            heads: heads.collect::<Result<_>>()?,
             familiarity: Some(familiarity),
-            ..self
         })
     }
 
-    /// What tells foreign prompts, where the map looks for them.
+    /// What prompts out of distribution are found by, where the map looks for them.
     pub fn familiarity(&self) -> Option<&Familiarity> {
         self.familiarity.as_ref()
+    }
+
+    /// The heads' backgrounds, those that have one, ascending.
+    pub fn backgrounds(&self) -> Vec<u32> {
+        let mut end = 0;
+        let own = self.heads.iter().filter_map(|head| {
+            end += head.clusters() as u32;
+            matches!(head, Head::Softmax(s) if s.background).then(|| end - 1)
+        });
+        own.collect()
     }
 
     /// Its heads.
@@ -354,8 +397,8 @@ impl ClusterMap {
     /// Writes Phi of one embedding, [`Self::dim`] finite values. No allocation once warm.
     pub fn phi(&self, embedding: &[f32], phi: &mut Phi, scratch: &mut Scratch) -> Result<()> {
         phi.clear();
-        let foreign = match &self.familiarity {
-            Some(familiarity) => familiarity.foreign(embedding)?,
+        let outside = match &self.familiarity {
+            Some(familiarity) => familiarity.share(embedding)?,
             None => 0.0,
         };
         let mut offset = 0;
@@ -368,30 +411,70 @@ impl ClusterMap {
                 Head::Softmax(softmax) => softmax.append(embedding, offset, phi, scratch)?,
             }
             offset += head.clusters();
-            if foreign > 0.0 {
-                phi.move_to(offset - 1, foreign, start);
+            if outside > 0.0 {
+                phi.move_to(offset - 1, outside, start);
             }
         }
         Ok(())
     }
 
+    /// Number of embeddings in [rows, dim]; fails for another dimension, or values that are not finite.
+    pub fn rows(&self, embeddings: &[f32]) -> Result<usize> {
+        let dim = self.dim();
+        // All at once first: a search for the culprit stops the compiler from using vectors.
+        if !embeddings.iter().fold(true, |fine, v| fine & v.is_finite())
+            && let Some(at) = embeddings.iter().position(|v| !v.is_finite())
+        {
+            return Err(Error::invalid(
+                "embeddings",
+                format!(
+                    "{} in row {}, column {}",
+                    embeddings[at],
+                    at / dim,
+                    at % dim
+                ),
+                "finite values",
+            ));
+        }
+        if !embeddings.len().is_multiple_of(dim) {
+            return Err(Error::invalid(
+                "embeddings",
+                format!("{} values", embeddings.len()),
+                format!("rows of {dim} values"),
+            ));
+        }
+        Ok(embeddings.len() / dim)
+    }
+
+    /// Phi of many embeddings, [rows, dim] row-major, into `out`, [rows, clusters]; on several threads.
+    pub fn phi_of_all(&self, embeddings: &[f32], out: &mut [f32], run: &Run<'_>) -> Result<()> {
+        let (dim, clusters) = (self.dim(), self.clusters());
+        let rows = self.rows(embeddings)?;
+        if out.len() != rows * clusters {
+            let found = format!("room for {} values", out.len());
+            return Err(Error::invalid(
+                "out",
+                found,
+                format!("{rows} prompts x {clusters}"),
+            ));
+        }
+        out.fill(0.0);
+        let tasks = embeddings
+            .chunks(ROWS_PER_TASK * dim)
+            .zip(out.chunks_mut(ROWS_PER_TASK * clusters));
+        let init = || (Phi::default(), Scratch::default());
+        run.for_each(tasks, init, |(phi, scratch), (x, out)| {
+            for (x, row) in x.chunks_exact(dim).zip(out.chunks_exact_mut(clusters)) {
+                self.phi(x, phi, scratch)?;
+                phi.write(row);
+            }
+            Ok(())
+        })
+    }
+
     /// The cluster that a prompt is said to belong to: the heaviest of the first head.
     pub fn cluster(&self, phi: &Phi) -> u32 {
         phi.heaviest(self.first_clusters())
-    }
-
-    /// The clusters that prompts unlike those of the fit are moved to, one for each head; none where
-    /// the map does not look for such prompts.
-    pub fn backgrounds(&self) -> Vec<u32> {
-        if self.familiarity.is_none() {
-            return Vec::new();
-        }
-        let mut end = 0;
-        let ends = self.heads.iter().map(|head| {
-            end += head.clusters() as u32;
-            end - 1
-        });
-        ends.collect()
     }
 
     /// Number of clusters of the first head: those that prompts are said to belong to.
@@ -511,7 +594,7 @@ mod tests {
         assert_eq!(map.clusters(), 4);
     }
 
-    /// Two heads of which each has its last cluster for foreign prompts; one landmark at the origin.
+    /// Two heads of which each has its last cluster for prompts out of distribution; one landmark at the origin.
     fn with_landmark(distance: f32) -> ClusterMap {
         let head = || Softmax::new(&[0.0; 3], &[1.0, 1.0, -9.0], 1.0 / 64.0).unwrap();
         let heads = vec![Head::Softmax(head()), Head::Softmax(head())];
@@ -521,9 +604,9 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_prompt_goes_to_the_last_cluster_of_each_head() {
+    fn a_prompt_out_of_distribution_goes_to_the_background_of_each_head() {
         let map = with_landmark(4.0);
-        // At the reference distance it is half foreign, in both heads.
+        // At the reference distance it is half there, in both heads.
         let half = phi_of(&map, &[2.0]);
         assert_eq!(half.clusters, [0, 1, 2, 3, 4, 5]);
         assert_eq!(half.weights, [0.25, 0.25, 0.5, 0.25, 0.25, 0.5]);
@@ -533,6 +616,41 @@ mod tests {
         assert!(far.weights[2] > 0.9999 && far.weights[5] > 0.9999);
         assert!((far.weights.iter().sum::<f32>() - 2.0).abs() < 1e-6);
         assert_eq!(map.cluster(&far), 2);
+        assert_eq!(map.backgrounds(), [2, 5]);
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_by_one() {
+        let map = with_landmark(4.0);
+        let x: Vec<f32> = (0..300_u16).map(|i| f32::from(i) / 50.0).collect();
+        for threads in [1, 3] {
+            let run = Run {
+                threads,
+                interrupted: &|| false,
+            };
+            let mut all = vec![9.0; x.len() * map.clusters()];
+            map.phi_of_all(&x, &mut all, &run).unwrap();
+            for (x, row) in x.iter().zip(all.chunks(map.clusters())) {
+                let mut own = vec![0.0; map.clusters()];
+                phi_of(&map, &[*x]).write(&mut own);
+                assert_eq!(row, own);
+            }
+        }
+        let run = Run::default();
+        let refused = |x: &[f32], room| map.phi_of_all(x, &mut vec![0.0; room], &run).is_err();
+        assert!(refused(&x, 6) && refused(&[f32::NAN], 6) && !refused(&[1.0], 6));
+    }
+
+    #[test]
+    fn a_background_needs_other_clusters_beside_it() {
+        let head = |clusters: usize| Softmax::new(&vec![0.0; clusters], &vec![0.0; clusters], 0.0);
+        assert!(head(1).unwrap().with_background().is_err());
+        let (plain, own) = (
+            head(2).unwrap(),
+            head(3).unwrap().with_background().unwrap(),
+        );
+        let map = ClusterMap::new(vec![Head::Softmax(plain), Head::Softmax(own)]).unwrap();
+        assert_eq!(map.backgrounds(), [4]);
     }
 
     #[test]

@@ -3,18 +3,18 @@
 //! | tensor | dtype, shape | |
 //! |---|---|---|
 //! | `costs` | float64 [models] | cost per prompt |
-//! | `profiles` | float32 [strips, clusters, 256] | Psi in strips of 256 models, zeros behind the last; before format 4 [clusters, models] |
-//! | `usage.output_tokens` | float32 [clusters, models] | since format 3, where usage is known |
+//! | `profiles` | float32 [strips, clusters, 256] | Psi in strips of 256 models, zeros behind the last |
+//! | `usage.output_tokens` | float32 [clusters, models] | where usage is known |
 //! | `usage.input` | float64 [models, 2] | scale and extra; NaN where usage is not known |
-//! | `baseline.counts`, `baseline.centres` | float64 [clusters of the first head], float32 [those, dim] | since format 3, where there is a baseline |
+//! | `baseline.counts`, `baseline.centres` | float64 [clusters of the first head], float32 [those, dim] | where there is a baseline |
 //! | `baseline.moments` | float64 [2, 2] | mean and deviation of distance and coverage |
 //! | `head.I.centroids` | float32 [clusters, dim] | of a nearest head |
 //! | `head.I.weights`, `head.I.bias` | float32 [clusters, dim], [clusters] | of a softmax head |
-//! | `familiarity.landmarks` | float32 [landmarks, dim] | since format 5, where the map has them |
+//! | `familiarity.landmarks` | float32 [landmarks, dim] | where the map has them |
 //! | `embedder.*` | see [`LexicalEmbedder`] | where the router embeds text itself |
 //!
-//! The manifest holds the models' names, their metadata and which are disabled (since format 2), the
-//! heads' kinds, the distance to a landmark at which a prompt is foreign, the embedder's parameters,
+//! The manifest holds the models' names, their metadata and which are disabled, the heads' kinds, the
+//! distance to a landmark at which a prompt is half out of distribution, the embedder's parameters,
 //! and under `extra` whatever the caller added, whose tensors are named `extra.*`.
 
 use std::borrow::Cow;
@@ -30,7 +30,11 @@ use crate::clusters::centroids::Centroids;
 use crate::clusters::cluster_map::{ClusterMap, Familiarity, Head, Softmax, check_clusters};
 use crate::drift::{Baseline, Moments};
 use crate::error::{Error, Result};
-use crate::file::artifact::{self, Artifact, Tensor, Unread, damaged};
+use crate::file::artifact::Artifact;
+use crate::file::errors::{at, damaged};
+use crate::file::limits::check_values;
+use crate::file::read::Unread;
+use crate::file::tensor::{Tensor, digest, is_element};
 use crate::pool::Pool;
 use crate::pool::mask::Mask;
 use crate::pool::metadata::Metadata;
@@ -65,19 +69,15 @@ const MOST_EXTRA_VALUES: usize = 1 << 20;
 struct Manifest<'a> {
     #[serde(borrow)]
     models: Vec<Name<'a>>,
-    /// By model, those of which something is known. Format 1 has none.
-    #[serde(default)]
+    /// By model, those of which something is known.
     metadata: BTreeMap<String, Metadata>,
-    /// Names of the disabled models. Format 1 has none.
-    #[serde(default)]
+    /// Names of the disabled models.
     disabled: BTreeSet<String>,
     heads: Vec<Kind>,
-    /// Squared distance to the nearest landmark at which a prompt is half foreign. Since format 5.
-    #[serde(default)]
+    /// Squared distance to the nearest landmark at which a prompt is half out of distribution.
     familiarity: Option<f32>,
     embedder: Option<Value>,
-    /// Prompts in a window of the drift monitor, where there is a baseline. Since format 3.
-    #[serde(default)]
+    /// Prompts in a window of the drift monitor, where there is a baseline.
     window: Option<u64>,
     /// Kept as text: it may be anything, and its values are counted before it is parsed.
     #[serde(borrow)]
@@ -92,7 +92,7 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Kind {
     Nearest,
-    Softmax { floor: f32 },
+    Softmax { floor: f32, background: bool },
 }
 
 /// The snapshot and what goes with it, ready to be written.
@@ -195,7 +195,11 @@ fn put_map(map: &ClusterMap, tensors: &mut BTreeMap<String, Tensor>) -> (Vec<Val
             Head::Softmax(softmax) => {
                 put("weights", &[head.clusters(), dim], softmax.weights());
                 put("bias", &[head.clusters()], softmax.bias().to_vec());
-                heads.push(json!({"kind": "softmax", "floor": softmax.floor()}));
+                heads.push(json!({
+                    "kind": "softmax",
+                    "floor": softmax.floor(),
+                    "background": softmax.has_background(),
+                }));
             }
         }
     }
@@ -209,7 +213,7 @@ fn put_map(map: &ClusterMap, tensors: &mut BTreeMap<String, Tensor>) -> (Vec<Val
     (heads, familiarity)
 }
 
-/// What tells two routers apart: for each part a digest of its content, 16 hexadecimal digits.
+/// What distinguishes two routers: for each part a digest of its content, 16 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     /// The embedder; `None` where embeddings come from outside.
@@ -224,18 +228,16 @@ pub struct Fingerprint {
 pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
     let artifact = to_artifact(snapshot, Extra::default());
     let manifest: Value = serde_json::from_str(&artifact.manifest).unwrap_or_default();
-    let digest = |fields: &[&str], prefixes: &[&str]| {
-        // What is not there leaves no trace: a router keeps its fingerprint when formats grow.
-        let said = fields.iter().map(|field| &manifest[field]);
-        let said = said.filter(|value| !value.is_null()).map(Value::to_string);
+    let of = |fields: &[&str], prefixes: &[&str]| {
+        let said = fields.iter().map(|field| manifest[field].to_string());
         let own = |name: &String| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let tensors = artifact.tensors.iter().filter(|(name, _)| own(name));
-        artifact::digest(&said.collect::<String>(), tensors)
+        digest(&said.collect::<String>(), tensors)
     };
     Fingerprint {
-        embedder: (snapshot.embedder()).map(|_| digest(&["embedder"], &[EMBEDDER])),
-        cluster_map: digest(&["heads", "familiarity"], &["head.", "familiarity."]),
-        pool: digest(
+        embedder: (snapshot.embedder()).map(|_| of(&["embedder"], &[EMBEDDER])),
+        cluster_map: of(&["heads", "familiarity"], &["head.", "familiarity."]),
+        pool: of(
             &["models", "metadata", "disabled"],
             &["costs", "profiles", "usage."],
         ),
@@ -248,18 +250,15 @@ pub fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
 /// format and the other parts ask for.
 pub fn from_artifact(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
     let name = unread.name().to_owned();
-    read_parts(unread).map_err(|error| artifact::at(&name, error))
+    read_parts(unread).map_err(|error| at(&name, error))
 }
 
 fn read_parts(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
     let text = unread.manifest().to_owned();
     let manifest: Manifest<'_> = serde_json::from_str(&text).map_err(|e| not_understood(&e))?;
     check_layout(&manifest, unread.tensors())?;
-    artifact::check_values(
-        "its extra",
-        manifest.extra.get().as_bytes(),
-        MOST_EXTRA_VALUES,
-    )?;
+    let extra = manifest.extra.get();
+    check_values("its extra", extra.as_bytes(), MOST_EXTRA_VALUES)?;
     let mut artifact = unread.read()?;
     let heads = manifest
         .heads
@@ -270,16 +269,15 @@ fn read_parts(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
                 let ([_, dim], values) = artifact.take(&format!("head.{i}.centroids"))?;
                 Ok(Head::Nearest(Centroids::new(&values, dim)?))
             }
-            Kind::Softmax { floor } => {
-                let ([rows, _], weights): ([usize; 2], _) =
-                    artifact.take(&format!("head.{i}.weights"))?;
-                let ([clusters], bias) = artifact.take(&format!("head.{i}.bias"))?;
-                if rows != clusters {
-                    let problem =
-                        format!("head {i} has {rows} rows of weights and {clusters} biases");
-                    return Err(damaged(problem, "as many of both"));
-                }
-                Ok(Head::Softmax(Softmax::new(&weights, &bias, *floor)?))
+            Kind::Softmax { floor, background } => {
+                let ([_, _], weights) = artifact.take(&format!("head.{i}.weights"))?;
+                let ([_], bias) = artifact.take(&format!("head.{i}.bias"))?;
+                let head = Softmax::new(&weights, &bias, *floor)?;
+                Ok(Head::Softmax(if *background {
+                    head.with_background()?
+                } else {
+                    head
+                }))
             }
         });
     let mut map = ClusterMap::new(heads.collect::<Result<_>>()?)?;
@@ -293,13 +291,11 @@ fn read_parts(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
             Some(LexicalEmbedder::from_parts(params, split(&mut artifact, EMBEDDER))?.into())
         }
     };
-    let ([models], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
+    let ([_], costs): ([usize; 1], Vec<f64>) = artifact.take("costs")?;
     let names: Vec<&str> = manifest.models.iter().map(|name| &*name.0).collect();
-    if models != names.len() {
-        let problem = format!("{models} costs, {} names", names.len());
-        return Err(damaged(problem, "one of each for a model"));
-    }
-    let pool = profiled(&mut artifact, &names, &costs, map.clusters())?;
+    let (_, profiles) = artifact.take_tensor::<f32, 3>(PROFILES)?;
+    let profiles = profiles.into_values().unwrap_or_default();
+    let pool = Pool::of_strips(map.clusters(), &names, &costs, &profiles)?;
     let mut snapshot = Snapshot::new(embedder, map)?;
     if !names.is_empty() {
         let mut pool = describe(pool, manifest.metadata, &manifest.disabled)?;
@@ -313,16 +309,10 @@ fn read_parts(unread: Unread<impl Read + Seek>) -> Result<(Snapshot, Extra)> {
         snapshot = snapshot.with_baseline(baseline, window)?;
     }
     let extra = Extra {
-        json: serde_json::from_str(manifest.extra.get()).map_err(|e| not_understood(&e))?,
+        json: serde_json::from_str(extra).map_err(|e| not_understood(&e))?,
         tensors: split(&mut artifact, EXTRA),
     };
-    match artifact.tensors.keys().next() {
-        Some(name) => Err(damaged(
-            format!("unknown tensor {name:?}"),
-            "those that the format has",
-        )),
-        None => Ok((snapshot, extra)),
-    }
+    Ok((snapshot, extra))
 }
 
 fn not_understood(error: &serde_json::Error) -> Error {
@@ -366,12 +356,8 @@ fn check_layout(manifest: &Manifest<'_>, tensors: &BTreeMap<String, TensorInfo>)
     }
     check_clusters(clusters)?;
     expect("costs", Dtype::F64, &[models]);
-    // Before format 4: one row a cluster.
-    let profiles = match tensors.get(PROFILES) {
-        Some(info) if info.shape.len() == 2 => vec![clusters, models],
-        _ => vec![models.div_ceil(STRIP), clusters, STRIP],
-    };
-    expect(PROFILES, Dtype::F32, &profiles);
+    let strips = [models.div_ceil(STRIP), clusters, STRIP];
+    expect(PROFILES, Dtype::F32, &strips);
     if models > 0 && tensors.contains_key(OUTPUT_TOKENS) {
         expect(OUTPUT_TOKENS, Dtype::F32, &[clusters, models]);
         expect(INPUT, Dtype::F64, &[models, 2]);
@@ -395,7 +381,7 @@ fn check_layout(manifest: &Manifest<'_>, tensors: &BTreeMap<String, TensorInfo>)
     }
     for (name, info) in tensors {
         match known.get(name) {
-            None if name.starts_with(EXTRA) && artifact::is_element(info.dtype) => {}
+            None if name.starts_with(EXTRA) && is_element(info.dtype) => {}
             None => {
                 let problem = format!("unknown tensor {name:?} of {:?}", info.dtype);
                 return Err(damaged(problem, "those that the format has"));
@@ -412,44 +398,6 @@ fn check_layout(manifest: &Manifest<'_>, tensors: &BTreeMap<String, TensorInfo>)
 
 fn misshapen(name: &str, shape: &[usize], expected: &str) -> Error {
     damaged(format!("tensor {name:?} has shape {shape:?}"), expected)
-}
-
-/// A pool of these models with the profiles that a file holds.
-fn profiled(
-    artifact: &mut Artifact,
-    names: &[&str],
-    costs: &[f64],
-    clusters: usize,
-) -> Result<Pool> {
-    let shape = artifact.tensors.get(PROFILES).map(Tensor::shape);
-    let expected = |shape: &[usize]| {
-        damaged(
-            format!("profiles of shape {shape:?}"),
-            format!("those of {} models over {clusters} clusters", names.len()),
-        )
-    };
-    // Before format 4: one row a cluster.
-    if let Some(&[rows, columns]) = shape {
-        let ([_, _], profiles) = artifact.take_tensor::<f32, 2>(PROFILES)?;
-        if (rows, columns) != (clusters, names.len()) {
-            return Err(expected(&[rows, columns]));
-        }
-        let pool = Pool::new(clusters);
-        return match names {
-            [] => Ok(pool),
-            _ => pool.with(names, costs, &profiles.view().unwrap_or_default()),
-        };
-    }
-    let (shape, profiles) = artifact.take_tensor::<f32, 3>(PROFILES)?;
-    if shape != [names.len().div_ceil(STRIP), clusters, STRIP] {
-        return Err(expected(&shape));
-    }
-    Pool::of_strips(
-        clusters,
-        names,
-        costs,
-        &profiles.into_values().unwrap_or_default(),
-    )
 }
 
 /// The pool with what its file says of the models beside cost and profile.
@@ -493,14 +441,8 @@ fn baseline(artifact: &mut Artifact) -> Result<Baseline> {
 
 /// The pool with what its file says of the tokens that models take.
 fn with_usage(pool: &Pool, artifact: &mut Artifact) -> Result<Pool> {
-    let ([clusters, models], output_tokens): ([usize; 2], Vec<f32>) =
-        artifact.take(OUTPUT_TOKENS)?;
-    let ([rows, columns], input): ([usize; 2], Vec<f64>) = artifact.take(INPUT)?;
-    if (clusters, models, rows, columns) != (pool.clusters(), pool.len(), pool.len(), 2) {
-        let problem = format!("usage of {clusters} clusters x {models} models, {rows} x {columns}");
-        let expected = format!("that of its {} models", pool.len());
-        return Err(damaged(problem, expected));
-    }
+    let ([_, _], output_tokens): ([usize; 2], Vec<f32>) = artifact.take(OUTPUT_TOKENS)?;
+    let ([_, _], input): ([usize; 2], Vec<f64>) = artifact.take(INPUT)?;
     pool.with_all_usage(&output_tokens, input.as_chunks().0)
 }
 

@@ -57,7 +57,11 @@ pub type Companion = Arc<dyn Any + Send + Sync>;
 
 impl Snapshot {
     /// A snapshot without models.
-    pub fn new(embedder: Option<Arc<LexicalEmbedder>>, map: ClusterMap) -> Result<Self> {
+    pub fn new(
+        embedder: Option<Arc<LexicalEmbedder>>,
+        map: impl Into<Arc<ClusterMap>>,
+    ) -> Result<Self> {
+        let map = map.into();
         if let Some(embedder) = &embedder
             && embedder.dim() != map.dim()
         {
@@ -71,7 +75,7 @@ impl Snapshot {
         Ok(Self {
             version: 0,
             embedder,
-            map: Arc::new(map),
+            map,
             pool,
             compiled: Arc::default(),
             soft: Arc::default(),
@@ -291,30 +295,11 @@ impl Snapshot {
 
     /// Number of prompts; fails on embeddings of another dimension or with values not finite.
     pub(super) fn count(&self, prompts: Prompts<'_>) -> Result<usize> {
-        let dim = self.map.dim();
-        let all = match prompts {
-            Prompts::Texts(texts) => return Ok(texts.len()),
-            Prompts::Embeddings(all) => all,
-            Prompts::Embedded(all) => return Ok(all.places().len()),
-        };
-        // All at once first: a search for the culprit stops the compiler from using vectors.
-        if !all.iter().fold(true, |fine, v| fine & v.is_finite())
-            && let Some(at) = all.iter().position(|v| !v.is_finite())
-        {
-            return Err(Error::invalid(
-                "embeddings",
-                format!("{} in row {}, column {}", all[at], at / dim, at % dim),
-                "finite values",
-            ));
+        match prompts {
+            Prompts::Texts(texts) => Ok(texts.len()),
+            Prompts::Embeddings(all) => self.map.rows(all),
+            Prompts::Embedded(all) => Ok(all.places().len()),
         }
-        if !all.len().is_multiple_of(dim) {
-            return Err(Error::invalid(
-                "embeddings",
-                format!("{} values", all.len()),
-                format!("rows of {dim} values"),
-            ));
-        }
-        Ok(all.len() / dim)
     }
 
     pub(super) fn check_not_empty(&self) -> Result<()> {

@@ -6,8 +6,9 @@
 
 use rustc_hash::FxHashMap;
 
+use super::counter::Counter;
 use super::features::{Buffers, collect_ids};
-use super::lexical::{Counter, Status, TEXTS_PER_TASK, check_order};
+use super::lexical::{Status, TEXTS_PER_TASK, check_order};
 use super::vocabulary::Vocabulary;
 use crate::error::Result;
 use crate::kernels::text::{Lexical, Work};

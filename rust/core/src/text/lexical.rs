@@ -13,18 +13,21 @@
 #![allow(clippy::inline_always)]
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::file::artifact::{Tensor, damaged};
+use crate::file::artifact::Artifact;
+use crate::file::errors::damaged;
+use crate::file::tensor::Tensor;
 use crate::kernels::text::{COLUMNS, Lexical, Line, Work, prefetch, run};
 use crate::kernels::{Isa, Kernels};
 use crate::sys::threads::Run;
 
-use super::features::{Buffers, CHUNK, Features, MAX_ORDER};
+use super::counter::Counter;
+use super::features::MAX_ORDER;
+pub use super::status::{Embedded, Status};
 pub use super::vocabulary::Vocabulary;
 
 /// Largest number of dimensions.
@@ -38,147 +41,6 @@ pub const TEXTS_PER_TASK: usize = 64;
 
 /// Lanes in which the squares of a norm are summed, the same everywhere.
 const LANES: usize = 16;
-
-/// Whether a text could be embedded, and if not why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[repr(u8)]
-pub enum Status {
-    /// The embedding says something about the text.
-    #[default]
-    Ok = 0,
-    /// The text has no characters.
-    Empty = 1,
-    /// The text has only white space, control and invisible characters.
-    Blank = 2,
-    /// No feature of the text has a row in the table.
-    Unknown = 3,
-    /// The text is not valid Unicode (lone surrogates).
-    Invalid = 4,
-    /// There is no text (a null of a column, or `None`).
-    Null = 5,
-}
-
-impl Status {
-    /// Every status, in the order of its number.
-    pub const ALL: [Self; 6] = [
-        Self::Ok,
-        Self::Empty,
-        Self::Blank,
-        Self::Unknown,
-        Self::Invalid,
-        Self::Null,
-    ];
-
-    /// The name that users see.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Empty => "empty",
-            Self::Blank => "blank",
-            Self::Unknown => "unknown",
-            Self::Invalid => "invalid",
-            Self::Null => "null",
-        }
-    }
-}
-
-/// What is known of a text beside its embedding.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct Embedded {
-    /// Whether the text could be embedded; the embedding is zero if not.
-    pub status: Status,
-    /// The share of the text's feature weight that the table knows, 0 to 1: of all occurrences of
-    /// features, each weighted with its inverse document frequency.
-    pub coverage: f32,
-}
-
-impl Embedded {
-    fn none(status: Status) -> Self {
-        Self {
-            status,
-            coverage: 0.0,
-        }
-    }
-}
-
-/// `COUNT_WEIGHTS[count]`: `1 + ln count` in sixteenths.
-static COUNT_WEIGHTS: LazyLock<[u8; 256]> = LazyLock::new(|| {
-    std::array::from_fn(|count| (16.0 * (1.0 + (count.max(1) as f64).ln())).round() as u8)
-});
-
-/// Counts the features of one text by table row; its memory is kept from text to text.
-#[derive(Default)]
-pub struct Counter {
-    buffers: Buffers,
-    /// The rows of a chunk's features.
-    found: Vec<u32>,
-    /// Of each row, up to 255; zero between texts.
-    counts: Vec<u8>,
-    /// The rows counted, in order of first occurrence, and then their weights.
-    rows: Vec<u32>,
-    weights: Vec<u8>,
-}
-
-/// Feature occurrences of a text, each weighted with its inverse document frequency.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Occurrences {
-    known: u64,
-    unknown: u64,
-}
-
-impl Counter {
-    /// Counts a text: the rows of its known features, and `1 + ln count` of each in sixteenths.
-    #[inline(always)]
-    pub(super) fn count<L: Lexical>(
-        &mut self,
-        text: &str,
-        order: usize,
-        vocabulary: &Vocabulary,
-        on_new: impl Fn(&[u32]),
-    ) -> (Occurrences, &[u32], &[u8]) {
-        let idf = vocabulary.idf();
-        if self.counts.len() != idf.len() {
-            self.found = vec![0; CHUNK * MAX_ORDER];
-            self.counts = vec![0; idf.len()];
-            // Room for one more than can be kept: every row is written, then kept if it is new.
-            self.rows = vec![0; idf.len() + 1];
-            self.weights = vec![0; idf.len()];
-        }
-        let (counts, rows) = (&mut self.counts[..idf.len()], &mut self.rows[..]);
-        let (mut distinct, mut known, mut n_known, mut n_features) = (0, 0u64, 0, 0);
-        let found = &mut self.found[..];
-        let mut features = Features::new(text, order, &mut self.buffers);
-        while let Some(ids) = features.next_chunk::<L>() {
-            let n_found = vocabulary.find::<L>(ids, found);
-            let before = distinct;
-            for &row in &found[..n_found] {
-                let count = counts[row as usize];
-                if count == u8::MAX {
-                    known += u64::from(idf[row as usize]);
-                    continue;
-                }
-                counts[row as usize] = count + 1;
-                rows[distinct] = row;
-                distinct += usize::from(count == 0);
-            }
-            on_new(&rows[before..distinct]);
-            n_known += n_found;
-            n_features += ids.len();
-        }
-        let weight_of = &*COUNT_WEIGHTS;
-        for (weight, &row) in self.weights.iter_mut().zip(&rows[..distinct]) {
-            let count = std::mem::take(&mut counts[row as usize]);
-            known += u64::from(count) * u64::from(idf[row as usize]);
-            *weight = weight_of[count as usize];
-        }
-        let unknown = (n_features - n_known) as u64 * u64::from(vocabulary.unknown_idf());
-        (
-            Occurrences { known, unknown },
-            &self.rows[..distinct],
-            &self.weights[..distinct],
-        )
-    }
-}
 
 /// Memory that [`LexicalEmbedder::embed`] works in; after a first call with an embedder, further
 /// ones with the same allocate nothing.
@@ -502,7 +364,7 @@ impl LexicalEmbedder {
                 format!("version {}", super::features::VERSION),
             ));
         }
-        let mut artifact = crate::file::artifact::Artifact {
+        let mut artifact = Artifact {
             manifest: String::new(),
             tensors,
         };

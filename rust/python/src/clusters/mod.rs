@@ -1,4 +1,4 @@
 //! Embedding to clusters.
 
 pub(crate) mod centroids;
-pub(crate) mod heads;
+pub(crate) mod cluster_map;

@@ -10,6 +10,7 @@ use uniroute_core::file::artifact::Artifact;
 use uniroute_core::file::persist::{self, Extra};
 use uniroute_core::route::snapshot::Snapshot;
 
+use crate::clusters::cluster_map::PyClusterMap;
 use crate::embedding::lexical::LexicalEmbedder;
 use crate::errors::to_py;
 use crate::file::tensors::{from_tensors, to_tensors};
@@ -62,6 +63,12 @@ impl Loaded {
         self.snapshot.embedder().map(|e| LexicalEmbedder {
             inner: Arc::clone(e),
         })
+    }
+
+    /// The cluster map in the file.
+    #[getter]
+    fn cluster_map(&self) -> PyClusterMap {
+        PyClusterMap(Arc::clone(self.snapshot.map()))
     }
 
     /// The JSON that was written with it.

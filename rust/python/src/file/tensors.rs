@@ -8,7 +8,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use uniroute_core::file::artifact::{Element, Tensor};
+use uniroute_core::file::tensor::{Element, Tensor};
 
 use crate::errors::wrong_type;
 

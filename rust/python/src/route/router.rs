@@ -17,7 +17,7 @@ use crate::checks::arrays::array;
 use crate::checks::scalars::{
     all_names, boolean, count, one_cost, one_name, refuse_booleans, wrong,
 };
-use crate::clusters::heads;
+use crate::clusters::cluster_map;
 use crate::drift::DriftReport;
 use crate::embedding::lexical::LexicalEmbedder;
 use crate::errors::to_py;
@@ -70,7 +70,7 @@ impl Router {
                 .as_ref()
                 .and_then(|e| e.cast::<LexicalEmbedder>().ok())
                 .map(|e| Arc::clone(&e.get().inner));
-            Snapshot::new(native, heads::from_python(heads)?).map_err(|e| to_py(py, &e))?
+            Snapshot::new(native, cluster_map::from_python(heads)?).map_err(|e| to_py(py, &e))?
         };
         let snapshot = match embedder {
             Some(embedder) => snapshot.with_companion(Arc::new(embedder.unbind())),

@@ -8,7 +8,7 @@ use uniroute_core::route::router as core;
 use uniroute_core::route::snapshot::Snapshot;
 
 use crate::checks::scalars::{one_cost_weight, one_name};
-use crate::clusters::heads;
+use crate::clusters::cluster_map;
 use crate::errors::to_py;
 use crate::pool::model_info::ModelInfo;
 use crate::request::asked::{Arguments, token_counts};
@@ -411,10 +411,10 @@ impl Routing {
         now.matrix(py, &input, clusters, Snapshot::phi)
     }
 
-    /// The parts of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor)`,
-    /// and `("familiarity", landmarks, distance)` at the end where there are landmarks.
+    /// The parts of the cluster map: `("nearest", centroids)` or `("softmax", weights, bias, floor,
+    /// background)`, and `("familiarity", landmarks, distance)` at the end where there are landmarks.
     fn heads<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        heads::to_python(py, self.now().snapshot.map())
+        cluster_map::to_python(py, self.now().snapshot.map())
     }
 }
 
