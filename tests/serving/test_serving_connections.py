@@ -572,8 +572,8 @@ def test_a_fork_waits_for_imports_that_are_under_way(tmp_path: Path) -> None:
     (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.5)\nhere = True\n")
     script = """
 import os, signal, sys, threading, time
-from uniroute_fast.embedding.lexical import _import
-thread = threading.Thread(target=_import, args=("slow_module", "fit", "a test"))
+from uniroute_fast._checks.extras import imported
+thread = threading.Thread(target=imported, args=("slow_module", "fit", "a test"))
 thread.start()
 while "slow_module" not in sys.modules:
     time.sleep(0.001)
