@@ -2,3 +2,4 @@
 
 pub mod centroids;
 pub mod cluster_map;
+mod phi;

@@ -12,7 +12,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
@@ -376,7 +375,7 @@ impl Constraints {
     }
 
     /// Which models of a pool they let through. O(rules x models + models x globs).
-    fn compile(self: &Arc<Self>, pool: &Pool, all: &Arc<AtomicUsize>) -> Compiled {
+    pub(super) fn compile(self: &Arc<Self>, pool: &Pool, all: &Arc<AtomicUsize>) -> Compiled {
         let mut mask = Mask::all(pool.len());
         for rule in self.terms.rules(None) {
             match rule {
@@ -447,6 +446,18 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// Whether it was made of these constraints, or of equal ones.
+    pub(super) fn is_of(&self, constraints: &Arc<Constraints>) -> bool {
+        Arc::ptr_eq(&self.constraints, constraints)
+            || (self.constraints.hash == constraints.hash
+                && self.constraints.terms == constraints.terms)
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.held.own.load(Ordering::Relaxed)
+    }
+
     /// What no constraints come to: only disabled models may not answer. O(models).
     pub fn none(pool: &Pool) -> Self {
         Arc::<Constraints>::default().compile(pool, &Arc::default())
@@ -628,57 +639,6 @@ pub struct Exclusion {
 impl fmt::Display for Exclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reasons.join("; "))
-    }
-}
-
-/// How many constraints a snapshot keeps compiled, and bytes that these may take together.
-const KEPT: usize = 64;
-const MOST_BYTES: usize = 16 << 20;
-
-/// The constraints compiled for one snapshot. Whoever looks one up never waits.
-#[derive(Default)]
-pub struct Cache {
-    kept: ArcSwap<Vec<Arc<Compiled>>>,
-    /// Bytes of all that are kept, and of those still in use that are not: they grow with use.
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Cache {
-    /// `constraints` compiled for `pool`, which must be the one pool that this cache belongs to.
-    pub fn get(&self, constraints: &Arc<Constraints>, pool: &Pool) -> Arc<Compiled> {
-        let same = |c: &&Arc<Compiled>| {
-            Arc::ptr_eq(&c.constraints, constraints)
-                || (c.constraints.hash == constraints.hash
-                    && c.constraints.terms == constraints.terms)
-        };
-        if self.bytes.load(Ordering::Relaxed) > MOST_BYTES {
-            self.trim();
-        }
-        if let Some(found) = self.kept.load().iter().find(same) {
-            return Arc::clone(found);
-        }
-        let made = Arc::new(constraints.compile(pool, &self.bytes));
-        self.kept.rcu(|kept| {
-            // The newest first; the oldest is forgotten.
-            let others = kept.iter().filter(|c| !same(c)).take(KEPT - 1);
-            std::iter::once(&made)
-                .chain(others)
-                .cloned()
-                .collect::<Vec<_>>()
-        });
-        made
-    }
-
-    /// Forgets the oldest, until those that are left take half of what they may.
-    fn trim(&self) {
-        self.kept.rcu(|kept| {
-            let mut bytes = 0;
-            let fits = |c: &&Arc<Compiled>| {
-                bytes += c.held.own.load(Ordering::Relaxed);
-                bytes <= MOST_BYTES / 2
-            };
-            kept.iter().take_while(fits).cloned().collect::<Vec<_>>()
-        });
     }
 }
 

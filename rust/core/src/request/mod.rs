@@ -1,5 +1,6 @@
 //! What is asked of a decision.
 
+pub mod cache;
 pub mod constraints;
 mod per_prompt;
 mod prompts;
