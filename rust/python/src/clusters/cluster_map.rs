@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 use uniroute_core::Error;
 use uniroute_core::clusters::centroids::Centroids;
 use uniroute_core::clusters::cluster_map::{
@@ -142,33 +142,51 @@ fn shares_out_of_distribution<'py>(
     Ok(shares.into_pyarray(squared.py()))
 }
 
-/// A part of a map, by the number of its values; its name stands first.
-#[derive(FromPyObject)]
-enum Part<'py> {
-    Background(String, Bound<'py, PyAny>, Bound<'py, PyAny>, f32, bool),
-    Softmax(String, Bound<'py, PyAny>, Bound<'py, PyAny>, f32),
-    Familiarity(String, Bound<'py, PyAny>, Bound<'py, PyAny>),
-    Nearest(String, Bound<'py, PyAny>),
-}
-
-/// The cluster map that a sequence of [`Part`] makes.
+/// The cluster map that a sequence of parts makes, or that was made of one.
 pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<Arc<ClusterMap>> {
     let py = heads.py();
     if let Ok(map) = heads.cast::<PyClusterMap>() {
         return Ok(Arc::clone(&map.get().0));
     }
-    let mut parts = heads
-        .extract::<Vec<Part<'_>>>()
-        .map_err(|_| wrong(heads, "heads", EXPECTED))?;
-    let familiarity = match parts.pop_if(|part| matches!(part, Part::Familiarity(..))) {
-        Some(Part::Familiarity(kind, landmarks, distance)) if kind == "familiarity" => {
-            Some(to_familiarity(&landmarks, &distance)?)
-        }
-        Some(Part::Familiarity(kind, ..)) => return Err(unknown(py, &kind)),
-        _ => None,
-    };
-    let heads = parts.iter().map(|part| to_head(py, part));
-    let map = ClusterMap::new(heads.collect::<PyResult<_>>()?);
+    let refused = || wrong(heads, "heads", EXPECTED);
+    let parts: Vec<Bound<'_, PyTuple>> = heads.extract().map_err(|_| refused())?;
+    let (mut own, mut familiarity) = (Vec::new(), None);
+    for (i, part) in parts.iter().enumerate() {
+        let kind = part.get_item(0).and_then(|kind| kind.extract::<String>());
+        let kind = kind.map_err(|_| refused())?;
+        let floor = || part.get_item(3)?.extract::<f32>().map_err(|_| refused());
+        let matrix = |name| array::<f32>(&part.get_item(1)?, name, 2, "[n_clusters, dim]");
+        let head = match (kind.as_str(), part.len()) {
+            ("nearest", 2) => {
+                let centroids = matrix("centroids")?;
+                Centroids::new(centroids.as_slice()?, centroids.shape()[1]).map(Head::Nearest)
+            }
+            ("softmax", 4 | 5) => {
+                let bias = array::<f32>(&part.get_item(2)?, "bias", 1, "[n_clusters]")?;
+                let weights = matrix("weights")?;
+                let head = Softmax::new(weights.as_slice()?, bias.as_slice()?, floor()?);
+                let last = part.get_item(4).map(|last| last.extract::<bool>());
+                let head = match last {
+                    Ok(Err(_)) => return Err(refused()),
+                    Ok(Ok(true)) => head.and_then(Softmax::with_background),
+                    _ => head,
+                };
+                head.map(Head::Softmax)
+            }
+            ("familiarity", 3) if i + 1 == parts.len() => {
+                let landmarks =
+                    array::<f32>(&part.get_item(1)?, "landmarks", 2, "[n_landmarks, dim]")?;
+                let dim = landmarks.shape()[1];
+                let found =
+                    Familiarity::new(landmarks.as_slice()?, dim, distance(&part.get_item(2)?)?);
+                familiarity = Some(found.map_err(|e| to_py(py, &e))?);
+                continue;
+            }
+            _ => return Err(unknown(py, &kind)),
+        };
+        own.push(head.map_err(|e| to_py(py, &e))?);
+    }
+    let map = ClusterMap::new(own);
     match familiarity {
         Some(familiarity) => map.and_then(|map| map.with_familiarity(familiarity)),
         None => map,
@@ -177,58 +195,10 @@ pub fn from_python(heads: &Bound<'_, PyAny>) -> PyResult<Arc<ClusterMap>> {
     .map_err(|e| to_py(py, &e))
 }
 
-/// The head that a part is.
-fn to_head(py: Python<'_>, part: &Part<'_>) -> PyResult<Head> {
-    match part {
-        Part::Nearest(kind, values) if kind == "nearest" => {
-            let centroids = array::<f32>(values, "centroids", 2, "[n_clusters, dim]")?;
-            let dim = centroids.shape()[1];
-            Centroids::new(centroids.as_slice()?, dim).map(Head::Nearest)
-        }
-        Part::Softmax(kind, weights, bias, floor) if kind == "softmax" => {
-            softmax(weights, bias, *floor)?.map(Head::Softmax)
-        }
-        Part::Background(kind, weights, bias, floor, background) if kind == "softmax" => {
-            let head = softmax(weights, bias, *floor)?;
-            let head = if *background {
-                head.and_then(Softmax::with_background)
-            } else {
-                head
-            };
-            head.map(Head::Softmax)
-        }
-        Part::Nearest(kind, ..)
-        | Part::Softmax(kind, ..)
-        | Part::Background(kind, ..)
-        | Part::Familiarity(kind, ..) => {
-            return Err(unknown(py, kind));
-        }
-    }
-    .map_err(|e| to_py(py, &e))
-}
-
-/// A softmax head without a background.
-fn softmax(
-    weights: &Bound<'_, PyAny>,
-    bias: &Bound<'_, PyAny>,
-    floor: f32,
-) -> PyResult<uniroute_core::Result<Softmax>> {
-    let weights = array::<f32>(weights, "weights", 2, "[n_clusters, dim]")?;
-    let bias = array::<f32>(bias, "bias", 1, "[n_clusters]")?;
-    Ok(Softmax::new(weights.as_slice()?, bias.as_slice()?, floor))
-}
-
-/// What prompts out of distribution are found by.
-fn to_familiarity(
-    landmarks: &Bound<'_, PyAny>,
-    distance: &Bound<'_, PyAny>,
-) -> PyResult<Familiarity> {
-    let landmarks = array::<f32>(landmarks, "landmarks", 2, "[n_landmarks, dim]")?;
-    let Some(far) = number(distance) else {
-        return Err(wrong(distance, "distance", "a number above 0"));
-    };
-    Familiarity::new(landmarks.as_slice()?, landmarks.shape()[1], far as f32)
-        .map_err(|e| to_py(distance.py(), &e))
+/// The squared distance of a part of landmarks.
+fn distance(object: &Bound<'_, PyAny>) -> PyResult<f32> {
+    let found = number(object).ok_or_else(|| wrong(object, "distance", "a number above 0"))?;
+    Ok(found as f32)
 }
 
 fn unknown(py: Python<'_>, kind: &str) -> PyErr {
