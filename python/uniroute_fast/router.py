@@ -903,7 +903,7 @@ class Router(_native.Router):
         Parameters
         ----------
         texts : sequence of str, N of them, or Prompts, optional
-            Prompts to compare. Default: those routed lately, the latest complete window of them;
+            Prompts to compare. Default: those routed recently, the latest complete window of them;
             before the first one is complete, all so far. What `Router.route` and `route_batch` get
             is counted, what a snapshot routes is not.
         embeddings : float32[N, D], optional

@@ -63,8 +63,8 @@ class Spending:
     def count(self, losses: Losses, steps: Steps) -> None:
         """Add the steps of prompts with these losses."""
         values, counts = losses.values.astype(np.float64), losses.counts
-        best, _, row, dear, cheap, weights = _native.hull_steps(values, losses.costs)
-        saved = losses.cost_of(row, dear) - losses.cost_of(row, cheap)
+        best, _, row, costly, cheap, weights = _native.hull_steps(values, losses.costs)
+        saved = losses.cost_of(row, costly) - losses.cost_of(row, cheap)
         bins, inverse = np.unique(_bin(weights), return_inverse=True)
         steps.spend += float(losses.cost_of(np.arange(len(counts)), best) @ counts)
         steps.bins = np.append(steps.bins, bins)

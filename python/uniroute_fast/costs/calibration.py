@@ -178,11 +178,11 @@ class _Steps:
         costs: NDArray[np.float64],
     ) -> _Steps:
         """Take the steps of prompts on which models cost `costs`, [models] or [prompts, models]."""
-        best, _, rows, dear, cheap, weights = _native.hull_steps(predicted, costs)
+        best, _, rows, costly, cheap, weights = _native.hull_steps(predicted, costs)
         every = np.arange(len(predicted))
         own = np.broadcast_to(costs, predicted.shape)
-        step_cost = np.append(own[every, best], own[rows, cheap] - own[rows, dear])
-        step_loss = np.append(actual[every, best], actual[rows, cheap] - actual[rows, dear])
+        step_cost = np.append(own[every, best], own[rows, cheap] - own[rows, costly])
+        step_loss = np.append(actual[every, best], actual[rows, cheap] - actual[rows, costly])
         prompt = np.append(every, rows)
         weights = np.append(np.zeros(len(every)), weights)
         order = np.argsort(weights, kind="stable")

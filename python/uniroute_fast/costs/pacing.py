@@ -45,8 +45,8 @@ class BudgetPacer:
         `requests` tell.
     plan : SpendingPlan, optional
         What a period like this one costs. Where the mix of prompts changes over the period, it lets
-        early prompts spend more than their share if cheaper ones are to come, and less if dearer
-        ones are; a pacer without a plan spends evenly, whatever a unit buys.
+        early prompts spend more than their share if cheaper ones are to come, and less if more
+        expensive ones are; a pacer without a plan spends evenly, whatever a unit buys.
     requests : int, optional
         Length of the period in prompts.
     seconds : float, optional
@@ -59,7 +59,7 @@ class BudgetPacer:
         Without a plan, how fast the price moves, in (0, 1]: a prompt that costs twice its share
         raises it by about this part.
     trust : float
-        With a plan, how much it counts for against what came lately, in [0, 1].
+        With a plan, how much it counts for against what came recently, in [0, 1].
     clock : callable
         Seconds, for `seconds`; default `time.time`, so that saved state holds across processes.
 

@@ -40,7 +40,7 @@ class TokenLog:
     names: Sequence[str] = ()
 
     def checked(self, names: Sequence[str], rows: int) -> TokenLog:
-        """Return the log as arrays, of these LLMs on so many prompts.
+        """Return the log as arrays, of these LLMs on `rows` prompts.
 
         Raises
         ------

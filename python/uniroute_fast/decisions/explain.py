@@ -134,8 +134,8 @@ class Explanation:
 
     def _predicted(self, one: Decision | Alternative) -> str:
         error = self.standard_errors.get(one.model)
-        told = "" if error is None else f" (standard error {error:.4f})"
-        return f"predicted loss {one.predicted_loss:.4f}{told}"
+        known = "" if error is None else f" (standard error {error:.4f})"
+        return f"predicted loss {one.predicted_loss:.4f}{known}"
 
     @property
     def _objective(self) -> float:

@@ -260,13 +260,13 @@ def _trace(
 ) -> DeferralCurve:
     """Add up the steps that all prompts take along their hulls, in the order they take them."""
     n = len(predicted)
-    _, start, at, dear, cheap, weight = _native.hull_steps(predicted, costs)
+    _, start, at, costly, cheap, weight = _native.hull_steps(predicted, costs)
     order = np.argsort(-weight, kind="stable")
     weight = weight[order]
     # Prompts that step at the same cost weight step together: one corner after the last of them.
     last = np.flatnonzero(np.diff(weight, append=-np.inf))
-    spent = np.cumsum((costs[dear] - costs[cheap])[order])[last]
-    gained = np.cumsum((quality[at, dear] - quality[at, cheap])[order])[last]
+    spent = np.cumsum((costs[costly] - costs[cheap])[order])[last]
+    gained = np.cumsum((quality[at, costly] - quality[at, cheap])[order])[last]
     return DeferralCurve(
         costs[start].mean() + np.concatenate([[0.0], spent]) / n,
         quality[np.arange(n), start].mean() + np.concatenate([[0.0], gained]) / n,

@@ -66,7 +66,7 @@ class Charges(Protocol):
     """What LLMs are charged by: `uniroute_fast.costs.token_log.TokenLog`."""
 
     def checked(self, names: Sequence[str], rows: int) -> Charges:
-        """Return the same as arrays, of these LLMs on so many prompts."""
+        """Return the same as arrays, of these LLMs on `rows` prompts."""
 
     @property
     def prices(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

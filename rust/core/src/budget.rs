@@ -23,7 +23,7 @@ const STEP: f64 = 0.5;
 /// A plan is solved again when so small a part of the prompts to come has come.
 const RESOLUTIONS: f64 = 500.0;
 
-/// How many prompts "lately" reaches back, more or less.
+/// How many prompts "recently" reaches back, more or less.
 const LATE: f64 = 200.0;
 
 /// What the prompts of a whole period cost, cluster by cluster.
@@ -105,7 +105,7 @@ pub struct Terms {
     pub reserve: f64,
     /// Without a plan, how fast the price moves, in (0, 1].
     pub gain: f64,
-    /// With a plan, how much it counts for against what came lately, in [0, 1].
+    /// With a plan, how much it counts for against what came recently, in [0, 1].
     pub trust: f64,
     /// Whether the next period begins by itself, after so many `seconds`.
     pub renews: bool,
@@ -450,7 +450,7 @@ impl State {
     }
 
     /// Sets the price by the plan: what it has and the period has not yet seen is taken to be still
-    /// to come, for the better part; for the rest, what came lately goes on. O(clusters x cost
+    /// to come, for the better part; for the rest, what came recently goes on. O(clusters x cost
     /// weights).
     fn solve(&mut self) {
         let (Some(plan), Some(seen), Some(late)) = (&self.plan, &self.seen, &self.late) else {
@@ -515,8 +515,8 @@ mod tests {
     fn run(pacer: &Pacer, from: f64) {
         for i in 0..1000 {
             let now = from + 0.1 * f64::from(i);
-            let dear = pacer.show(now).cost_weight < 0.1;
-            if !(dear && pacer.book(5.0, Some(0), now)) {
+            let cheap_price = pacer.show(now).cost_weight < 0.1;
+            if !(cheap_price && pacer.book(5.0, Some(0), now)) {
                 assert!(pacer.book(1.0, Some(0), now), "prompt {i}");
             }
         }

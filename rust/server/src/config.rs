@@ -123,7 +123,7 @@ pub struct BudgetConfig {
     pub gain: f64,
     /// What a period costs: the state of a `SpendingPlan`.
     pub plan: Option<Plan>,
-    /// With a plan, how much it counts for against what came lately.
+    /// With a plan, how much it counts for against what came recently.
     #[serde(default = "default_trust")]
     pub trust: f64,
 }

@@ -395,25 +395,45 @@ impl ClusterMap {
 
     /// Phi of many embeddings, [rows, dim] row-major, into `out`, [rows, clusters]; on several threads.
     pub fn phi_of_all(&self, embeddings: &[f32], out: &mut [f32], run: &Run<'_>) -> Result<()> {
-        let (dim, clusters) = (self.dim(), self.clusters());
-        let rows = self.rows(embeddings)?;
-        if out.len() != rows * clusters {
+        let clusters = self.clusters();
+        out.fill(0.0);
+        self.for_all(embeddings, (out, clusters), run, Phi::write)
+    }
+
+    /// Phi of each of many embeddings, [rows, dim] row-major; on several threads.
+    pub fn place_all(&self, embeddings: &[f32], run: &Run<'_>) -> Result<Vec<Phi>> {
+        let mut all = vec![Phi::default(); self.rows(embeddings)?];
+        self.for_all(embeddings, (&mut all, 1), run, |phi, own| {
+            own[0].clone_from(phi);
+        })?;
+        Ok(all)
+    }
+
+    /// Hands Phi of each embedding to `put`, with its share of `out`, [rows, width].
+    fn for_all<T: Send>(
+        &self,
+        embeddings: &[f32],
+        (out, width): (&mut [T], usize),
+        run: &Run<'_>,
+        put: impl Fn(&Phi, &mut [T]) + Sync,
+    ) -> Result<()> {
+        let (dim, rows) = (self.dim(), self.rows(embeddings)?);
+        if out.len() != rows * width {
             let found = format!("room for {} values", out.len());
             return Err(Error::invalid(
                 "out",
                 found,
-                format!("{rows} prompts x {clusters}"),
+                format!("{rows} prompts x {width}"),
             ));
         }
-        out.fill(0.0);
         let tasks = embeddings
             .chunks(ROWS_PER_TASK * dim)
-            .zip(out.chunks_mut(ROWS_PER_TASK * clusters));
+            .zip(out.chunks_mut(ROWS_PER_TASK * width));
         let init = || (Phi::default(), Scratch::default());
         run.for_each(tasks, init, |(phi, scratch), (x, out)| {
-            for (x, row) in x.chunks_exact(dim).zip(out.chunks_exact_mut(clusters)) {
+            for (x, own) in x.chunks_exact(dim).zip(out.chunks_exact_mut(width)) {
                 self.phi(x, phi, scratch)?;
-                phi.write(row);
+                put(phi, own);
             }
             Ok(())
         })

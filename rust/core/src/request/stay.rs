@@ -17,7 +17,7 @@ pub struct Stay {
 pub enum Leaving {
     /// So much, in the unit of the costs: finite, 0 or more.
     Cost(f64),
-    /// What so many tokens of the prompt in the model's cache are worth at its prices.
+    /// What this number of tokens of the prompt in the model's cache are worth at its prices.
     Cached(u64),
 }
 

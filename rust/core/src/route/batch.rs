@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::text::prefetch;
-use crate::request::{PerPrompt, Place, Prompts, Request, Requests};
+use crate::request::{PerPrompt, Place, Prompts, Request, Requests, Text};
 use crate::route::choose::{Blend, Choice, choose};
 use crate::route::packed::Soft;
 use crate::route::scratch::{Kept, Scratch};
 use crate::route::snapshot::{Row, Snapshot};
 use crate::sys::threads::Run;
-use crate::text::lexical::Status;
+use crate::text::lexical::{self, Status};
 
 /// Texts that one thread takes at a time: some 0.3 ms of work.
 const TEXTS_PER_TASK: usize = 128;
@@ -226,63 +226,59 @@ impl Snapshot {
         run.for_each(
             blocks.into_iter(),
             Kept::take,
-            |Kept(scratch), (first, rows, out)| match prompts {
-                Prompts::Embeddings(all) => {
-                    let embeddings = &all[first * dim..][..rows.len() * dim];
-                    work(
-                        &mut Task {
-                            first,
-                            rows,
-                            embeddings,
-                            places: None,
-                            out,
-                        },
-                        scratch,
-                    )
-                }
-                Prompts::Embedded(all) => {
-                    let places = &all.places[first..][..rows.len()];
-                    for (row, place) in rows.iter_mut().zip(places) {
-                        (row.status, row.coverage) = (place.status, place.coverage);
-                    }
-                    let embeddings = &all.vectors[first * dim..][..rows.len() * dim];
-                    work(
-                        &mut Task {
-                            first,
-                            rows,
-                            embeddings,
-                            places: Some(places),
-                            out,
-                        },
-                        scratch,
-                    )
-                }
-                Prompts::Texts(texts) => {
-                    let mut block = std::mem::take(&mut scratch.embeddings);
-                    block.resize(rows.len() * dim, 0.0);
-                    let texts = &texts[first..][..rows.len()];
-                    for (i, (row, out)) in rows.iter_mut().zip(block.chunks_mut(dim)).enumerate() {
-                        if let Some(Ok(next)) = texts.get(i + 1) {
-                            prefetch(next.as_bytes());
+            |Kept(scratch), (first, rows, out)| {
+                let mut block = Vec::new();
+                let (embeddings, places) = match prompts {
+                    Prompts::Embeddings(all) => (&all[first * dim..][..rows.len() * dim], None),
+                    Prompts::Embedded(all) => {
+                        let places = &all.places[first..][..rows.len()];
+                        for (row, place) in rows.iter_mut().zip(places) {
+                            (row.status, row.coverage) = (place.status, place.coverage);
                         }
-                        *row = self.embed(texts[i], out, &mut scratch.text)?;
+                        let vectors = &all.vectors[first * dim..][..rows.len() * dim];
+                        (vectors, Some(places))
                     }
-                    let done = work(
-                        &mut Task {
-                            first,
-                            rows,
-                            embeddings: &block,
-                            places: None,
-                            out,
-                        },
-                        scratch,
-                    );
+                    Prompts::Texts(texts) => {
+                        block = std::mem::take(&mut scratch.embeddings);
+                        self.embed_block(&texts[first..], rows, &mut block, &mut scratch.text)?;
+                        (&block[..], None)
+                    }
+                };
+                let mut task = Task {
+                    first,
+                    rows,
+                    embeddings,
+                    places,
+                    out,
+                };
+                let done = work(&mut task, scratch);
+                if let Prompts::Texts(_) = prompts {
                     scratch.embeddings = block;
-                    done
                 }
+                done
             },
         )?;
         Ok(rows)
+    }
+
+    /// Embeds the first of the texts, one for each row, into `block`, [rows, dim].
+    fn embed_block(
+        &self,
+        texts: &[Text<'_>],
+        rows: &mut [Row],
+        block: &mut Vec<f32>,
+        scratch: &mut lexical::Scratch,
+    ) -> Result<()> {
+        let dim = self.map.dim();
+        block.resize(rows.len() * dim, 0.0);
+        let texts = &texts[..rows.len()];
+        for (i, (row, out)) in rows.iter_mut().zip(block.chunks_mut(dim)).enumerate() {
+            if let Some(Ok(next)) = texts.get(i + 1) {
+                prefetch(next.as_bytes());
+            }
+            *row = self.embed(texts[i], out, scratch)?;
+        }
+        Ok(())
     }
 }
 

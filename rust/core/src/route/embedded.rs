@@ -28,7 +28,7 @@ impl Snapshot {
             task.out.copy_from_slice(task.embeddings);
             Ok(())
         })?;
-        let phis = self.place_all(&vectors, run)?;
+        let phis = self.map.place_all(&vectors, run)?;
         let place = |(i, (row, phi)): (usize, (&Row, Phi))| Place {
             status: row.status,
             coverage: row.coverage,
@@ -47,20 +47,6 @@ impl Snapshot {
             vectors,
             places,
         })
-    }
-
-    /// Phi of each of some embeddings, [prompts, dim].
-    fn place_all(&self, vectors: &[f32], run: &Run<'_>) -> Result<Vec<Phi>> {
-        let prompts = Prompts::Embeddings(vectors);
-        let mut phis = vec![Phi::default(); self.count(prompts)?];
-        self.for_each_task(prompts, (&mut phis, 1), run, |task, scratch| {
-            let vectors = task.embeddings.chunks(self.map.dim());
-            for (phi, vector) in task.out.iter_mut().zip(vectors) {
-                self.map.phi(vector, phi, &mut scratch.map)?;
-            }
-            Ok(())
-        })?;
-        Ok(phis)
     }
 
     /// Whether prompts were embedded by this snapshot's embedder, as far as it is one of ours.
@@ -84,7 +70,7 @@ impl Snapshot {
             vectors: prompts.vectors.clone(),
             places: prompts.places.clone(),
         };
-        let phis = self.place_all(&prompts.vectors, run)?;
+        let phis = self.map.place_all(&prompts.vectors, run)?;
         for (place, phi) in anew.places.iter_mut().zip(phis) {
             if place.status == Status::Ok {
                 place.phi = phi;

@@ -48,7 +48,7 @@ pub struct Explanation {
     pub excluded_count: usize,
 }
 
-/// Explains the choice that a request led to; of the models that may not answer, it lists so many.
+/// Explains the choice that a request led to; of the models that may not answer, it lists `listed`.
 /// The request must be the one that the choice was made for. O(models log models), and a look at some
 /// 130 cost weights, each O(log models).
 pub fn explain(
@@ -216,7 +216,7 @@ impl<'a> Choices<'a> {
     /// A cost weight at which cost alone decides, or nearly: beyond it objectives overflow.
     fn highest(&self) -> f64 {
         let switch = self.current.map_or(0.0, |(_, cost)| cost);
-        let dearest = self.all.iter().map(|c| c.cost + switch).fold(1.0, f64::max);
-        f64::MAX / 4.0 / dearest
+        let most = self.all.iter().map(|c| c.cost + switch).fold(1.0, f64::max);
+        f64::MAX / 4.0 / most
     }
 }
