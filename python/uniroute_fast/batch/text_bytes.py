@@ -23,7 +23,7 @@ def text_bytes(column: Any) -> int:
         return text_bytes(column.flatten())
     if pa.types.is_struct(kind):
         return sum(map(text_bytes, column.flatten()))
-    return int(_lengths(column).sum()) if _is_text(kind) else 0
+    return _total(column) if _is_text(kind) else 0
 
 
 def written_bytes(column: Any) -> int:
@@ -54,7 +54,7 @@ def written_bytes(column: Any) -> int:
         children = column.flatten()
         return sum(map(written_bytes, children if isinstance(children, list) else [children]))
     views = (pa.string_view(), pa.binary_view())
-    return int(_lengths(column).sum()) if _is_text(kind) or kind in views else 0
+    return _total(column) if _is_text(kind) or kind in views else 0
 
 
 def _repeated(values: Any, which: NDArray[np.int64], times: NDArray[np.int64] | None = None) -> int:
@@ -66,6 +66,16 @@ def _repeated(values: Any, which: NDArray[np.int64], times: NDArray[np.int64] | 
     found, count = np.unique(which, return_counts=True) if times is None else (which, times)
     pairs = zip(found.tolist(), count.tolist(), strict=True)
     return sum(written_bytes(values.slice(i, 1)) * n for i, n in pairs)
+
+
+def _total(column: Any) -> int:
+    """Return the bytes of all strings of a column; O(1) without nulls, whose bytes do not count."""
+    pa = pyarrow()
+    if not _is_text(column.type) or column.null_count or not len(column):
+        return int(_lengths(column).sum())
+    long = column.type in (pa.large_string(), pa.large_binary())
+    offsets = np.frombuffer(column.buffers()[1], np.int64 if long else np.int32)
+    return int(offsets[column.offset + len(column)]) - int(offsets[column.offset])
 
 
 def _is_text(kind: Any) -> bool:
